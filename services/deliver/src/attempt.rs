@@ -1,0 +1,215 @@
+//! One attempt: build, sign, send, read, classify.
+
+use crate::egress::{LiteralRefused, ResolveError, Sender};
+use herald_domain::delivery::{Attempt, AttemptError, Delivery, Outcome};
+use herald_domain::message;
+use herald_domain::subscription::Subscription;
+use herald_domain::time::{Clock, Timestamp};
+use herald_ledger::dispatching::EventRecord;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::Response;
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+use url::Url;
+
+/// How much of a response's body is read; beyond it nothing is of interest.
+const MAX_BODY_BYTES: usize = 16 * 1024;
+
+/// Why a request could not be made at all.
+#[derive(Debug, thiserror::Error)]
+enum Impossible {
+    #[error("the subscriber's URL is not one any more")]
+    Url(#[from] url::ParseError),
+    #[error(transparent)]
+    Address(#[from] LiteralRefused),
+    #[error("a header has a value that HTTP does not allow")]
+    Header(#[from] http::header::InvalidHeaderValue),
+    #[error("the custom header has a name that HTTP does not allow")]
+    HeaderName(#[from] http::header::InvalidHeaderName),
+}
+
+/// Makes the next attempt of a delivery. Takes no longer than the subscription's timeout.
+pub(crate) async fn make(
+    sender: &Sender,
+    clock: &dyn Clock,
+    subscription: &Subscription,
+    delivery: &Delivery,
+    event: &EventRecord,
+) -> Attempt {
+    let at = clock.now();
+    let began = Instant::now();
+    let number = delivery.attempts + 1;
+    let deadline = began + subscription.settings.timeout;
+    let (outcome, detail) = match request(sender, subscription, delivery, event, number, at) {
+        Ok(request) => match timeout_at(deadline, sender.client().execute(request)).await {
+            Ok(Ok(response)) => answered(response, deadline, at).await,
+            Ok(Err(error)) => failed(&error),
+            Err(_elapsed) => {
+                let detail = format!("no answer within {} s", subscription.settings.timeout.as_secs_f64());
+                (Outcome::Failed(AttemptError::Timeout), Some(detail))
+            }
+        },
+        // What can never succeed: dead at once, and the detail says why.
+        Err(impossible) => (
+            Outcome::Failed(AttemptError::AddressRefused),
+            Some(impossible.to_string()),
+        ),
+    };
+    Attempt {
+        number,
+        at,
+        duration: began.elapsed(),
+        outcome,
+        detail,
+    }
+}
+
+fn request(
+    sender: &Sender,
+    subscription: &Subscription,
+    delivery: &Delivery,
+    event: &EventRecord,
+    number: u32,
+    at: Timestamp,
+) -> Result<reqwest::Request, Impossible> {
+    let url = Url::parse(&subscription.settings.url)?;
+    sender.check_literal(&url)?;
+    let body = message::body(subscription.id, event.kind, &event.objects, &event.data);
+    let id = delivery.id.to_string();
+    let signature = subscription.key.sign(&id, at, body.as_bytes());
+    let traceparent = message::traceparent(event.traceparent.as_deref(), event.uid, delivery.id, number);
+    let mut request = reqwest::Request::new(http::Method::POST, url);
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert("webhook-id", HeaderValue::try_from(id)?);
+    headers.insert("webhook-timestamp", at.as_unix_seconds().into());
+    headers.insert("webhook-signature", HeaderValue::try_from(signature)?);
+    headers.insert("webhook-guid", HeaderValue::try_from(subscription.id.to_string())?);
+    headers.insert("webhook-type", HeaderValue::from_static(delivery.webhook.name()));
+    headers.insert("webhook-event-id", HeaderValue::try_from(event.id.to_string())?);
+    headers.insert("webhook-attempt", number.into());
+    headers.insert("traceparent", HeaderValue::try_from(traceparent)?);
+    if let Some((name, value)) = &subscription.settings.custom_header {
+        headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+    }
+    *request.body_mut() = Some(body.into());
+    Ok(request)
+}
+
+async fn answered(response: Response, deadline: Instant, now: Timestamp) -> (Outcome, Option<String>) {
+    let status = response.status();
+    let retry_after = retry_after(response.headers(), now);
+    // The body is of no interest, but reading a short one to its end frees the connection for the next
+    // request. What goes wrong with it changes nothing: the status is the answer.
+    drop(timeout_at(deadline, read_body(response)).await);
+    let outcome = Outcome::Answered {
+        status: status.as_u16(),
+        retry_after,
+    };
+    let detail = (!outcome.is_success()).then(|| match status.canonical_reason() {
+        Some(reason) => format!("the subscriber answered {} {reason}", status.as_u16()),
+        None => format!("the subscriber answered {}", status.as_u16()),
+    });
+    (outcome, detail)
+}
+
+async fn read_body(mut response: Response) -> reqwest::Result<()> {
+    let mut read = 0;
+    while let Some(chunk) = response.chunk().await? {
+        read += chunk.len();
+        if read > MAX_BODY_BYTES {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    let since_epoch = date.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let at = i64::try_from(since_epoch.as_micros()).ok()?;
+    Some(Timestamp::from_micros(at).since(now))
+}
+
+fn failed(error: &reqwest::Error) -> (Outcome, Option<String>) {
+    let kind = classify(error);
+    (Outcome::Failed(kind), Some(describe(error)))
+}
+
+/// The last causes say most, and none of them carries anything of the payload; the first names the
+/// URL, which the reader knows.
+fn describe(error: &reqwest::Error) -> String {
+    let mut causes = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if causes.last() != Some(&text) {
+            causes.push(text);
+        }
+        next = cause.source();
+    }
+    if causes.is_empty() {
+        error.to_string()
+    } else {
+        causes.join(": ")
+    }
+}
+
+fn classify(error: &reqwest::Error) -> AttemptError {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    let mut found = None;
+    while let Some(cause) = next {
+        if let Some(kind) = kind_of(cause) {
+            found = Some(kind);
+        }
+        // An io::Error hides the error that it wraps: its source is that one's source.
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => cause.source(),
+        };
+    }
+    match found {
+        // Before the connection stands there is nothing to reset.
+        Some(AttemptError::Reset) | None if error.is_connect() => AttemptError::Connect,
+        Some(kind) => kind,
+        None if error.is_timeout() => AttemptError::Timeout,
+        None => AttemptError::Reset,
+    }
+}
+
+/// What one error in the chain says of itself; the innermost that says something counts.
+fn kind_of(cause: &(dyn Error + 'static)) -> Option<AttemptError> {
+    if let Some(error) = cause.downcast_ref::<ResolveError>() {
+        return Some(match error {
+            ResolveError::Dns { .. } => AttemptError::Dns,
+            ResolveError::Refused { .. } => AttemptError::AddressRefused,
+        });
+    }
+    if cause.is::<rustls::Error>() {
+        return Some(AttemptError::Tls);
+    }
+    if let Some(error) = cause.downcast_ref::<hyper::Error>() {
+        if error.is_parse_too_large() {
+            return Some(AttemptError::ResponseTooLarge);
+        }
+        return error.is_parse().then_some(AttemptError::Http);
+    }
+    let error = cause.downcast_ref::<io::Error>()?;
+    match error.kind() {
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => Some(AttemptError::Reset),
+        io::ErrorKind::TimedOut => Some(AttemptError::Timeout),
+        _ => None,
+    }
+}

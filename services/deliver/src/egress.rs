@@ -1,0 +1,113 @@
+//! The HTTP client: every address is checked after name resolution, at every connect.
+//!
+//! A literal address in a URL never reaches the resolver, so [`Sender::check_literal`] asks before each
+//! request; names are judged by what they resolve to, at each connect, so an answer that changes
+//! between two look-ups changes nothing. Redirects are not followed, and proxies from the environment
+//! are ignored, because either could lead elsewhere.
+
+use herald_domain::address::EgressPolicy;
+use herald_domain::subscription::literal_address;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Certificate, Client, redirect};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// Connections that are kept open to one host; as many as a lane has in flight by default.
+const MAX_IDLE_PER_HOST: usize = 64;
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Why the client could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EgressError {
+    /// The HTTP client refused its settings.
+    #[error("the HTTP client could not be made")]
+    Client(#[from] reqwest::Error),
+    /// A metric of that name exists already.
+    #[error("a metric could not be registered")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Why a name led nowhere.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResolveError {
+    #[error("{name} did not resolve")]
+    Dns {
+        name: String,
+        #[source]
+        error: std::io::Error,
+    },
+    #[error("{name} resolves to no address that a request may go to")]
+    Refused { name: String },
+}
+
+/// The literal address that a request may not go to.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is not an address that a request may go to")]
+pub(crate) struct LiteralRefused(std::net::IpAddr);
+
+/// Sends requests where they may go.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    client: Client,
+    policy: Arc<EgressPolicy>,
+}
+
+/// Reads the certificates of a PEM file.
+pub fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate>, EgressError> {
+    Ok(Certificate::from_pem_bundle(pem)?)
+}
+
+impl Sender {
+    pub(crate) fn new(policy: Arc<EgressPolicy>, trusted: Vec<Certificate>) -> Result<Self, EgressError> {
+        let client = Client::builder()
+            .user_agent(concat!("Herald/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .no_proxy()
+            .dns_resolver(CheckedResolver {
+                policy: Arc::clone(&policy),
+            })
+            .tls_certs_merge(trusted)
+            .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .build()?;
+        Ok(Self { client, policy })
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn check_literal(&self, url: &Url) -> Result<(), LiteralRefused> {
+        match literal_address(url) {
+            Some(address) if !self.policy.permits(address) => Err(LiteralRefused(address)),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// The system's resolver, its answers sifted.
+struct CheckedResolver {
+    policy: Arc<EgressPolicy>,
+}
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let policy = Arc::clone(&self.policy);
+        Box::pin(async move {
+            let name = name.as_str().to_owned();
+            let found = tokio::net::lookup_host(format!("{name}:0")).await;
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => return Err(ResolveError::Dns { name, error }.into()),
+            };
+            let permitted: Vec<SocketAddr> = found.filter(|address| policy.permits(address.ip())).collect();
+            if permitted.is_empty() {
+                return Err(ResolveError::Refused { name }.into());
+            }
+            Ok(Box::new(permitted.into_iter()) as Addrs)
+        })
+    }
+}

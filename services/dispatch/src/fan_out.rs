@@ -1,0 +1,69 @@
+//! Completing large fan-outs: events that match more subscriptions than one transaction takes.
+//!
+//! The same work whether the event was recorded a moment ago or before a crash: what is not complete
+//! says so in the ledger. Events take turns, a chunk each, so one that matches a million does not
+//! hold up the next.
+
+use crate::{Dispatch, RETRY_AFTER};
+use herald_ledger::Error;
+use herald_ledger::dispatching::{Disposition, Incomplete};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often to look without being told: for what another process left behind.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+/// How many events take turns.
+const AT_A_TIME: u64 = 16;
+
+impl Dispatch {
+    /// Completes fan-outs until shutdown.
+    pub(crate) async fn complete_fan_outs(&self, shutdown: &CancellationToken) {
+        while !shutdown.is_cancelled() {
+            let wait = match self.extend_each_once().await {
+                Ok(0) => INTERVAL,
+                Ok(_) => continue,
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a large fan-out could not go on; it is tried again"
+                    );
+                    self.hand_over.look_everywhere();
+                    RETRY_AFTER
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.incomplete.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn extend_each_once(&self) -> Result<usize, Error> {
+        let incomplete = self.ledger.incomplete(AT_A_TIME).await?;
+        for event in &incomplete {
+            self.extend(event).await?;
+        }
+        Ok(incomplete.len())
+    }
+
+    async fn extend(&self, event: &Incomplete) -> Result<(), Error> {
+        let Incomplete { record, cursor } = event;
+        let mut matches = self.registry.view().index().matches(record.kind, &record.objects);
+        matches.retain(|(subscription, _)| subscription > cursor);
+        let ticket = self.hand_over.ticket();
+        let extended = self
+            .ledger
+            .extend(record.clone(), *cursor, matches.clone(), self.owned.clone())
+            .await?;
+        if let Some(Disposition::New { mine, cursor }) = extended {
+            let recorded = matches
+                .iter()
+                .take_while(|(subscription, _)| cursor.is_none_or(|last| *subscription <= last));
+            self.metrics.matched(recorded);
+            self.hand_over.offer(record, mine, ticket);
+        }
+        Ok(())
+    }
+}

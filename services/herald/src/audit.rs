@@ -1,0 +1,103 @@
+//! `herald audit`: whether the accounts add up, beside a running instance or on a stopped one.
+
+use crate::config::Config;
+use anyhow::Context;
+use herald_domain::event::{Batch, parse, split_json};
+use herald_domain::id::EventId;
+use herald_domain::time::SystemClock;
+use herald_ledger::Ledger;
+use herald_ledger::audit::Account;
+use herald_queue::{Embedded, Message};
+use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The options of `herald audit`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Audit {
+    /// A file of event Ids, one a line, that a producer was told 202 for: which of them are nowhere?
+    #[arg(long, value_name = "FILE")]
+    ids: Option<PathBuf>,
+}
+
+/// What an audit says.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// As it is printed.
+    pub(crate) json: Value,
+    /// Nothing differs and nothing is missing.
+    pub(crate) exact: bool,
+}
+
+/// Runs an audit.
+pub(crate) async fn run(config: &Config, options: &Audit) -> anyhow::Result<Report> {
+    let ids = options.ids.as_deref().map(read_ids).transpose()?;
+    let file = herald_ledger::file_in(&config.data);
+    let ledger = Ledger::open_read_only(&file, Arc::new(SystemClock)).await?;
+    let queue = Embedded::read_only(ledger.store().clone());
+    // The queue first: what dispatch moves to the ledger meanwhile is then in both, not in neither.
+    let mut queued = HashSet::new();
+    let mut in_transit = 0;
+    let mut note = |message: &Message| {
+        in_transit += message.events;
+        queued.extend(ids_of(message));
+    };
+    queue.scan(&mut note).await.context("the event queue cannot be read")?;
+    let account = ledger.audit().await.context("the ledger cannot be read")?;
+    let missing = match ids {
+        None => None,
+        Some(mut ids) => {
+            ids.retain(|id| !queued.contains(id));
+            Some(ledger.without_event(&ids).await?)
+        }
+    };
+    let exact = account.differences.is_empty() && missing.as_ref().is_none_or(Vec::is_empty);
+    Ok(Report {
+        json: to_json(&account, in_transit, missing.as_deref()),
+        exact,
+    })
+}
+
+/// The audit as the contract prints it.
+pub(crate) fn to_json(account: &Account, in_transit: usize, missing: Option<&[EventId]>) -> Value {
+    let deliveries: Map<String, Value> = account
+        .deliveries
+        .iter()
+        .map(|(status, count)| (status.name().to_owned(), (*count).into()))
+        .collect();
+    let mut json = json!({
+        "Events": account.events,
+        "Matched": account.matched,
+        "Deliveries": deliveries,
+        "InTransit": in_transit,
+        "Rejected": account.rejected,
+        "Differences": account.differences,
+    });
+    if let Some(missing) = missing {
+        json["Missing"] = missing.iter().map(ToString::to_string).collect();
+    }
+    json
+}
+
+fn read_ids(file: &Path) -> anyhow::Result<Vec<EventId>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("--ids {}", file.display()))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(number, line)| {
+            line.trim()
+                .parse()
+                .with_context(|| format!("--ids {}, line {}: {line}", file.display(), number + 1))
+        })
+        .collect()
+}
+
+fn ids_of(message: &Message) -> Vec<EventId> {
+    let text = std::str::from_utf8(&message.body).unwrap_or_default();
+    let texts = match split_json(text) {
+        Ok(Batch::One(text)) => vec![text],
+        Ok(Batch::Many(texts)) => texts,
+        Err(_malformed) => Vec::new(),
+    };
+    texts.into_iter().filter_map(|text| parse(text).ok()?.id).collect()
+}

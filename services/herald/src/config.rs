@@ -1,0 +1,248 @@
+//! Settings: embedded defaults, a file, the environment, flags; each wins over the one before.
+
+use anyhow::{Context, bail};
+use clap::Args;
+use figment::providers::{Format, Serialized, Toml};
+use figment::value::{Dict, Map};
+use figment::{Figment, Metadata, Profile, Provider};
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The defaults, which are also the reference of all settings.
+const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// The settings and the variables of the environment that set them.
+const VARIABLES: [(&str, &str); 7] = [
+    ("listen", "HERALD_LISTEN"),
+    ("data", "HERALD_DATA"),
+    ("database", "HERALD_DATABASE_URL"),
+    ("broker", "HERALD_BROKER_URL"),
+    ("operator_key", "HERALD_OPERATOR_KEY"),
+    ("egress_allow", "HERALD_EGRESS_ALLOW"),
+    ("egress_ca", "HERALD_EGRESS_CA"),
+];
+
+/// The flags that set something.
+#[derive(Debug, Clone, Default, Args, Serialize)]
+pub(crate) struct Flags {
+    /// Where the HTTP entrances listen [env: HERALD_LISTEN] [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) listen: Option<String>,
+    /// The folder of the ledger and the event queue [env: HERALD_DATA] [default: ./herald-data]
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<PathBuf>,
+    /// The ledger's database, with --broker [env: HERALD_DATABASE_URL] [default: a file in the data folder]
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) database: Option<String>,
+    /// The event queue's broker, with --database [env: HERALD_BROKER_URL] [default: the embedded queue]
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) broker: Option<String>,
+    /// Networks that subscribers may be in besides the public ones, comma-separated [env: HERALD_EGRESS_ALLOW]
+    #[arg(long, value_name = "CIDR,...")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) egress_allow: Option<String>,
+    /// A PEM file of certificates that are trusted besides the system's [env: HERALD_EGRESS_CA]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) egress_ca: Option<PathBuf>,
+    /// A file of settings, TOML
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The effective settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) data: PathBuf,
+    pub(crate) database: Option<String>,
+    pub(crate) broker: Option<String>,
+    pub(crate) operator_key: Option<String>,
+    #[serde(deserialize_with = "networks")]
+    pub(crate) egress_allow: Vec<IpNet>,
+    pub(crate) egress_ca: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads all layers. The error says which setting is wrong, why, and where it came from.
+    pub(crate) fn load(flags: &Flags) -> anyhow::Result<Self> {
+        let config: Self = figment(flags)?.extract().map_err(in_words)?;
+        match (&config.broker, &config.database) {
+            (Some(_), None) => bail!(
+                "--broker is given without --database: with RabbitMQ the ledger must be PostgreSQL, because several \
+                 processes share it; give both, or neither for the embedded default"
+            ),
+            (None, Some(_)) => bail!(
+                "--database is given without --broker: with PostgreSQL the event queue must be RabbitMQ, because several \
+                 processes share it; give both, or neither for the embedded default"
+            ),
+            (Some(_), Some(_)) => {
+                bail!("this version has only the embedded queue and ledger; leave out --broker and --database")
+            }
+            (None, None) => Ok(config),
+        }
+    }
+}
+
+/// Every setting with its effective value and where it came from.
+pub(crate) fn explain(flags: &Flags) -> anyhow::Result<Vec<(&'static str, String, String)>> {
+    let figment = figment(flags)?;
+    Ok(VARIABLES
+        .into_iter()
+        .map(|(name, variable)| match figment.find_value(name) {
+            Err(_) => (name, "not set".to_owned(), format!("default; set it with {variable}")),
+            Ok(value) => {
+                let source = figment
+                    .find_metadata(name)
+                    .map(|metadata| metadata.name.to_string())
+                    .unwrap_or_default();
+                let shown = match (name, value.into_string()) {
+                    ("operator_key", _) => "(secret)".to_owned(),
+                    (_, Some(text)) => text,
+                    (_, None) => "[]".to_owned(),
+                };
+                (name, shown, source)
+            }
+        })
+        .collect())
+}
+
+fn figment(flags: &Flags) -> anyhow::Result<Figment> {
+    let mut figment = Figment::from(Named("the defaults", Toml::string(DEFAULTS)));
+    if let Some(file) = &flags.config {
+        // A file that was named must be there.
+        let text = std::fs::read_to_string(file).with_context(|| format!("--config {}", file.display()))?;
+        figment = figment.merge(Named("the file given with --config", Toml::string(&text)));
+    }
+    for (name, variable) in VARIABLES {
+        if let Ok(value) = std::env::var(variable) {
+            figment = figment.merge(Named(variable, Serialized::default(name, value)));
+        }
+    }
+    Ok(figment.merge(Named("a flag", Serialized::defaults(flags))))
+}
+
+fn in_words(errors: figment::Error) -> anyhow::Error {
+    let lines: Vec<_> = errors
+        .into_iter()
+        .map(|error| {
+            let setting = error.path.join(".");
+            let source = error
+                .metadata
+                .as_ref()
+                .map(|metadata| metadata.name.to_string())
+                .unwrap_or_default();
+            format!("{setting} (from {source}): {}", error.kind)
+        })
+        .collect();
+    anyhow::anyhow!("settings are wrong: {}", lines.join("; "))
+}
+
+/// A layer under a name that people know.
+struct Named<P>(&'static str, P);
+
+impl<P: Provider> Provider for Named<P> {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.0)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        self.1.data()
+    }
+}
+
+/// A list, or its elements in one text, separated by commas.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Networks {
+        List(Vec<String>),
+        Text(String),
+    }
+    let texts = match Networks::deserialize(deserializer)? {
+        Networks::List(texts) => texts,
+        Networks::Text(text) => text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned)
+            .collect(),
+    };
+    let read = |text: String| {
+        // A single address is a network of one.
+        let network = text
+            .parse::<IpNet>()
+            .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
+        network.map_err(|_| serde::de::Error::custom(format!("{text} is not a network such as 10.0.0.0/8")))
+    };
+    texts.into_iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_complete_and_flags_win() {
+        let flags = Flags {
+            listen: Some("127.0.0.1:1".to_owned()),
+            egress_allow: Some("127.0.0.0/8, ::1".to_owned()),
+            ..Flags::default()
+        };
+        let config = Config::load(&flags).unwrap();
+        assert_eq!(config.listen.port(), 1);
+        assert_eq!(config.data, PathBuf::from("./herald-data"));
+        assert_eq!(config.egress_allow.len(), 2);
+    }
+
+    #[test]
+    fn a_fault_names_the_setting_and_where_it_came_from() {
+        let flags = Flags {
+            listen: Some("8080".to_owned()),
+            ..Flags::default()
+        };
+        let error = Config::load(&flags).unwrap_err().to_string();
+        assert!(error.contains("listen") && error.contains("a flag"), "{error}");
+        let flags = Flags {
+            egress_allow: Some("here".to_owned()),
+            ..Flags::default()
+        };
+        let error = Config::load(&flags).unwrap_err().to_string();
+        assert!(
+            error.contains("egress_allow") && error.contains("here is not a network"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn broker_and_database_go_together() {
+        let flags = Flags {
+            broker: Some("amqp://localhost".to_owned()),
+            ..Flags::default()
+        };
+        assert!(
+            Config::load(&flags)
+                .unwrap_err()
+                .to_string()
+                .contains("without --database")
+        );
+        let flags = Flags {
+            database: Some("postgres://localhost".to_owned()),
+            ..Flags::default()
+        };
+        assert!(
+            Config::load(&flags)
+                .unwrap_err()
+                .to_string()
+                .contains("without --broker")
+        );
+    }
+}

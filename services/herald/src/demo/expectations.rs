@@ -1,0 +1,175 @@
+//! The demo's own account, kept beside Herald's and made without it: who should get which event, and
+//! who did.
+
+use crate::listen::{Received, verify};
+use crate::samples::BROKEN;
+use anyhow::{Context, anyhow};
+use axum::http::StatusCode;
+use herald_domain::address::EgressPolicy;
+use herald_domain::delivery::{Closed, Status};
+use herald_domain::event;
+use herald_domain::id::{EventId, SubscriptionId};
+use herald_domain::index::Index;
+use herald_domain::signing::SigningKey;
+use herald_domain::subscription;
+use herald_ledger::audit::Account;
+use serde_json::Value;
+use std::collections::{BTreeSet, HashMap};
+
+/// A subscription as its owner knows it.
+#[derive(Debug)]
+struct Subscribed {
+    key: SigningKey,
+    custom_header: Option<(String, String)>,
+    broken: bool,
+}
+
+type Pair = (SubscriptionId, EventId);
+
+/// Who should get what, and did.
+#[derive(Debug, Default)]
+pub(super) struct Expectations {
+    subscriptions: HashMap<SubscriptionId, Subscribed>,
+    index: Index,
+    events: usize,
+    matched: usize,
+    to_deliver: BTreeSet<Pair>,
+    to_die: BTreeSet<Pair>,
+    delivered: BTreeSet<Pair>,
+    faults: Vec<String>,
+}
+
+impl Expectations {
+    /// Notes a subscription: what was asked for, and what the API answered.
+    pub(super) fn subscribed(&mut self, request: &Value, created: &Value, egress: &EgressPolicy) -> anyhow::Result<()> {
+        let text = |name: &str| {
+            created[name]
+                .as_str()
+                .with_context(|| format!("the answer has no {name}: {created}"))
+        };
+        let id: SubscriptionId = text("GUID")?.parse()?;
+        let key = SigningKey::from_secret(text("SecretKey")?)?;
+        let settings = subscription::parse(request, egress)
+            .map_err(|faults| anyhow!("{request}: {faults:?}"))?
+            .settings;
+        self.index.add(settings.topic, id);
+        let broken = settings.url.ends_with(BROKEN);
+        self.subscriptions.insert(
+            id,
+            Subscribed {
+                key,
+                custom_header: settings.custom_header,
+                broken,
+            },
+        );
+        Ok(())
+    }
+
+    /// Notes an event that was accepted under that `Id`.
+    pub(super) fn published(&mut self, event: &Value, id: EventId) -> anyhow::Result<()> {
+        let text = event.to_string();
+        let event = event::parse(&text).map_err(|faults| anyhow!("{text}: {faults:?}"))?;
+        self.events += 1;
+        for (subscription, _) in self.index.matches(event.kind, &event.objects) {
+            self.matched += 1;
+            let dies = self
+                .subscriptions
+                .get(&subscription)
+                .is_some_and(|subscribed| subscribed.broken);
+            if dies { &mut self.to_die } else { &mut self.to_deliver }.insert((subscription, id));
+        }
+        Ok(())
+    }
+
+    /// Notes a message, and says whether it is what it should be; if not, it is a fault.
+    pub(super) fn arrived(&mut self, received: &Received) -> bool {
+        let judged = self.judge(received);
+        if let Err(fault) = &judged {
+            self.faults.push(format!("a message to {}: {fault:#}", received.path));
+        }
+        judged.is_ok()
+    }
+
+    fn judge(&mut self, received: &Received) -> anyhow::Result<()> {
+        let header = |name: &'static str| received.header(name).with_context(|| format!("it has no {name}"));
+        let subscription: SubscriptionId = header("webhook-guid")?.parse()?;
+        let event: EventId = header("webhook-event-id")?.parse()?;
+        let subscribed = self
+            .subscriptions
+            .get(&subscription)
+            .context("its subscription does not exist")?;
+        verify(&received.headers, &received.body, &subscribed.key, received.at)?;
+        if let Some((name, value)) = &subscribed.custom_header {
+            let given = received.header(name).with_context(|| format!("it has no {name}"))?;
+            anyhow::ensure!(given == value, "{name} is {given}");
+        }
+        let pair = (subscription, event);
+        anyhow::ensure!(
+            self.to_deliver.contains(&pair) || self.to_die.contains(&pair),
+            "event {event} does not concern subscription {subscription}"
+        );
+        if received.answer.is_success() {
+            self.delivered.insert(pair);
+        }
+        Ok(())
+    }
+
+    /// Whether Herald has done all that it was given: a state that it stays in.
+    pub(super) fn settled(&self, account: &Account) -> bool {
+        let events = usize::try_from(account.events).unwrap_or(0);
+        events == self.events && count(account, Status::Open) + count(account, Status::Held) == 0
+    }
+
+    /// What is not as it should be, once everything is settled; none if all is well.
+    pub(super) fn faults(mut self, account: &Account, in_transit: usize) -> Vec<String> {
+        for (subscription, event) in self.to_deliver.difference(&self.delivered) {
+            self.faults
+                .push(format!("event {event} did not arrive at subscription {subscription}"));
+        }
+        for (subscription, event) in self.to_die.intersection(&self.delivered) {
+            self.faults
+                .push(format!("event {event} for subscription {subscription} should be dead"));
+        }
+        self.faults.extend(
+            account
+                .differences
+                .iter()
+                .map(|difference| format!("the audit differs: {difference}")),
+        );
+        let delivered = count(account, Status::Closed(Closed::Delivered));
+        let dead = count(account, Status::Closed(Closed::Dead));
+        for (what, is, should) in [
+            ("events", account.events, self.events),
+            ("matched", account.matched, self.matched),
+            ("delivered", delivered, self.to_deliver.len()),
+            ("dead", dead, self.to_die.len()),
+            ("rejected", account.rejected, 0),
+            ("in transit", i64::try_from(in_transit).unwrap_or(i64::MAX), 0),
+        ] {
+            if usize::try_from(is) != Ok(should) {
+                self.faults
+                    .push(format!("{what}: the audit says {is}, and it should be {should}"));
+            }
+        }
+        self.faults
+    }
+}
+
+/// How many deliveries have that status.
+pub(super) fn count(account: &Account, status: Status) -> i64 {
+    account
+        .deliveries
+        .iter()
+        .filter(|(of, _)| *of == status)
+        .map(|(_, count)| count)
+        .sum()
+}
+
+/// What the receiver answers: it is healthy but for two paths, and one of those recovers.
+pub(super) fn answer(path: &str, attempt: u32) -> StatusCode {
+    match (path, attempt) {
+        (crate::samples::RECOVERING, 1) => StatusCode::SERVICE_UNAVAILABLE,
+        (BROKEN, _) => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::OK,
+    }
+}

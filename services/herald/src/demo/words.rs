@@ -1,0 +1,195 @@
+//! What the demo says.
+
+use crate::listen::{Received, Terminal, Tone, clock_time, print_line};
+use herald_domain::catalogue::{EventType, FieldKind};
+use herald_domain::delivery::{Closed, Status};
+use herald_domain::time::Timestamp;
+use herald_ledger::audit::Account;
+use serde_json::Value;
+
+/// The longest name of a webhook.
+const WEBHOOK_WIDTH: usize = 29;
+
+/// Writes the demo's lines.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Words(pub(super) Terminal);
+
+impl Words {
+    pub(super) fn heading(self, text: &str) -> anyhow::Result<()> {
+        say("")?;
+        say(&self.0.tint(Tone::Strong, text).to_string())
+    }
+
+    pub(super) fn subscribed(self, request: &Value, path: &str) -> anyhow::Result<()> {
+        let text = |name: &str| request[name].as_str().unwrap_or_default();
+        let webhook = text("Webhook");
+        let header = match (text("CustomHeader"), text("CustomHeaderValue")) {
+            ("", _) => String::new(),
+            (name, value) => format!(", with {name}: {value}"),
+        };
+        say(&format!(
+            "  {webhook:<WEBHOOK_WIDTH$}  {}, to {path}{header}",
+            text("Name")
+        ))
+    }
+
+    pub(super) fn published(self, at: Timestamp, event: &Value) -> anyhow::Result<()> {
+        let kind = event["Type"].as_str().unwrap_or_default();
+        let text = format!(
+            "{}  published  {kind:<WEBHOOK_WIDTH$}  {}",
+            clock_time(at),
+            about(&event["Data"])
+        );
+        say(&self.0.tint(Tone::Quiet, text).to_string())
+    }
+
+    /// One line for every message, and one more where it was not simply taken.
+    pub(super) fn arrived(self, received: &Received, right: bool) -> anyhow::Result<()> {
+        let body: Value = serde_json::from_slice(&received.body).unwrap_or_default();
+        let webhook = received.header("webhook-type").unwrap_or("message");
+        let attempt = received.attempt();
+        let verdict = if right {
+            self.0.tint(Tone::Good, "verified")
+        } else {
+            self.0.tint(Tone::Bad, "WRONG")
+        };
+        say(&format!(
+            "{}    arrived  {webhook:<WEBHOOK_WIDTH$}  {}, attempt {attempt}, {verdict}",
+            clock_time(received.at),
+            about(&body)
+        ))?;
+        let (tone, what) = match (received.answer, attempt) {
+            (answer, 1) if answer.is_success() => return Ok(()),
+            (answer, _) if answer.is_success() => (Tone::Good, "it failed before, and now it is delivered".to_owned()),
+            (answer, 3) => (
+                Tone::Bad,
+                format!("the receiver answered {answer}; that was the last of 3 attempts: dead"),
+            ),
+            (answer, _) => (
+                Tone::Notable,
+                format!("the receiver answered {answer}; Herald will try again"),
+            ),
+        };
+        say(&format!("{:23}{}", "", self.0.tint(tone, what)))
+    }
+
+    pub(super) fn dead_letter(self, letter: &Value) -> anyhow::Result<()> {
+        let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+        say(&format!(
+            "  {} of event {}: {} after {} attempts ({})",
+            text(&letter["Webhook"]),
+            text(&letter["EventId"]),
+            self.0.tint(Tone::Bad, text(&letter["Status"])),
+            letter["AttemptCount"],
+            text(&letter["Reason"]),
+        ))?;
+        say(&format!(
+            "  last attempt at {}: {}",
+            text(&letter["LastAttempt"]["At"]),
+            text(&letter["LastAttempt"]["Detail"])
+        ))?;
+        say(&format!(
+            "  once the receiver is mended: POST /v1/deliveries/{}/retry",
+            text(&letter["Id"])
+        ))
+    }
+
+    /// The audit as `herald audit` prints it, and what it proves.
+    pub(super) fn account(self, account: &Account, in_transit: usize) -> anyhow::Result<()> {
+        let count = |status| super::expectations::count(account, status);
+        say(&format!("  {}", crate::audit::to_json(account, in_transit, None)))?;
+        say(&format!(
+            "  Nothing is lost and nothing is made up: {} events matched {} times = {} delivered + {} dead + {} open; in \
+             transit {in_transit}; differences {}.",
+            account.events,
+            account.matched,
+            count(Status::Closed(Closed::Delivered)),
+            count(Status::Closed(Closed::Dead)),
+            count(Status::Open),
+            if account.differences.is_empty() {
+                "none".to_owned()
+            } else {
+                account.differences.len().to_string()
+            },
+        ))
+    }
+
+    pub(super) fn next(self) -> anyhow::Result<()> {
+        let herald = std::env::args().next().unwrap_or_else(|| "herald".to_owned());
+        self.heading("Next")?;
+        for (command, what) in [
+            (
+                "up",
+                "Herald for good: prints its address, a key, and three lines to try",
+            ),
+            ("listen", "a receiver to try it with"),
+            ("--help", "all commands"),
+        ] {
+            say(&format!("  {:<28}{what}", format!("{herald} {command}")))?;
+        }
+        say(&format!("  {:<28}how it works, and what it promises", "README.md"))
+    }
+}
+
+/// Writes a line; if nobody reads it, the demo goes on all the same.
+pub(super) fn say(line: &str) -> anyhow::Result<()> {
+    print_line(line).map(drop)
+}
+
+/// What an event or message is about, by the fields of its kind.
+fn about(data: &Value) -> String {
+    let text = |name: &str| data[name].as_str();
+    if let Some(reference) = text("Reference") {
+        let process = text("ProcessTypeName").unwrap_or_default();
+        return format!(
+            "{reference} {process} is {}",
+            meaning(EventType::PacketCreated, "Status", data)
+        );
+    }
+    if data["CommunicationType"].is_number() {
+        let kind = meaning(EventType::NewCommunication, "CommunicationType", data);
+        return match text("Subject") {
+            Some(subject) => format!("{kind} \"{subject}\""),
+            None => kind.to_owned(),
+        };
+    }
+    text("Name").unwrap_or("?").to_owned()
+}
+
+/// The word for a number in a field of codes.
+fn meaning(kind: EventType, name: &str, data: &Value) -> &'static str {
+    let field = kind.fields().iter().find(|field| field.name == name);
+    let codes = field.and_then(|field| {
+        if let FieldKind::Code(codes) = field.kind {
+            Some(codes)
+        } else {
+            None
+        }
+    });
+    let code = data[name].as_i64();
+    codes
+        .unwrap_or_default()
+        .iter()
+        .find(|(number, _)| Some(*number) == code)
+        .map_or("?", |(_, meaning)| meaning)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::events;
+
+    #[test]
+    fn every_sample_is_told_in_a_few_words() {
+        let told: Vec<_> = events().iter().map(|event| about(&event["Data"])).collect();
+        assert_eq!(
+            told.first().map(String::as_str),
+            Some("202234-C Start Employee is ToDo")
+        );
+        assert!(
+            told.contains(&"PhoneIncoming".to_owned()) && told.contains(&"2022 Schedule".to_owned()),
+            "{told:?}"
+        );
+        assert!(told.iter().all(|words| !words.contains('?')), "{told:?}");
+    }
+}

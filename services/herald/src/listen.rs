@@ -1,0 +1,177 @@
+//! `herald listen`: a subscriber's endpoint to try things with, which verifies and prints what comes.
+
+mod receiver;
+mod terminal;
+mod verify;
+
+pub(crate) use receiver::{Received, Receiver};
+pub(crate) use terminal::{Terminal, Tone, print_line};
+pub(crate) use verify::{Wrong, verify};
+
+use anyhow::Context;
+use axum::http::StatusCode;
+use herald_domain::signing::SigningKey;
+use herald_domain::time::Timestamp;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+/// The options of `herald listen`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Listen {
+    /// The port on 127.0.0.1; 0 takes any that is free
+    #[arg(long, default_value_t = 9000)]
+    port: u16,
+    #[arg(long, help = "The subscription's SecretKey or SigningSecret, to verify signatures with", value_parser = SigningKey::from_secret)]
+    secret: Option<SigningKey>,
+    /// The HTTP status to answer with
+    #[arg(long, value_name = "CODE", default_value_t = 204, value_parser = clap::value_parser!(u16).range(200..=599))]
+    status: u16,
+    /// Print one JSON line per message
+    #[arg(long)]
+    json: bool,
+}
+
+/// Receives until a signal, or until nobody reads what it prints.
+#[expect(clippy::print_stderr, reason = "what is no result goes to stderr")]
+pub(crate) async fn run(options: Listen) -> anyhow::Result<()> {
+    let answer = StatusCode::from_u16(options.status).context("--status")?;
+    let mut receiver = Receiver::start(options.port, move |_path, _attempt| answer).await?;
+    eprintln!(
+        "listening on http://{} (every path), answering {answer}; Ctrl-C ends it",
+        receiver.address()
+    );
+    eprintln!("Herald sends here when it was started with --egress-allow 127.0.0.1");
+    let terminal = Terminal::stdout();
+    let mut ending = std::pin::pin!(crate::signals::next());
+    loop {
+        let received = tokio::select! {
+            signal = &mut ending => return signal.map(drop),
+            received = receiver.next() => received.context("the receiver ended by itself")?,
+        };
+        let judged = options
+            .secret
+            .as_ref()
+            .map(|key| verify(&received.headers, &received.body, key, received.at));
+        let text = if options.json {
+            line(&received, judged)
+        } else {
+            readable(terminal, &received, judged)
+        };
+        if !print_line(text)? {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether a message is verified; none where there was nothing to verify it with.
+type Judged = Option<Result<(), Wrong>>;
+
+fn readable(terminal: Terminal, received: &Received, judged: Judged) -> String {
+    let mut text = String::new();
+    let webhook = received.header("webhook-type").unwrap_or("message");
+    let event = received.header("webhook-event-id").unwrap_or("-");
+    let verdict = match judged {
+        None => terminal.tint(Tone::Notable, "not verified (no --secret)".to_owned()),
+        Some(Ok(())) => terminal.tint(Tone::Good, "verified".to_owned()),
+        Some(Err(wrong)) => terminal.tint(Tone::Bad, format!("signature WRONG: {wrong}")),
+    };
+    // Writing to a String cannot fail.
+    let _infallible = write!(
+        text,
+        "{}  {}  attempt {}  event {event}  {verdict}\n{}",
+        terminal.tint(Tone::Quiet, clock_time(received.at)),
+        terminal.tint(Tone::Strong, webhook),
+        received.attempt(),
+        body_in_full(&received.body),
+    );
+    text
+}
+
+/// Indented if it is JSON, else as it came.
+fn body_in_full(body: &[u8]) -> String {
+    match serde_json::from_slice::<Value>(body) {
+        Ok(json) => format!("{json:#}"),
+        Err(_not_json) => String::from_utf8_lossy(body).into_owned(),
+    }
+}
+
+fn line(received: &Received, judged: Judged) -> String {
+    let body = serde_json::from_slice::<Value>(&received.body)
+        .unwrap_or_else(|_not_json| String::from_utf8_lossy(&received.body).into());
+    json!({
+        "ReceivedAt": received.at,
+        "Path": received.path,
+        "Webhook": received.header("webhook-type"),
+        "SubscriptionGUID": received.header("webhook-guid"),
+        "DeliveryId": received.header("webhook-id"),
+        "EventId": received.header("webhook-event-id"),
+        "Attempt": received.attempt(),
+        "Verified": judged.map(|judged| judged.is_ok()),
+        "Wrong": judged.and_then(Result::err).map(|wrong| wrong.to_string()),
+        "Answer": received.answer.as_u16(),
+        "Body": body,
+    })
+    .to_string()
+}
+
+/// The time of day, UTC, to the millisecond.
+pub(crate) fn clock_time(at: Timestamp) -> String {
+    let millis = at.as_unix_millis();
+    let (seconds, minutes, hours) = (millis / 1000 % 60, millis / 60_000 % 60, millis / 3_600_000 % 24);
+    format!("{hours:02}:{minutes:02}:{seconds:02}.{:03}", millis % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use herald_domain::time::{Clock, SystemClock};
+
+    #[test]
+    fn the_time_of_day_is_as_in_the_timestamp() {
+        let at = Timestamp::parse("2026-11-22T05:03:09.042Z").unwrap();
+        assert_eq!(clock_time(at), "05:03:09.042");
+    }
+
+    #[tokio::test]
+    async fn a_message_is_received_verified_and_answered_as_scripted() {
+        let mut receiver = Receiver::start(0, |path, attempt| {
+            if path == "/twice" && attempt < 2 {
+                StatusCode::SERVICE_UNAVAILABLE
+            } else {
+                StatusCode::OK
+            }
+        })
+        .await
+        .unwrap();
+        let key = SigningKey::from_secret("geheim").unwrap();
+        let now = SystemClock.now();
+        let body = r#"{"Name":"2022 Schedule"}"#;
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        for (attempt, status) in [(1, 503), (2, 200)] {
+            let answer = client
+                .post(format!("http://{}/twice", receiver.address()))
+                .header("webhook-id", "d1")
+                .header("webhook-timestamp", now.as_unix_seconds())
+                .header("webhook-signature", key.sign("d1", now, body.as_bytes()))
+                .header("webhook-attempt", attempt)
+                .body(body)
+                .send()
+                .await
+                .unwrap();
+            assert_eq!(answer.status(), status);
+            let received = receiver.next().await.unwrap();
+            assert_eq!(verify(&received.headers, &received.body, &key, received.at), Ok(()));
+            let printed: Value = serde_json::from_str(&line(&received, Some(Err(Wrong::Signature)))).unwrap();
+            assert_eq!(printed["Attempt"], attempt);
+            assert_eq!(printed["Verified"], false);
+            assert_eq!(printed["Body"]["Name"], "2022 Schedule");
+        }
+        let answer = client
+            .get(format!("http://{}/", receiver.address()))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+    }
+}

@@ -1,0 +1,177 @@
+//! Herald: durable webhook delivery.
+//!
+//! The binary knows every service and no service knows it: it reads settings, starts roles, and is the
+//! command line.
+
+mod audit;
+mod config;
+mod data;
+mod demo;
+mod http;
+mod listen;
+mod metrics;
+mod samples;
+mod send;
+mod signals;
+mod up;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use config::{Config, Flags};
+use std::process::ExitCode;
+use tracing_subscriber::filter::LevelFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Herald takes events from producers and delivers them to subscribers over HTTP: signed, retried, and
+/// accounted for.
+#[derive(Debug, Parser)]
+#[command(name = "herald", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every role in one process
+    Up {
+        #[command(flatten)]
+        flags: Flags,
+        /// Show the whole of it in ten seconds, in a temporary folder, and end
+        #[arg(long)]
+        demo: bool,
+    },
+    /// Publish events from a file or standard input
+    Send(send::Send),
+    /// Receive, verify and print messages on this machine
+    Listen(listen::Listen),
+    /// Prove that nothing is lost: exit 0 exact, 1 differs, 2 could not run
+    Audit {
+        #[command(flatten)]
+        flags: Flags,
+        #[command(flatten)]
+        options: audit::Audit,
+    },
+    /// Make or update the ledger's schema, and end
+    Migrate {
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Explain every setting: its value, and where it came from
+    CheckConfig {
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Run the HTTP entrance for producers alone (needs --broker and --database)
+    Ingest,
+    /// Run dispatch and deliver alone (needs --broker and --database)
+    Worker,
+    /// Run dispatch alone (needs --broker and --database)
+    Dispatch,
+    /// Run deliver alone (needs --broker and --database)
+    Deliver,
+    /// Run the management API alone (needs --broker and --database)
+    Manage,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let quiet = matches!(arguments.command, Command::Up { demo: true, .. });
+    herald_telemetry::logs::init(if quiet { LevelFilter::ERROR } else { LevelFilter::INFO });
+    let could_not_run = if matches!(arguments.command, Command::Audit { .. }) {
+        2
+    } else {
+        1
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into(), could_not_run),
+    };
+    // Nothing reads the outcome: a provider that is installed already serves as well.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    match runtime.block_on(run(arguments.command)) {
+        Ok(code) => code,
+        Err(error) => fail(&error, could_not_run),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "results go to stdout")]
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up { demo: true, .. } => demo::run().await?,
+        Command::Up { flags, demo: false } => {
+            let running = up::start(Config::load(&flags)?).await?;
+            greet(&running, &flags);
+            running.until_stopped().await?;
+        }
+        Command::Send(options) => send::run(options).await?,
+        Command::Listen(options) => listen::run(options).await?,
+        Command::Audit { flags, options } => {
+            let report = audit::run(&Config::load(&flags)?, &options).await?;
+            println!("{}", report.json);
+            return Ok(ExitCode::from(u8::from(!report.exact)));
+        }
+        Command::Migrate { flags } => {
+            let config = Config::load(&flags)?;
+            let data = data::DataFolder::open(&config.data)?;
+            let clock = std::sync::Arc::new(herald_domain::time::SystemClock);
+            herald_ledger::Ledger::open(&herald_ledger::file_in(data.path()), clock).await?;
+            println!("the ledger in {} is up to date", data.path().display());
+        }
+        Command::CheckConfig { flags } => {
+            for (setting, value, source) in config::explain(&flags)? {
+                println!("{setting:<14}{value:<28}{source}");
+            }
+            Config::load(&flags)?;
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "herald", &mut std::io::stdout());
+        }
+        Command::Ingest | Command::Worker | Command::Dispatch | Command::Deliver | Command::Manage => anyhow::bail!(
+            "roles as processes of their own need RabbitMQ and PostgreSQL, which this version does not have yet; herald up \
+             runs every role in one process"
+        ),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says where Herald is and what to try, in lines that work as they are printed.
+#[expect(clippy::print_stdout, reason = "results go to stdout")]
+fn greet(running: &up::Running, flags: &Flags) {
+    let herald = std::env::args().next().unwrap_or_else(|| "herald".to_owned());
+    let url = format!("http://{}", running.address);
+    println!("Herald {} listens on {url}", env!("CARGO_PKG_VERSION"));
+    let key = match &running.operator_key {
+        Some(key) if running.first_start => {
+            println!("The operator's key, shown this once: {key}");
+            key.as_str()
+        }
+        Some(_) | None => "$HERALD_OPERATOR_KEY",
+    };
+    let data = flags
+        .data
+        .as_ref()
+        .map(|data| format!(" --data {}", data.display()))
+        .unwrap_or_default();
+    println!("Try next, in another terminal:");
+    println!("  curl -s {url}/v1/webhooks -H \"Authorization: Bearer {key}\"");
+    println!(
+        "  echo '{}' | {herald} send - --url {url} --key \"{key}\"",
+        samples::one_line()
+    );
+    println!("  {herald} audit{data}");
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    #[expect(clippy::print_stderr, reason = "the last line, also where logging is off")]
+    {
+        eprintln!("herald: {error:#}");
+    }
+    ExitCode::from(code)
+}

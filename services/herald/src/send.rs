@@ -1,0 +1,158 @@
+//! `herald send`: publishes events from a file or standard input.
+
+mod input;
+mod producer;
+
+use anyhow::Context;
+use herald_domain::id::EventId;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use input::{Input, Item};
+use producer::Producer;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// The options of `herald send`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Send {
+    /// A file of one event, an array, or NDJSON; - for standard input
+    file: PathBuf,
+    /// Where Herald is
+    #[arg(long, env = "HERALD_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    #[arg(
+        long,
+        help = "A producer's key; without it HERALD_OPERATOR_KEY is taken",
+        env = "HERALD_KEY",
+        hide_env_values = true
+    )]
+    key: Option<String>,
+    /// How many events go in one request
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    batch: u16,
+    /// Write the accepted Ids to a file, one a line, as herald audit --ids reads them
+    #[arg(long, value_name = "FILE")]
+    ids: Option<PathBuf>,
+}
+
+/// Publishes everything, or says what was accepted and what was not.
+#[expect(clippy::print_stdout, reason = "results go to stdout")]
+pub(crate) async fn run(options: Send) -> anyhow::Result<()> {
+    let fallback = std::env::var("HERALD_OPERATOR_KEY").ok();
+    // A shell makes an unset variable an empty text.
+    let key = [options.key, fallback]
+        .into_iter()
+        .flatten()
+        .find(|key| !key.is_empty());
+    let key = key.context("there is no key: give one with --key, HERALD_KEY or HERALD_OPERATOR_KEY")?;
+    let producer = Producer::new(&options.url, &key)?;
+    let mut input = Input::open(&options.file)?;
+    let mut tally = Tally::new(options.ids.as_deref())?;
+    let mut progress = Progress::default();
+    loop {
+        let batch = match input.batch(options.batch.into()).await {
+            Ok(batch) => batch,
+            Err(error) => return Err(tally.interrupted(&format!("{error:#}"), input.first_pending())),
+        };
+        let Some(last) = batch.last() else { break };
+        match producer.publish(&batch, |reason| progress.note(reason)).await {
+            Ok(ids) => tally.add(&ids)?,
+            Err(reason) => return Err(tally.interrupted(&reason, batch.first())),
+        }
+        progress.advance(last.end, input.bytes, tally.count);
+    }
+    progress.finish();
+    match tally.first {
+        Some(id) if tally.count == 1 => println!("{id}"),
+        _ => println!("accepted {} events", tally.count),
+    }
+    Ok(())
+}
+
+/// What was accepted.
+struct Tally {
+    count: usize,
+    first: Option<EventId>,
+    ids: Option<BufWriter<File>>,
+}
+
+impl Tally {
+    fn new(ids: Option<&Path>) -> anyhow::Result<Self> {
+        let open = |path: &Path| {
+            let file = File::create(path).with_context(|| format!("cannot write --ids {}", path.display()))?;
+            anyhow::Ok(BufWriter::new(file))
+        };
+        Ok(Self {
+            count: 0,
+            first: None,
+            ids: ids.map(open).transpose()?,
+        })
+    }
+
+    fn add(&mut self, ids: &[EventId]) -> anyhow::Result<()> {
+        self.count += ids.len();
+        self.first = self.first.or_else(|| ids.first().copied());
+        if let Some(file) = &mut self.ids {
+            for id in ids {
+                writeln!(file, "{id}").context("cannot write the file of --ids")?;
+            }
+            // After each batch, so that the file is right however this ends.
+            file.flush().context("cannot write the file of --ids")?;
+        }
+        Ok(())
+    }
+
+    fn interrupted(&self, reason: &str, unsent: Option<&Item>) -> anyhow::Error {
+        let first = match unsent {
+            Some(Item { id: Some(id), line, .. }) => {
+                format!("; the first not known to be accepted has the Id {id} (line {line})")
+            }
+            Some(Item { id: None, line, .. }) => format!("; the first not accepted is on line {line}"),
+            None => String::new(),
+        };
+        anyhow::anyhow!("{reason}\naccepted {} events{first}", self.count)
+    }
+}
+
+/// A bar on stderr, from the second batch on, where stderr is a terminal.
+#[derive(Default)]
+struct Progress {
+    batches: u64,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    fn advance(&mut self, position: u64, length: Option<u64>, events: usize) {
+        self.batches += 1;
+        if self.batches > 1 {
+            let bar = self.bar.get_or_insert_with(|| bar(length));
+            bar.set_position(position);
+            bar.set_message(format!("{events} events"));
+        }
+    }
+
+    #[expect(clippy::print_stderr, reason = "what is no result goes to stderr")]
+    fn note(&self, reason: &str) {
+        let say = || eprintln!("herald: {reason}");
+        match &self.bar {
+            Some(bar) => bar.suspend(say),
+            None => say(),
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// By bytes: how many events there are is known only at the end.
+fn bar(length: Option<u64>) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+    let template = match length {
+        Some(_) => "{wide_bar} {percent:>3}%  {msg}  {elapsed_precise}",
+        None => "{spinner} {bytes}  {msg}  {elapsed_precise}",
+    };
+    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_invalid| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,275 @@
+//! HTTP entrance for producers.
+//!
+//! `POST /v1/events` authenticates, validates every event against the catalogue, publishes the whole
+//! request as one message, and answers 202 only when that message is durable. So a request is accepted
+//! whole or not at all, and whoever got no answer publishes again with the same `Id`s.
+#![warn(missing_docs)]
+
+mod metrics;
+mod openapi;
+
+use axum::Json;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRef, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use herald_access::Caller;
+use herald_access::problem::Problem;
+use herald_domain::access::Role;
+use herald_domain::catalogue::EventType;
+use herald_domain::event::{self, Batch, MAX_EVENT_BYTES};
+use herald_domain::id::EventId;
+use herald_domain::problem::{Fault, MAX_FAULTS};
+use herald_domain::time::Clock;
+use herald_queue::{Message, Queue};
+use herald_registry::Registry;
+use metrics::{Metrics, Refusal};
+pub use openapi::openapi;
+use serde_json::json;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The largest request, in bytes.
+pub const MAX_REQUEST_BYTES: usize = 8 << 20;
+
+/// How long a client may take to send its request.
+const MAX_READ_TIME: Duration = Duration::from_secs(30);
+
+/// What ingest needs.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    queue: Queue,
+    registry: Arc<Registry>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+}
+
+impl FromRef<Ingest> for Arc<Registry> {
+    fn from_ref(ingest: &Ingest) -> Self {
+        Self::clone(&ingest.registry)
+    }
+}
+
+impl Ingest {
+    /// Ingest over that queue; its metrics go to `metrics`.
+    pub fn new(
+        queue: Queue,
+        registry: Arc<Registry>,
+        clock: Arc<dyn Clock>,
+        metrics: &prometheus::Registry,
+    ) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            queue,
+            registry,
+            clock,
+            metrics: Metrics::register(metrics)?,
+        })
+    }
+
+    /// Its routes.
+    pub fn router(self) -> Router {
+        Router::new().route("/v1/events", post(publish)).with_state(self)
+    }
+}
+
+async fn publish(
+    State(ingest): State<Ingest>,
+    caller: Result<Caller, Problem>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let began = ingest.clock.now();
+    match accept(&ingest, caller, &headers, body).await {
+        Ok((accepted, kinds)) => {
+            ingest.metrics.accepted(&kinds, ingest.clock.now().since(began));
+            (StatusCode::ACCEPTED, Json(accepted)).into_response()
+        }
+        Err((refusal, problem)) => {
+            ingest.metrics.refused(refusal);
+            problem.into_response()
+        }
+    }
+}
+
+type Refused = (Refusal, Problem);
+
+async fn accept(
+    ingest: &Ingest,
+    caller: Result<Caller, Problem>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(serde_json::Value, Vec<EventType>), Refused> {
+    let caller = caller.map_err(|problem| (Refusal::Unauthorized, problem))?;
+    caller
+        .require(Role::Producer)
+        .map_err(|problem| (Refusal::Forbidden, problem))?;
+    let format = Format::of(headers).map_err(|problem| (Refusal::MediaType, problem))?;
+    let body = read(headers, body).await?;
+    let text = std::str::from_utf8(&body).map_err(|error| {
+        let fault = Fault::new("", "utf8", format!("the body is not UTF-8: {error}"));
+        (Refusal::Invalid, Problem::faults(vec![fault]))
+    })?;
+    let events = Events::read(text, format)?;
+    let message = Message {
+        account: caller.account().to_string().into(),
+        accepted_at: ingest.clock.now(),
+        traceparent: traceparent(headers),
+        events: events.ids.len(),
+        body: events.body,
+    };
+    let answer = match (events.single, events.ids.as_slice()) {
+        (true, [id]) => json!({ "Id": id }),
+        // Whoever sends an array of one may look for either.
+        (false, [id]) => json!({ "Id": id, "Ids": [id] }),
+        (_, ids) => json!({ "Ids": ids }),
+    };
+    match ingest.queue.publish(message).await {
+        Ok(()) => Ok((answer, events.kinds)),
+        Err(error) => Err((Refusal::Unavailable, Problem::unavailable("event queue", &error))),
+    }
+}
+
+async fn read(headers: &HeaderMap, body: Body) -> Result<axum::body::Bytes, Refused> {
+    let too_large = || {
+        let detail = format!("a request may have at most {MAX_REQUEST_BYTES} bytes (8 MiB)");
+        (Refusal::TooLarge, Problem::too_large(detail))
+    };
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > MAX_REQUEST_BYTES) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(MAX_READ_TIME, to_bytes(body, MAX_REQUEST_BYTES)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_limit(&error) => Err(too_large()),
+        Ok(Err(error)) => {
+            let fault = Fault::new("", "body", format!("the body could not be read: {error}"));
+            Err((Refusal::Invalid, Problem::faults(vec![fault])))
+        }
+        Err(_elapsed) => {
+            let detail = format!("the request was not complete within {} s", MAX_READ_TIME.as_secs());
+            Err((Refusal::Invalid, Problem::new(StatusCode::REQUEST_TIMEOUT, detail)))
+        }
+    }
+}
+
+fn is_limit(error: &axum::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error.to_string().contains("length limit exceeded") {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Json,
+    Ndjson,
+}
+
+impl Format {
+    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let value = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        if essence.eq_ignore_ascii_case("application/json") {
+            Ok(Self::Json)
+        } else if essence.eq_ignore_ascii_case("application/x-ndjson") {
+            Ok(Self::Ndjson)
+        } else {
+            Err(Problem::media_type(
+                "Content-Type must be application/json or application/x-ndjson",
+            ))
+        }
+    }
+}
+
+/// W3C Trace Context; what does not look like it is left out, as the standard says.
+fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get("traceparent")?.to_str().ok()?;
+    let well_formed = value.len() == 55
+        && value
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'));
+    well_formed.then(|| value.to_owned())
+}
+
+/// A request's events, every one well formed and with its `Id`.
+struct Events {
+    /// One event, not an array of one.
+    single: bool,
+    ids: Vec<EventId>,
+    kinds: Vec<EventType>,
+    /// The message: the event, or an array of them.
+    body: Vec<u8>,
+}
+
+impl Events {
+    fn read(text: &str, format: Format) -> Result<Self, Refused> {
+        let invalid = |faults| (Refusal::Invalid, Problem::faults(faults));
+        let batch = match format {
+            Format::Json => event::split_json(text),
+            Format::Ndjson => event::split_ndjson(text).map(Batch::Many),
+        };
+        let (single, texts) = match batch.map_err(|fault| invalid(vec![fault]))? {
+            Batch::One(text) => (true, vec![text]),
+            Batch::Many(texts) => (false, texts),
+        };
+        if let Some(position) = texts.iter().position(|text| text.len() > MAX_EVENT_BYTES) {
+            let which = if single {
+                "the event".to_owned()
+            } else {
+                format!("event {position}")
+            };
+            let detail = format!("{which} has more than {MAX_EVENT_BYTES} bytes (256 KiB)");
+            return Err((Refusal::TooLarge, Problem::too_large(detail)));
+        }
+        let mut events = Self {
+            single,
+            ids: Vec::with_capacity(texts.len()),
+            kinds: Vec::with_capacity(texts.len()),
+            body: Vec::new(),
+        };
+        events.body.reserve(text.len() + 64 * texts.len());
+        let mut faults = Vec::new();
+        for (position, text) in texts.iter().enumerate() {
+            match event::parse(text) {
+                Ok(event) => events.add(text, &event),
+                Err(of_event) if single => faults = of_event,
+                Err(of_event) => faults.extend(of_event.into_iter().map(|fault| fault.within(&format!("/{position}")))),
+            }
+            if faults.len() >= MAX_FAULTS {
+                break;
+            }
+        }
+        if !faults.is_empty() {
+            faults.truncate(MAX_FAULTS);
+            return Err(invalid(faults));
+        }
+        if !single {
+            events.body.push(b']');
+        }
+        Ok(events)
+    }
+
+    fn add(&mut self, text: &str, event: &event::Event<'_>) {
+        let id = event.id.unwrap_or_else(|| EventId(Uuid::now_v7()));
+        let with_id: Cow<'_, str> = event::with_id(text, event, id);
+        if !self.single {
+            self.body.push(if self.ids.is_empty() { b'[' } else { b',' });
+        }
+        self.body.extend_from_slice(with_id.as_bytes());
+        self.ids.push(id);
+        self.kinds.push(event.kind);
+    }
+}

@@ -1,0 +1,77 @@
+//! Ingest's part of `/openapi.json`.
+
+use herald_access::problem::Problem;
+use utoipa::{OpenApi, ToSchema};
+
+/// Ingest's part of the description.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Description::openapi()
+}
+
+#[derive(OpenApi)]
+#[openapi(paths(publish_events), components(schemas(Event, Accepted, Problem)))]
+struct Description;
+
+/// What happened.
+#[derive(ToSchema)]
+#[schema(rename_all = "PascalCase", example = json!({
+    "Id": "0193f1a0-7c1e-7d1a-b1f0-3a5c7e9d1b2f", "Type": "PacketCreated", "OccurredAt": "2026-11-22T05:13:39Z",
+    "Objects": {"Company": "6a1f0f5e-55a5-4f0c-9c39-0d5e2e0c1a01", "Packet": "6a1f0f5e-55a5-4f0c-9c39-0d5e2e0c1a05"},
+    "Data": {
+        "CustomerName": "Globex Corporation", "SupplierName": "Initech", "ContractName": "Capital Discovery",
+        "ServiceName": "HR Relief", "ServiceLineName": "East Coast", "ProcessTypeName": "Start Employee",
+        "Reference": "202234-C", "Title": "New starter", "Status": 1, "DueDate": "2026-12-01T00:00:00Z",
+        "RAGStatus": 1, "ProcessType": 1, "StartedbyMethod": 4
+    }
+}))]
+#[expect(dead_code, reason = "describes herald_domain's Event, which does not know OpenAPI")]
+struct Event {
+    /// Makes a repeated publication the same event, for 7 days; made and returned where it is absent.
+    id: Option<uuid::Uuid>,
+    /// `PacketCreated`, `PacketUpdated`, `NewCommunication`, `BusinessObjectCreated` or `BusinessObjectUpdated`.
+    r#type: String,
+    /// RFC 3339; when it happened.
+    occurred_at: Option<String>,
+    /// The GUIDs of what it concerns: `Company`, `Contract`, `Service`, `Process`, `Packet`,
+    /// `Schedule`, `Communication`.
+    #[schema(value_type = Object)]
+    objects: (),
+    /// The message, as `/v1/webhooks` has it; further fields pass through.
+    #[schema(value_type = Object)]
+    data: (),
+}
+
+/// The `Id`s of what was accepted.
+#[derive(ToSchema)]
+#[schema(rename_all = "PascalCase", example = json!({"Id": "0193f1a0-7c1e-7d1a-b1f0-3a5c7e9d1b2f"}))]
+#[expect(dead_code, reason = "describes the answer")]
+struct Accepted {
+    /// The event's `Id`, where one was published.
+    id: Option<uuid::Uuid>,
+    /// The events' `Id`s in order, where an array or lines were published.
+    ids: Option<Vec<uuid::Uuid>>,
+}
+
+/// Publish events
+///
+/// One event, an array of 1 to 10,000, or newline-delimited JSON. 202 means that all of them are in a
+/// durable queue; any other answer that none is. After 503, or no answer, publish again with the same
+/// `Id`s: what was accepted already is delivered once.
+#[utoipa::path(
+    post,
+    path = "/v1/events",
+    tag = "Events",
+    request_body(content((Event = "application/json"), (String = "application/x-ndjson"))),
+    responses(
+        (status = 202, description = "Durable: every event is in the queue, synced to disk.", body = Accepted),
+        (status = 400, description = "Malformed; `errors` names each field and rule. Nothing was accepted.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "No key, or an unknown one.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key has not the role Producer.", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "An event over 256 KiB, or a request over 8 MiB.", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "Neither JSON nor newline-delimited JSON.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Unknown whether accepted: publish again with the same Ids, after Retry-After.", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("key" = []))
+)]
+#[expect(dead_code, reason = "carries the description of the handler")]
+fn publish_events() {}

@@ -1,0 +1,234 @@
+//! Accounts, for operators.
+
+use crate::callers::Operator;
+use crate::fields::Fields;
+use crate::grants::GrantJson;
+use crate::json::Json;
+use crate::keys::Key;
+use crate::openapi::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refused};
+use crate::paging::{List, PageParams, Paging};
+use crate::path::At;
+use crate::query::Query;
+use crate::{Manage, fresh_id, ledger_away};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use herald_access::problem::Problem;
+use herald_domain::access::{Account as Record, OPERATOR, Role, Roles};
+use herald_domain::id::AccountId;
+use herald_domain::subscription::merge_patch;
+use herald_domain::time::Timestamp;
+use herald_ledger::accounts::AccountRecord;
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+/// Who publishes or subscribes.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Account {
+    #[schema(value_type = Uuid)]
+    id: AccountId,
+    #[schema(example = "Human resources")]
+    name: String,
+    /// What its keys may do at most.
+    #[schema(example = json!(["Producer", "ProcessBuilder"]))]
+    roles: Vec<&'static str>,
+    /// An inactive account's keys are refused, and nothing is sent for its subscriptions.
+    active: bool,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+}
+
+/// An account with its keys and grants.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct AccountWithAll {
+    #[serde(flatten)]
+    account: Account,
+    /// Newest first.
+    keys: Vec<Key>,
+    grants: Vec<GrantJson>,
+}
+
+/// An account to be made.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "PascalCase", example = json!({"Name": "Human resources", "Roles": ["Producer", "ProcessBuilder"]}))]
+#[expect(dead_code, reason = "describes what read reads")]
+pub(crate) struct AccountRequest {
+    /// 1 to 100 characters.
+    name: String,
+    /// `Producer`, `ProcessBuilder`, `Operator`; the first two where it is absent.
+    roles: Option<Vec<String>>,
+    #[schema(default = true)]
+    active: Option<bool>,
+}
+
+/// Fields of an account to change.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "PascalCase", example = json!({"Active": false}))]
+#[expect(dead_code, reason = "describes what read reads")]
+pub(crate) struct AccountPatch {
+    name: Option<String>,
+    roles: Option<Vec<String>>,
+    active: Option<bool>,
+}
+
+/// Create an account
+///
+/// It has no key and no grant yet.
+#[utoipa::path(
+    post, path = "/v1/accounts", operation_id = "create_account", tag = "Accounts", security(("key" = [])),
+    request_body = AccountRequest,
+    responses(
+        (status = 201, description = "It is there.", body = Account,
+            headers(("Location" = String, description = "Its address."))),
+        Refused, Forbidden, Malformed, BodyRefused,
+    ),
+)]
+pub(crate) async fn create(
+    State(manage): State<Manage>,
+    _operator: Operator,
+    Json(body): Json,
+) -> Result<Response, Problem> {
+    let account = read(AccountId(fresh_id()), &body)?;
+    let created_at = manage
+        .ledger
+        .create_account(account.clone())
+        .await
+        .map_err(ledger_away)?;
+    manage.refresh().await;
+    let location = format!("/v1/accounts/{}", account.id);
+    let body = axum::Json(shown(account, created_at));
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], body).into_response())
+}
+
+/// List accounts
+///
+/// The operator's own comes first, then the newest.
+#[utoipa::path(
+    get, path = "/v1/accounts", operation_id = "list_accounts", tag = "Accounts", security(("key" = [])),
+    params(PageParams),
+    responses((status = 200, description = "A page.", body = List<Account>), Refused, Forbidden, Malformed),
+)]
+pub(crate) async fn list(
+    State(manage): State<Manage>,
+    _operator: Operator,
+    query: Query,
+) -> Result<axum::Json<List<Account>>, Problem> {
+    let paging = Paging::only(query)?;
+    let ask = u64::try_from(paging.ask()).unwrap_or(u64::MAX);
+    let found = manage.ledger.accounts(paging.before, ask).await.map_err(ledger_away)?;
+    let page = List::page(found, paging.limit, |record| record.account.id);
+    Ok(axum::Json(page.map(|record| shown(record.account, record.created_at))))
+}
+
+/// Look at an account
+#[utoipa::path(
+    get, path = "/v1/accounts/{id}", operation_id = "get_account", tag = "Accounts", security(("key" = [])),
+    params(("id" = Uuid, Path, description = "The account's `Id`.")),
+    responses(
+        (status = 200, description = "The account with its keys and grants.", body = AccountWithAll),
+        Refused, Forbidden, Missing,
+    ),
+)]
+pub(crate) async fn show(
+    State(manage): State<Manage>,
+    _operator: Operator,
+    At(id): At<AccountId>,
+) -> Result<axum::Json<AccountWithAll>, Problem> {
+    Ok(axum::Json(with_all(find(&manage, id).await?)))
+}
+
+/// Change an account
+///
+/// A JSON merge patch (RFC 7396). The operator's own account stays active and an operator's.
+#[utoipa::path(
+    patch, path = "/v1/accounts/{id}", operation_id = "change_account", tag = "Accounts", security(("key" = [])),
+    params(("id" = Uuid, Path, description = "The account's `Id`.")),
+    request_body(content((AccountPatch = "application/merge-patch+json"), (AccountPatch = "application/json"))),
+    responses(
+        (status = 200, description = "The account as it is now.", body = AccountWithAll),
+        Refused, Forbidden, Missing, Conflict, Malformed, BodyRefused,
+    ),
+)]
+pub(crate) async fn patch(
+    State(manage): State<Manage>,
+    _operator: Operator,
+    At(id): At<AccountId>,
+    Json(body): Json,
+) -> Result<axum::Json<AccountWithAll>, Problem> {
+    let record = find(&manage, id).await?;
+    let mut merged = json!({
+        "Name": record.account.name, "Roles": role_names(record.account.roles), "Active": record.account.active,
+    });
+    merge_patch(&mut merged, &body);
+    let account = Record {
+        grants: record.account.grants,
+        ..read(id, &merged)?
+    };
+    if id == OPERATOR && !(account.active && account.roles.has(Role::Operator)) {
+        return Err(Problem::conflict(
+            "this is the operator's own account; it cannot be deactivated and cannot lose the role Operator",
+        ));
+    }
+    if !manage
+        .ledger
+        .update_account(account.clone())
+        .await
+        .map_err(ledger_away)?
+    {
+        return Err(Problem::not_found("account"));
+    }
+    manage.refresh().await;
+    Ok(axum::Json(with_all(AccountRecord { account, ..record })))
+}
+
+/// The account with its keys and grants.
+pub(crate) async fn find(manage: &Manage, id: AccountId) -> Result<AccountRecord, Problem> {
+    let found = manage.ledger.account(id).await.map_err(ledger_away)?;
+    found.ok_or_else(|| Problem::not_found("account"))
+}
+
+pub(crate) fn role_names(roles: Roles) -> Vec<&'static str> {
+    roles.iter().map(Role::name).collect()
+}
+
+fn read(id: AccountId, body: &Value) -> Result<Record, Problem> {
+    let mut fields = Fields::of(
+        body,
+        &["Name", "Roles", "Active"],
+        &["Id", "CreatedAt", "Keys", "Grants"],
+    )?;
+    let name = fields.name();
+    let roles = fields.roles(Roles::NONE.with(Role::Producer).with(Role::ProcessBuilder));
+    let active = fields.active();
+    fields.finish(name.map(|name| Record {
+        id,
+        name,
+        active,
+        roles,
+        grants: Vec::new(),
+    }))
+}
+
+fn shown(account: Record, created_at: Timestamp) -> Account {
+    let roles = role_names(account.roles);
+    Account {
+        id: account.id,
+        name: account.name,
+        roles,
+        active: account.active,
+        created_at,
+    }
+}
+
+fn with_all(record: AccountRecord) -> AccountWithAll {
+    let keys = record.keys.into_iter().map(Key::from).collect();
+    let grants = record.account.grants.iter().copied().map(GrantJson::from).collect();
+    AccountWithAll {
+        account: shown(record.account, record.created_at),
+        keys,
+        grants,
+    }
+}

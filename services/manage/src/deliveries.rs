@@ -1,0 +1,321 @@
+//! Deliveries, their attempts, and the manual retry.
+
+use crate::callers::{Builder, Sight};
+use crate::openapi::{Conflict, Forbidden, Malformed, Missing, Refused};
+use crate::paging::{List, PageParams, Paging};
+use crate::path::At;
+use crate::query::Query;
+use crate::{Manage, ledger_away};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use herald_access::problem::Problem;
+use herald_domain::delivery::{Closed, Status};
+use herald_domain::id::{DeliveryId, EventId, SubscriptionId};
+use herald_domain::time::Timestamp;
+use herald_ledger::reading::{AttemptView, DeliveryFilter, DeliveryView, Retried};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// What becomes of one event for one subscription.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Delivery {
+    /// Sent as `webhook-id`, the same at every attempt.
+    #[schema(value_type = Uuid)]
+    id: DeliveryId,
+    /// The event's `Id`, as the producer gave it or was given it.
+    #[schema(value_type = Uuid)]
+    event_id: EventId,
+    #[serde(rename = "SubscriptionGUID")]
+    #[schema(value_type = Uuid)]
+    subscription_guid: SubscriptionId,
+    /// What the subscription asked for when the event was matched.
+    #[schema(example = "PacketCreated")]
+    webhook: &'static str,
+    /// `Open`, `Held`, `Delivered`, `Dead`, `Cancelled` or `Refused`.
+    #[schema(example = "Dead")]
+    status: &'static str,
+    /// Why it was closed without success: `gave_up`, `max_attempts`, `gone`, `address_refused`,
+    /// `subscription_inactive`, `subscription_deleted`, `account_inactive`, `role_missing`,
+    /// `permission_missing`.
+    #[schema(required, example = "gave_up")]
+    reason: Option<String>,
+    attempt_count: i64,
+    /// When the next attempt is due; null once it is closed.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    due_at: Option<Timestamp>,
+    /// When the event was matched.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    closed_at: Option<Timestamp>,
+    #[schema(required, example = 503)]
+    last_status_code: Option<i32>,
+    /// As in an attempt.
+    #[schema(required, example = "http")]
+    last_error: Option<String>,
+}
+
+/// One request to the subscriber.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Attempt {
+    /// From 1.
+    number: i64,
+    /// When it began.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    #[schema(example = 0.118)]
+    duration_seconds: f64,
+    /// Null if there was no answer.
+    #[schema(required, example = 503)]
+    status_code: Option<i32>,
+    /// Null if it succeeded, else `timeout`, `connect`, `tls`, `dns`, `address_refused`, `reset`,
+    /// `response_too_large` or `http`.
+    #[schema(required, example = "http")]
+    error: Option<String>,
+    /// The error in words.
+    #[schema(required)]
+    detail: Option<String>,
+    /// When the next attempt was due; null if there was to be none.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    next_due_at: Option<Timestamp>,
+}
+
+/// A delivery with all its attempts.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct DeliveryWithAttempts {
+    #[serde(flatten)]
+    delivery: Delivery,
+    /// In order.
+    attempts: Vec<Attempt>,
+}
+
+/// A dead delivery with its last attempt.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct DeadLetter {
+    #[serde(flatten)]
+    delivery: Delivery,
+    #[schema(required)]
+    last_attempt: Option<Attempt>,
+}
+
+/// Which deliveries to list.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query, rename_all = "PascalCase")]
+#[expect(dead_code, reason = "describes what read_filter reads")]
+pub(crate) struct DeliveryParams {
+    /// Only to this subscription.
+    subscription: Option<Uuid>,
+    /// Only of the event with this `Id`.
+    event: Option<Uuid>,
+    /// Only those matched at this RFC 3339 time or later.
+    #[param(format = DateTime)]
+    since: Option<String>,
+    /// Only those matched before this RFC 3339 time.
+    #[param(format = DateTime)]
+    until: Option<String>,
+}
+
+/// List deliveries
+///
+/// Those to an account's own subscriptions; an operator sees all.
+#[utoipa::path(
+    get, path = "/v1/deliveries", operation_id = "list_deliveries", tag = "Deliveries", security(("key" = [])),
+    params(
+        ("Status" = Option<String>, Query, description = "Open, Held, Delivered, Dead, Cancelled or Refused."),
+        DeliveryParams,
+        PageParams,
+    ),
+    responses((status = 200, description = "A page.", body = List<Delivery>), Refused, Forbidden, Malformed),
+)]
+pub(crate) async fn list(
+    State(manage): State<Manage>,
+    Builder(caller): Builder,
+    mut query: Query,
+) -> Result<Json<List<Delivery>>, Problem> {
+    query.only(&["Status", "Subscription", "Event", "Since", "Until", "Limit", "Cursor"]);
+    let names = Status::ALL.map(Status::name).join(", ");
+    let status = query.read("Status", "one_of", format!("one of {names}"), Status::named);
+    let page = find(&manage, Sight::of(caller), query, status).await?;
+    Ok(Json(page.map(Delivery::from)))
+}
+
+/// List dead letters
+///
+/// Deliveries that were given up or could never succeed, each with its last attempt.
+#[utoipa::path(
+    get, path = "/v1/dead-letters", operation_id = "list_dead_letters", tag = "Deliveries", security(("key" = [])),
+    params(DeliveryParams, PageParams),
+    responses((status = 200, description = "A page.", body = List<DeadLetter>), Refused, Forbidden, Malformed),
+)]
+pub(crate) async fn dead_letters(
+    State(manage): State<Manage>,
+    Builder(caller): Builder,
+    mut query: Query,
+) -> Result<Json<List<DeadLetter>>, Problem> {
+    query.only(&["Subscription", "Event", "Since", "Until", "Limit", "Cursor"]);
+    let page = find(&manage, Sight::of(caller), query, Some(Status::Closed(Closed::Dead))).await?;
+    let mut attempts = manage.ledger.attempts(&page.items).await.map_err(ledger_away)?;
+    Ok(Json(page.map(|view| {
+        let last = attempts.remove(&view.id).and_then(|mut attempts| attempts.pop());
+        DeadLetter {
+            delivery: view.into(),
+            last_attempt: last.map(Attempt::from),
+        }
+    })))
+}
+
+/// Look at a delivery
+#[utoipa::path(
+    get, path = "/v1/deliveries/{id}", operation_id = "get_delivery", tag = "Deliveries", security(("key" = [])),
+    params(("id" = Uuid, Path, description = "The delivery's `Id`, sent as `webhook-id`.")),
+    responses(
+        (status = 200, description = "The delivery with its attempts.", body = DeliveryWithAttempts),
+        Refused, Forbidden, Missing,
+    ),
+)]
+pub(crate) async fn show(
+    State(manage): State<Manage>,
+    Builder(caller): Builder,
+    At(id): At<DeliveryId>,
+) -> Result<Json<DeliveryWithAttempts>, Problem> {
+    let view = seen(&manage, Sight::of(caller), id).await?;
+    let mut attempts = manage
+        .ledger
+        .attempts(std::slice::from_ref(&view))
+        .await
+        .map_err(ledger_away)?;
+    let attempts = attempts
+        .remove(&id)
+        .unwrap_or_default()
+        .into_iter()
+        .map(Attempt::from)
+        .collect();
+    Ok(Json(DeliveryWithAttempts {
+        delivery: view.into(),
+        attempts,
+    }))
+}
+
+/// Try a delivery again
+///
+/// It is due at once, with the same id; attempt numbers go on, and its give-up clock starts again.
+#[utoipa::path(
+    post, path = "/v1/deliveries/{id}/retry", operation_id = "retry_delivery",
+    tag = "Deliveries", security(("key" = [])),
+    params(("id" = Uuid, Path, description = "The delivery's `Id`.")),
+    responses(
+        (status = 202, description = "It is open again.", body = Delivery),
+        Refused, Forbidden, Missing, Conflict,
+    ),
+)]
+pub(crate) async fn retry(
+    State(manage): State<Manage>,
+    Builder(caller): Builder,
+    At(id): At<DeliveryId>,
+) -> Result<(StatusCode, Json<Delivery>), Problem> {
+    let sight = Sight::of(caller);
+    seen(&manage, sight, id).await?;
+    match manage.ledger.retry(id).await.map_err(ledger_away)? {
+        Retried::Done => Ok((StatusCode::ACCEPTED, Json(seen(&manage, sight, id).await?.into()))),
+        Retried::Missing => Err(Problem::not_found("delivery")),
+        Retried::NotPossible(status) => Err(Problem::conflict(format!(
+            "the delivery is {}; only one that is Dead or Cancelled can be retried",
+            status.name()
+        ))),
+        Retried::Unwanted => Err(Problem::conflict(
+            "the delivery's subscription is inactive or deleted, so it would be cancelled at once; activate the \
+             subscription first",
+        )),
+    }
+}
+
+async fn find(
+    manage: &Manage,
+    sight: Sight,
+    mut query: Query,
+    status: Option<Status>,
+) -> Result<List<DeliveryView>, Problem> {
+    const TIME: &str = "an RFC 3339 date-time with an offset, such as 2026-11-22T05:13:39Z";
+    let time = |text: &str| Timestamp::parse(text).ok();
+    let paging = Paging::<DeliveryId>::read(&mut query);
+    let event: Option<EventId> = query.guid("Event");
+    let mut filter = DeliveryFilter {
+        status,
+        subscription: query.guid("Subscription"),
+        owner: sight.account(),
+        events: None,
+        since: query.read("Since", "date_time", TIME, time),
+        until: query.read("Until", "date_time", TIME, time),
+        before: paging.before,
+    };
+    query.finish(())?;
+    if let Some(event) = event {
+        let events = manage.ledger.events(event).await.map_err(ledger_away)?;
+        filter.events = Some(events.iter().map(|event| event.uid).collect());
+    }
+    let found = manage
+        .ledger
+        .deliveries(&filter, paging.ask())
+        .await
+        .map_err(ledger_away)?;
+    Ok(List::page(found, paging.limit, |delivery| delivery.id))
+}
+
+/// The delivery, if the caller may see it.
+async fn seen(manage: &Manage, sight: Sight, id: DeliveryId) -> Result<DeliveryView, Problem> {
+    let missing = || Problem::not_found("delivery");
+    let view = manage
+        .ledger
+        .delivery(id)
+        .await
+        .map_err(ledger_away)?
+        .ok_or_else(missing)?;
+    if sight != Sight::Everything {
+        let owner = manage
+            .ledger
+            .subscription_owner(view.subscription)
+            .await
+            .map_err(ledger_away)?;
+        owner.filter(|owner| sight.includes(*owner)).ok_or_else(missing)?;
+    }
+    Ok(view)
+}
+
+impl From<DeliveryView> for Delivery {
+    fn from(view: DeliveryView) -> Self {
+        Self {
+            id: view.id,
+            event_id: view.event_id,
+            subscription_guid: view.subscription,
+            webhook: view.webhook.name(),
+            status: view.status.name(),
+            reason: view.reason,
+            attempt_count: view.attempts,
+            due_at: view.due_at,
+            created_at: view.created_at,
+            closed_at: view.closed_at,
+            last_status_code: view.last_status_code,
+            last_error: view.last_error,
+        }
+    }
+}
+
+impl From<AttemptView> for Attempt {
+    fn from(view: AttemptView) -> Self {
+        Self {
+            number: view.number,
+            at: view.at,
+            duration_seconds: view.duration.as_secs_f64(),
+            status_code: view.status_code,
+            error: view.error,
+            detail: view.detail,
+            next_due_at: view.next_due_at,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Reading the fields of a small request body, every fault named at once.
+
+use herald_access::problem::Problem;
+use herald_domain::access::{Role, Roles};
+use herald_domain::catalogue::ObjectType;
+use herald_domain::id::{ObjectGuid, parse_guid};
+use herald_domain::problem::{Fault, pointer_to};
+use herald_domain::signing::SigningKey;
+use serde_json::{Map, Value};
+
+const MAX_NAME_CHARS: usize = 100;
+
+/// The fields of a body, and the faults found so far.
+#[derive(Debug)]
+pub(crate) struct Fields<'a> {
+    fields: &'a Map<String, Value>,
+    faults: Vec<Fault>,
+}
+
+impl<'a> Fields<'a> {
+    /// A body with these fields; those of `ignored` may be there too, because answers have them.
+    pub(crate) fn of(body: &'a Value, known: &[&str], ignored: &[&str]) -> Result<Self, Problem> {
+        let Value::Object(fields) = body else {
+            return Err(Problem::faults(vec![Fault::new(
+                "",
+                "object",
+                "the body must be a JSON object",
+            )]));
+        };
+        let mut read = Self {
+            fields,
+            faults: Vec::new(),
+        };
+        for name in fields.keys() {
+            if !known.contains(&name.as_str()) && !ignored.contains(&name.as_str()) {
+                let detail = format!("there is no field {name}; the fields are {}", known.join(", "));
+                read.fault(name, "known_field", detail);
+            }
+        }
+        Ok(read)
+    }
+
+    /// What was read, unless something was wrong.
+    pub(crate) fn finish<T>(self, read: Option<T>) -> Result<T, Problem> {
+        match read {
+            Some(read) if self.faults.is_empty() => Ok(read),
+            _ => Err(Problem::faults(self.faults)),
+        }
+    }
+
+    fn fault(&mut self, name: &str, rule: &'static str, detail: impl Into<String>) {
+        self.faults.push(Fault::new(pointer_to(name), rule, detail));
+    }
+
+    /// The field, unless it is absent or null.
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        self.fields.get(name).filter(|value| !value.is_null())
+    }
+
+    pub(crate) fn optional_name(&mut self) -> Option<String> {
+        let value = self.get("Name")?;
+        match value.as_str() {
+            Some(text) if !text.is_empty() && text.chars().count() <= MAX_NAME_CHARS => Some(text.to_owned()),
+            _ => {
+                self.fault(
+                    "Name",
+                    "text",
+                    format!("Name must be text of 1 to {MAX_NAME_CHARS} characters"),
+                );
+                None
+            }
+        }
+    }
+
+    pub(crate) fn name(&mut self) -> Option<String> {
+        if self.get("Name").is_none() {
+            self.fault("Name", "required", "Name is required");
+        }
+        self.optional_name()
+    }
+
+    pub(crate) fn active(&mut self) -> bool {
+        match self.get("Active") {
+            None => true,
+            Some(Value::Bool(active)) => *active,
+            Some(_) => {
+                self.fault("Active", "boolean", "Active must be true or false");
+                true
+            }
+        }
+    }
+
+    pub(crate) fn roles(&mut self, default: Roles) -> Roles {
+        let Some(value) = self.get("Roles") else {
+            return default;
+        };
+        let named = |role: &Value| role.as_str().and_then(Role::named);
+        let roles: Option<Roles> = value.as_array().and_then(|roles| roles.iter().map(named).collect());
+        roles.unwrap_or_else(|| {
+            let names = Role::ALL.map(Role::name).join(", ");
+            self.fault("Roles", "one_of", format!("Roles must be an array of {names}"));
+            default
+        })
+    }
+
+    /// Number or name.
+    pub(crate) fn object_type(&mut self) -> Option<ObjectType> {
+        const NAME: &str = "ObjectType";
+        let Some(value) = self.get(NAME) else {
+            self.fault(NAME, "required", "ObjectType is required");
+            return None;
+        };
+        let object_type = match value {
+            Value::Number(number) => number.as_i64().and_then(ObjectType::numbered),
+            Value::String(name) => ObjectType::named(name),
+            _ => None,
+        };
+        if object_type.is_none() {
+            let kinds = ObjectType::ALL.map(|kind| format!("{} {}", kind.number(), kind.name()));
+            self.fault(
+                NAME,
+                "one_of",
+                format!("ObjectType must be one of {}", kinds.join(", ")),
+            );
+        }
+        object_type
+    }
+
+    /// Absent, null, empty and all zeros are all no GUID: every object of the type.
+    pub(crate) fn object(&mut self) -> Option<ObjectGuid> {
+        const NAME: &str = "ObjectGUID";
+        let value = self.get(NAME)?;
+        if value.as_str() == Some("") {
+            return None;
+        }
+        let Some(Ok(guid)) = value.as_str().map(parse_guid) else {
+            self.fault(
+                NAME,
+                "guid",
+                "ObjectGUID must be a GUID, or absent for every object of the type",
+            );
+            return None;
+        };
+        (!guid.is_nil()).then_some(ObjectGuid(guid))
+    }
+
+    /// The secret as it was given, with the key that it means.
+    pub(crate) fn secret(&mut self) -> Option<(String, SigningKey)> {
+        let text = self.get("SecretKey")?.as_str();
+        match text.map(SigningKey::from_secret) {
+            Some(Ok(key)) => Some((text.unwrap_or_default().to_owned(), key)),
+            Some(Err(rule)) => {
+                self.fault("SecretKey", "secret", format!("SecretKey {rule}"));
+                None
+            }
+            None => {
+                self.fault("SecretKey", "text", "SecretKey must be text");
+                None
+            }
+        }
+    }
+}

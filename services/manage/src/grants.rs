@@ -1,0 +1,164 @@
+//! What an account's subscriptions may filter by, for operators.
+
+use crate::accounts::find;
+use crate::callers::Operator;
+use crate::fields::Fields;
+use crate::json::{Json, OptionalJson};
+use crate::openapi::{BodyRefused, Forbidden, Malformed, Missing, Refused};
+use crate::paging::List;
+use crate::path::At;
+use crate::query::Query;
+use crate::{Manage, ledger_away, schemas};
+use axum::extract::State;
+use axum::http::StatusCode;
+use herald_access::problem::Problem;
+use herald_domain::access::Grant;
+use herald_domain::id::{AccountId, ObjectGuid};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// Permission on one object, or on every object of a type.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+#[schema(as = Grant)]
+pub(crate) struct GrantJson {
+    /// The number of the object type.
+    #[schema(example = 31)]
+    object_type: i16,
+    /// Null for every object of the type.
+    #[serde(rename = "ObjectGUID")]
+    #[schema(required, value_type = Option<Uuid>)]
+    object_guid: Option<ObjectGuid>,
+}
+
+/// A permission to give or to take.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "PascalCase", example = json!({"ObjectType": "Company", "ObjectGUID": "6a1f0f5e-55a5-4f0c-9c39-0d5e2e0c1a01"}))]
+#[expect(dead_code, reason = "describes what read reads")]
+pub(crate) struct GrantRequest {
+    #[schema(value_type = schemas::ObjectTypeInput)]
+    object_type: i16,
+    /// Absent, null, `""` or all zeros for every object of the type.
+    #[schema(rename = "ObjectGUID")]
+    object_guid: Option<Uuid>,
+}
+
+/// The same as query parameters, for clients that cannot send a body with DELETE.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes what remove reads")]
+pub(crate) struct GrantParams {
+    /// Number or name.
+    #[param(rename = "ObjectType")]
+    object_type: Option<String>,
+    /// Absent for the permission on every object of the type.
+    #[param(rename = "ObjectGUID")]
+    object_guid: Option<String>,
+}
+
+/// Give a permission
+///
+/// Giving it twice is giving it once.
+#[utoipa::path(
+    post, path = "/v1/accounts/{id}/grants", operation_id = "create_grant", tag = "Accounts", security(("key" = [])),
+    params(("id" = Uuid, Path, description = "The account's `Id`.")),
+    request_body = GrantRequest,
+    responses(
+        (status = 201, description = "The account has it.", body = GrantJson),
+        Refused, Forbidden, Missing, Malformed, BodyRefused,
+    ),
+)]
+pub(crate) async fn create(
+    State(manage): State<Manage>,
+    _operator: Operator,
+    At(account): At<AccountId>,
+    Json(body): Json,
+) -> Result<(StatusCode, axum::Json<GrantJson>), Problem> {
+    let grant = read(&body)?;
+    if !manage.ledger.add_grant(account, grant).await.map_err(ledger_away)? {
+        return Err(Problem::not_found("account"));
+    }
+    manage.refresh().await;
+    Ok((StatusCode::CREATED, axum::Json(grant.into())))
+}
+
+/// List permissions
+///
+/// All on one page.
+#[utoipa::path(
+    get, path = "/v1/accounts/{id}/grants", operation_id = "list_grants", tag = "Accounts", security(("key" = [])),
+    params(("id" = Uuid, Path, description = "The account's `Id`.")),
+    responses((status = 200, description = "Every permission.", body = List<GrantJson>), Refused, Forbidden, Missing),
+)]
+pub(crate) async fn list(
+    State(manage): State<Manage>,
+    _operator: Operator,
+    At(account): At<AccountId>,
+) -> Result<axum::Json<List<GrantJson>>, Problem> {
+    let record = find(&manage, account).await?;
+    Ok(axum::Json(List::whole(record.account.grants).map(GrantJson::from)))
+}
+
+/// Take a permission
+///
+/// Named in the body or in the query. Open deliveries that needed it are refused when they are next
+/// attempted.
+#[utoipa::path(
+    delete, path = "/v1/accounts/{id}/grants", operation_id = "delete_grant", tag = "Accounts", security(("key" = [])),
+    params(("id" = Uuid, Path, description = "The account's `Id`."), GrantParams),
+    request_body = Option<GrantRequest>,
+    responses(
+        (status = 204, description = "The account has it no more."),
+        Refused, Forbidden, Missing, Malformed, BodyRefused,
+    ),
+)]
+pub(crate) async fn remove(
+    State(manage): State<Manage>,
+    _operator: Operator,
+    At(account): At<AccountId>,
+    query: Query,
+    OptionalJson(body): OptionalJson,
+) -> Result<StatusCode, Problem> {
+    let grant = match body {
+        Some(body) if query.is_empty() => read(&body)?,
+        Some(_) | None => read(&named_in(query)?)?,
+    };
+    if !find(&manage, account).await?.account.grants.contains(&grant) {
+        return Err(Problem::not_found("permission of this account"));
+    }
+    manage.ledger.remove_grant(account, grant).await.map_err(ledger_away)?;
+    manage.refresh().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The body that the query parameters stand for.
+fn named_in(mut query: Query) -> Result<Value, Problem> {
+    query.only(&["ObjectType", "ObjectGUID"]);
+    let mut fields = Map::new();
+    if let Some(text) = query.get("ObjectType") {
+        let number = text.parse::<i64>().map(Value::from);
+        fields.insert("ObjectType".to_owned(), number.unwrap_or_else(|_name| text.into()));
+    }
+    if let Some(text) = query.get("ObjectGUID") {
+        fields.insert("ObjectGUID".to_owned(), text.into());
+    }
+    query.finish(Value::Object(fields))
+}
+
+fn read(body: &Value) -> Result<Grant, Problem> {
+    let mut fields = Fields::of(body, &["ObjectType", "ObjectGUID"], &[])?;
+    let object_type = fields.object_type();
+    let object = fields.object();
+    fields.finish(object_type.map(|object_type| Grant { object_type, object }))
+}
+
+impl From<Grant> for GrantJson {
+    fn from(grant: Grant) -> Self {
+        Self {
+            object_type: grant.object_type.number(),
+            object_guid: grant.object,
+        }
+    }
+}

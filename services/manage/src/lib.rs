@@ -1,0 +1,129 @@
+//! The management API: subscriptions, deliveries, events, accounts.
+//!
+//! | module | operations |
+//! |---|---|
+//! | `subscriptions` | create, read, change, delete, rotate the secret |
+//! | `deliveries` | list, look at one, retry, dead letters |
+//! | `events`, `rejected` | what was accepted, and what was not |
+//! | `webhooks` | the catalogue |
+//! | `accounts`, `keys`, `grants` | who may do what; for operators |
+//!
+//! A handler extracts, authorises, asks the ledger once and shapes the answer; the rules themselves are
+//! in `herald_domain`. What belongs to another account is answered as if it were not there. After a
+//! change the registry is refreshed before the answer goes out, so whoever subscribes and publishes at
+//! once is matched, and a key works from the moment it is shown.
+#![warn(missing_docs)]
+
+mod accounts;
+mod callers;
+mod deliveries;
+mod events;
+mod fields;
+mod grants;
+mod json;
+mod keys;
+mod openapi;
+mod paging;
+mod path;
+mod query;
+mod rejected;
+mod schemas;
+mod secrets;
+mod subscriptions;
+mod webhooks;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::http::{Method, StatusCode};
+use axum::routing::{delete, get, post};
+use herald_access::problem::Problem;
+use herald_domain::address::EgressPolicy;
+use herald_ledger::{Error, Ledger};
+use herald_registry::Registry;
+pub use openapi::openapi;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// What the management API needs.
+#[derive(Debug, Clone)]
+pub struct Manage {
+    /// What is read and changed.
+    pub ledger: Ledger,
+    /// Who is calling and what they may do; refreshed after every change.
+    pub registry: Arc<Registry>,
+    /// Judges the literal addresses in subscriptions.
+    pub egress: Arc<EgressPolicy>,
+}
+
+impl FromRef<Manage> for Arc<Registry> {
+    fn from_ref(manage: &Manage) -> Self {
+        Self::clone(&manage.registry)
+    }
+}
+
+impl Manage {
+    /// Brings the registry up to what was just changed. The change stands whether or not that
+    /// succeeds: the registry catches up by itself.
+    async fn refresh(&self) {
+        if let Err(error) = self.registry.refresh().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the registry could not be refreshed after a change"
+            );
+        }
+    }
+}
+
+/// Every route of the management API. What no route has is left to the caller's fallback.
+pub fn router(manage: Manage) -> Router {
+    Router::new()
+        .route(
+            "/v1/subscriptions",
+            get(subscriptions::list).post(subscriptions::create),
+        )
+        .route(
+            "/v1/subscriptions/{guid}",
+            get(subscriptions::show)
+                .put(subscriptions::replace)
+                .patch(subscriptions::patch)
+                .delete(subscriptions::remove),
+        )
+        .route(
+            "/v1/subscriptions/{guid}/rotate-secret",
+            post(subscriptions::rotate_secret),
+        )
+        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/deliveries/{id}", get(deliveries::show))
+        .route("/v1/deliveries/{id}/retry", post(deliveries::retry))
+        .route("/v1/dead-letters", get(deliveries::dead_letters))
+        .route("/v1/events/{id}", get(events::show))
+        .route("/v1/rejected-events", get(rejected::list))
+        .route("/v1/webhooks", get(webhooks::list))
+        .route("/v1/webhooks/{name}", get(webhooks::show))
+        .route("/v1/accounts", get(accounts::list).post(accounts::create))
+        .route("/v1/accounts/{id}", get(accounts::show).patch(accounts::patch))
+        .route("/v1/accounts/{id}/keys", get(keys::list).post(keys::create))
+        .route("/v1/accounts/{id}/keys/{keyId}", delete(keys::remove))
+        .route(
+            "/v1/accounts/{id}/grants",
+            get(grants::list).post(grants::create).delete(grants::remove),
+        )
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(manage)
+}
+
+async fn method_not_allowed(method: Method) -> Problem {
+    let detail = format!("this address does not know {method}; the header Allow says what it knows");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+}
+
+/// The answer where the ledger is away.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn ledger_away(error: Error) -> Problem {
+    Problem::unavailable("ledger", &error)
+}
+
+/// A fresh identifier, greater than those before it: lists are ordered by it.
+fn fresh_id() -> Uuid {
+    Uuid::now_v7()
+}

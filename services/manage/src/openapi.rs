@@ -1,0 +1,134 @@
+//! This crate's part of `/openapi.json`.
+
+use crate::{accounts, deliveries, events, grants, keys, rejected, subscriptions, webhooks};
+use herald_access::problem::Problem;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{IntoResponses, Modify, OpenApi};
+
+/// This crate's part of the description: title, security scheme, and every route of [`crate::router`].
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Description::openapi()
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Herald",
+        description = "Durable webhook delivery. JSON is PascalCase, times are RFC 3339 in UTC, GUIDs compare \
+                       case-insensitively and are written in lower case. What belongs to another account is answered \
+                       with 404, as if it were not there; an operator sees everything.",
+    ),
+    paths(
+        subscriptions::create, subscriptions::list, subscriptions::show, subscriptions::replace,
+        subscriptions::patch, subscriptions::remove, subscriptions::rotate_secret,
+        deliveries::list, deliveries::show, deliveries::retry, deliveries::dead_letters,
+        events::show, rejected::list,
+        webhooks::list, webhooks::show,
+        accounts::create, accounts::list, accounts::show, accounts::patch,
+        keys::create, keys::list, keys::remove,
+        grants::create, grants::list, grants::remove,
+    ),
+    components(schemas(Problem)),
+    modifiers(&Bearer),
+    tags(
+        (name = "Events", description = "What happened."),
+        (name = "Subscriptions", description = "Who wants to know. Role ProcessBuilder."),
+        (name = "Deliveries", description = "What became of an event for a subscription. Role ProcessBuilder."),
+        (name = "Webhooks", description = "What there is to subscribe to. Any key."),
+        (name = "Accounts", description = "Who may do what. Role Operator."),
+    ),
+)]
+struct Description;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A key of an account, or the operator's."))
+            .build();
+        openapi
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("key", SecurityScheme::Http(scheme));
+    }
+}
+
+/// Answers that every route with a key can give.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes answers")]
+pub(crate) enum Refused {
+    #[response(
+        status = 401,
+        description = "No key, or an unknown one.",
+        content_type = "application/problem+json"
+    )]
+    Unauthorized(Problem),
+    #[response(
+        status = 503,
+        description = "The ledger is away; try again after Retry-After.",
+        content_type = "application/problem+json"
+    )]
+    Unavailable(Problem),
+}
+
+/// Answers of routes that need a role.
+#[derive(IntoResponses)]
+#[response(
+    status = 403,
+    description = "The role or the permission is missing; `detail` names it.",
+    content_type = "application/problem+json"
+)]
+#[expect(dead_code, reason = "describes answers")]
+pub(crate) struct Forbidden(Problem);
+
+/// Answers of routes that name something.
+#[derive(IntoResponses)]
+#[response(
+    status = 404,
+    description = "Not there, or another account's.",
+    content_type = "application/problem+json"
+)]
+#[expect(dead_code, reason = "describes answers")]
+pub(crate) struct Missing(Problem);
+
+/// Answers of routes that depend on a state.
+#[derive(IntoResponses)]
+#[response(
+    status = 409,
+    description = "Not possible as things stand; `detail` says why.",
+    content_type = "application/problem+json"
+)]
+#[expect(dead_code, reason = "describes answers")]
+pub(crate) struct Conflict(Problem);
+
+/// Answers of routes with fields or parameters.
+#[derive(IntoResponses)]
+#[response(
+    status = 400,
+    description = "Malformed; `errors` names each field or parameter, and the rule.",
+    content_type = "application/problem+json"
+)]
+#[expect(dead_code, reason = "describes answers")]
+pub(crate) struct Malformed(Problem);
+
+/// Answers of routes with a body.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes answers")]
+pub(crate) enum BodyRefused {
+    #[response(
+        status = 408,
+        description = "The body did not come within 30 s.",
+        content_type = "application/problem+json"
+    )]
+    TooSlow(Problem),
+    #[response(
+        status = 413,
+        description = "A body over 1 MiB.",
+        content_type = "application/problem+json"
+    )]
+    TooLarge(Problem),
+    #[response(status = 415, description = "Not JSON.", content_type = "application/problem+json")]
+    MediaType(Problem),
+}

@@ -1,0 +1,172 @@
+//! How subscriptions look in `/openapi.json`. Their JSON is `herald_domain`'s, which does not know
+//! OpenAPI.
+#![expect(dead_code, reason = "describes JSON that other types read and write")]
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// What to deliver where.
+#[derive(ToSchema)]
+#[schema(rename_all = "PascalCase", example = json!({
+    "Webhook": "PacketCreated", "FilterObjectType": 31, "FilterObjectGUID": "6a1f0f5e-55a5-4f0c-9c39-0d5e2e0c1a01",
+    "SubscriberURL": "https://example.com/hooks", "Name": "Starters of Globex",
+    "CustomHeader": "X-Route", "CustomHeaderValue": "starters"
+}))]
+pub(crate) struct SubscriptionRequest {
+    /// `PacketCreated`, `PacketUpdated`, `NewCommunication`, `BusinessObjectCreated`,
+    /// `BusinessObjectUpdated` or `SpecificBusinessObjectUpdated`.
+    webhook: String,
+    /// The number of an object type, or its name; `/v1/webhooks` says which go with the webhook.
+    #[schema(value_type = ObjectTypeInput)]
+    filter_object_type: i16,
+    /// Which object. Left empty (absent, null, `""`, all zeros) for `BusinessObjectCreated` and
+    /// `BusinessObjectUpdated`, required otherwise.
+    #[schema(rename = "FilterObjectGUID")]
+    filter_object_guid: Option<Uuid>,
+    /// Where messages go; http or https, at most 2048 characters. A literal address that egress
+    /// forbids is refused.
+    #[schema(rename = "SubscriberURL", format = "uri")]
+    subscriber_url: String,
+    /// A header for every message.
+    custom_header: Option<String>,
+    /// Its value.
+    custom_header_value: Option<String>,
+    /// A name for people, at most 100 characters.
+    name: Option<String>,
+    /// No messages while false.
+    #[schema(default = true)]
+    active: Option<bool>,
+    /// What messages are signed with: `whsec_` and base64, or any other text of at most 256 characters.
+    secret_key: Option<String>,
+    /// How long an attempt may take in all.
+    #[schema(default = 15, minimum = 0.1, maximum = 30)]
+    timeout_seconds: Option<f64>,
+    /// When to try again and when to give up.
+    retry: Option<Retry>,
+    /// The most attempts at a time.
+    #[schema(default = 64, minimum = 1, maximum = 1000)]
+    max_in_flight: Option<u16>,
+    /// The most attempts a second; null for no limit.
+    #[schema(exclusive_minimum = 0, maximum = 1_000_000)]
+    rate_limit_per_second: Option<f64>,
+}
+
+/// Fields of a subscription to change; any of those of a request.
+#[derive(ToSchema)]
+#[schema(rename_all = "PascalCase", example = json!({"Active": false, "Retry": {"MaxAttempts": 10}}))]
+pub(crate) struct SubscriptionPatch {
+    webhook: Option<String>,
+    #[schema(value_type = Option<ObjectTypeInput>)]
+    filter_object_type: Option<i16>,
+    #[schema(rename = "FilterObjectGUID")]
+    filter_object_guid: Option<Uuid>,
+    #[schema(rename = "SubscriberURL", format = "uri")]
+    subscriber_url: Option<String>,
+    custom_header: Option<String>,
+    custom_header_value: Option<String>,
+    name: Option<String>,
+    active: Option<bool>,
+    /// Changes the key; it is not shown.
+    secret_key: Option<String>,
+    timeout_seconds: Option<f64>,
+    retry: Option<Retry>,
+    max_in_flight: Option<u16>,
+    rate_limit_per_second: Option<f64>,
+}
+
+/// An object type: its number or its name.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(example = 31)]
+pub(crate) enum ObjectTypeInput {
+    /// 31, 81, 215, 217, 260 or 911.
+    Number(i16),
+    /// `Company`, `Packet`, `Contract`, `Service`, `Schedule` or `Process`.
+    Name(String),
+}
+
+/// When to try again and when to give up; what is absent has its default.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+#[schema(example = json!({"InitialSeconds": 5, "Multiplier": 3, "MaxSeconds": 21600, "GiveUpAfterSeconds": 259_200, "MaxAttempts": null}))]
+pub(crate) struct Retry {
+    /// The first delay.
+    #[schema(default = 5, minimum = 0.01, maximum = 604_800)]
+    initial_seconds: Option<f64>,
+    /// What each further delay is multiplied by.
+    #[schema(default = 3, minimum = 1, maximum = 100)]
+    multiplier: Option<f64>,
+    /// The longest delay; not less than the first.
+    #[schema(default = 21_600, minimum = 0.01, maximum = 604_800)]
+    max_seconds: Option<f64>,
+    /// How long a delivery is tried.
+    #[schema(default = 259_200, minimum = 0, maximum = 2_592_000)]
+    give_up_after_seconds: Option<f64>,
+    /// The most attempts; null for no limit but the time.
+    #[schema(minimum = 1, maximum = 1000)]
+    max_attempts: Option<u32>,
+}
+
+/// A subscription.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Subscription {
+    /// Sent as `GUID` in every message and as `Webhook-GUID` in its headers.
+    #[serde(rename = "GUID")]
+    #[schema(value_type = Uuid)]
+    guid: String,
+    /// The account that made it.
+    #[schema(value_type = Uuid)]
+    owner: String,
+    #[schema(example = "PacketCreated")]
+    webhook: String,
+    #[schema(example = 31)]
+    filter_object_type: i16,
+    #[serde(rename = "FilterObjectGUID")]
+    #[schema(value_type = Option<Uuid>, required)]
+    filter_object_guid: Option<String>,
+    #[serde(rename = "SubscriberURL")]
+    #[schema(format = "uri", example = "https://example.com/hooks")]
+    subscriber_url: String,
+    #[schema(required)]
+    custom_header: Option<String>,
+    #[schema(required)]
+    custom_header_value: Option<String>,
+    #[schema(required)]
+    name: Option<String>,
+    active: bool,
+    #[schema(example = 15)]
+    timeout_seconds: f64,
+    retry: Retry,
+    #[schema(example = 64)]
+    max_in_flight: u16,
+    #[schema(required)]
+    rate_limit_per_second: Option<f64>,
+    #[schema(format = DateTime, example = "2026-11-22T05:13:39Z")]
+    created_at: String,
+    #[schema(format = DateTime, example = "2026-11-22T05:13:39Z")]
+    updated_at: String,
+}
+
+/// A subscription with its secret, which no other answer shows.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct SubscriptionWithSecret {
+    #[serde(flatten)]
+    subscription: Subscription,
+    /// As it was given, or as it was made.
+    #[schema(example = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]
+    secret_key: String,
+    /// The same key in the form that Standard Webhooks verifiers take.
+    #[schema(example = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]
+    signing_secret: String,
+}
+
+/// A new secret for a subscription.
+#[derive(ToSchema)]
+#[schema(rename_all = "PascalCase")]
+pub(crate) struct NewSecret {
+    /// As in a subscription; absent for 32 random bytes.
+    secret_key: Option<String>,
+}

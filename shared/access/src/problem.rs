@@ -1,0 +1,146 @@
+//! Problem answers, RFC 9457.
+//!
+//! The rule for what becomes what: a fault of the request is 4xx and names the field; a thing that is
+//! not there, or belongs to somebody else, is 404; a part of Herald that is away is 503 with
+//! `Retry-After` and a line in the log; nothing is ever 422.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use herald_domain::problem::Fault;
+use serde::Serialize;
+
+/// A refusal, in the form of RFC 9457.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// Always `about:blank`: the status says what kind it is.
+    #[serde(rename = "type")]
+    #[schema(example = "about:blank")]
+    kind: &'static str,
+    /// The status in words.
+    #[schema(example = "Bad Request")]
+    title: String,
+    /// The HTTP status.
+    #[schema(example = 400)]
+    status: u16,
+    /// What is wrong.
+    #[schema(example = "the request has 1 fault")]
+    detail: String,
+    /// The faults of the request, each with its field and rule.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<FaultSchema>)]
+    errors: Vec<Fault>,
+    #[serde(skip)]
+    retry_after_seconds: Option<u32>,
+}
+
+/// One fault of a request.
+#[derive(Debug, utoipa::ToSchema)]
+#[schema(as = Fault)]
+#[expect(dead_code, reason = "describes herald_domain's Fault, which does not know OpenAPI")]
+struct FaultSchema {
+    /// JSON Pointer (RFC 6901) to the field at fault; empty for the whole.
+    #[schema(example = "/Data/Status")]
+    pointer: String,
+    /// The rule's short, stable name.
+    #[schema(example = "one_of")]
+    rule: String,
+    /// What is wrong and what would be right.
+    detail: String,
+}
+
+impl Problem {
+    /// A problem of that status.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after_seconds: None,
+        }
+    }
+
+    /// 400 with the faults.
+    pub fn faults(errors: Vec<Fault>) -> Self {
+        let detail = match errors.len() {
+            1 => "the request has 1 fault".to_owned(),
+            n => format!("the request has {n} faults"),
+        };
+        Self {
+            errors,
+            ..Self::new(StatusCode::BAD_REQUEST, detail)
+        }
+    }
+
+    /// 401
+    pub fn unauthorized(detail: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, detail)
+    }
+
+    /// 403
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, detail)
+    }
+
+    /// 404, also for what belongs to another account.
+    pub fn not_found(what: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, format!("there is no such {what}"))
+    }
+
+    /// 409
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
+    }
+
+    /// 413
+    pub fn too_large(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    /// 415
+    pub fn media_type(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+    }
+
+    /// 503: the process is ending; another one, or the next, will serve.
+    pub fn stopping() -> Self {
+        Self {
+            retry_after_seconds: Some(1),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "this process is stopping; try again")
+        }
+    }
+
+    /// 503: a part is away; the log says why.
+    pub fn unavailable(part: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error, part, "a request could not be served");
+        Self {
+            retry_after_seconds: Some(1),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("the {part} is not available; try again"),
+            )
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after = self.retry_after_seconds;
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}

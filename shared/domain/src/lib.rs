@@ -1,0 +1,33 @@
+//! The rules of Herald, as pure functions and types: no I/O, no clock, no randomness of their own.
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | [`id`] | the identifiers, and how a delivery's id follows from its event |
+//! | [`time`] | instants, and the clock that is handed in |
+//! | [`problem`] | how a fault in a request is named |
+//! | [`catalogue`] | the event types, webhooks and fields that exist |
+//! | [`event`] | whether an event is well formed |
+//! | [`subscription`] | whether a subscription is well formed, and its defaults |
+//! | [`access`] | roles, grants and who may subscribe to what |
+//! | [`index`] | which subscriptions an event matches |
+//! | [`message`], [`signing`] | the bytes that are sent and their signature |
+//! | [`address`] | which addresses a request may go to |
+//! | [`delivery`], [`retry`] | what follows from an attempt |
+//! | [`lanes`] | which delivery is attempted next |
+#![warn(missing_docs, clippy::wildcard_enum_match_arm)]
+
+pub mod access;
+pub mod address;
+pub mod catalogue;
+pub mod delivery;
+pub mod event;
+pub mod id;
+pub mod index;
+mod json;
+pub mod lanes;
+pub mod message;
+pub mod problem;
+pub mod retry;
+pub mod signing;
+pub mod subscription;
+pub mod time;

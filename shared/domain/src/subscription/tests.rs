@@ -1,0 +1,219 @@
+use super::*;
+use proptest::prelude::*;
+
+fn body() -> Value {
+    json!({"Webhook": "PacketUpdated", "FilterObjectType": 81, "FilterObjectGUID": "22222222-2222-4222-8222-222222222222", "SubscriberURL": "https://example.com/hook"})
+}
+
+fn with(field: &str, value: Value) -> Result<Draft, Vec<Fault>> {
+    let mut body = body();
+    body[field] = value;
+    parse(&body, &EgressPolicy::default())
+}
+
+fn rules(result: Result<Draft, Vec<Fault>>) -> Vec<(String, &'static str)> {
+    result
+        .err()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|fault| (fault.pointer, fault.rule))
+        .collect()
+}
+
+#[test]
+fn defaults_are_the_contracts() {
+    let settings = parse(&body(), &EgressPolicy::default()).unwrap().settings;
+    assert_eq!(
+        Value::Object(settings.to_json()),
+        json!({
+            "Webhook": "PacketUpdated", "FilterObjectType": 81, "FilterObjectGUID": "22222222-2222-4222-8222-222222222222",
+            "SubscriberURL": "https://example.com/hook", "CustomHeader": null, "CustomHeaderValue": null, "Name": null, "Active": true,
+            "TimeoutSeconds": 15, "MaxInFlight": 64, "RateLimitPerSecond": null,
+            "Retry": {"InitialSeconds": 5, "Multiplier": 3, "MaxSeconds": 21600, "GiveUpAfterSeconds": 259_200, "MaxAttempts": null},
+        })
+    );
+}
+
+#[test]
+fn each_fault_names_its_field_and_rule() {
+    for (field, value, pointer, rule) in [
+        ("Webhook", json!("PacketDeleted"), "/Webhook", "one_of"),
+        ("Webhook", Value::Null, "/Webhook", "required"),
+        ("FilterObjectType", json!(31), "/FilterObjectType", "one_of"),
+        ("FilterObjectType", json!("Paket"), "/FilterObjectType", "one_of"),
+        ("FilterObjectGUID", json!("x"), "/FilterObjectGUID", "guid"),
+        ("FilterObjectGUID", json!(""), "/FilterObjectGUID", "required"),
+        (
+            "FilterObjectGUID",
+            json!("00000000-0000-0000-0000-000000000000"),
+            "/FilterObjectGUID",
+            "required",
+        ),
+        ("SubscriberURL", json!("example.com"), "/SubscriberURL", "url"),
+        (
+            "SubscriberURL",
+            json!("ftp://example.com"),
+            "/SubscriberURL",
+            "url_scheme",
+        ),
+        (
+            "SubscriberURL",
+            json!("https://a:b@example.com"),
+            "/SubscriberURL",
+            "url_credentials",
+        ),
+        (
+            "SubscriberURL",
+            json!("http://127.0.0.1/x"),
+            "/SubscriberURL",
+            "address_refused",
+        ),
+        (
+            "SubscriberURL",
+            json!("http://2130706433/"),
+            "/SubscriberURL",
+            "address_refused",
+        ),
+        (
+            "SubscriberURL",
+            json!("http://0177.0.0.1/"),
+            "/SubscriberURL",
+            "address_refused",
+        ),
+        (
+            "SubscriberURL",
+            json!("http://[::ffff:10.0.0.1]/"),
+            "/SubscriberURL",
+            "address_refused",
+        ),
+        ("CustomHeader", json!("X-Key"), "/CustomHeaderValue", "required"),
+        ("CustomHeaderValue", json!("v"), "/CustomHeader", "required"),
+        ("Name", json!(7), "/Name", "text"),
+        ("Active", json!("yes"), "/Active", "boolean"),
+        ("SecretKey", json!("whsec_%"), "/SecretKey", "secret"),
+        ("SecretKey", json!(""), "/SecretKey", "secret"),
+        ("TimeoutSeconds", json!(0), "/TimeoutSeconds", "range"),
+        ("TimeoutSeconds", json!(31), "/TimeoutSeconds", "range"),
+        ("Retry", json!({"Multiplier": 0.5}), "/Retry/Multiplier", "range"),
+        (
+            "Retry",
+            json!({"InitialSeconds": 30, "MaxSeconds": 20}),
+            "/Retry/MaxSeconds",
+            "range",
+        ),
+        ("Retry", json!({"MaxAttempts": 0}), "/Retry/MaxAttempts", "range"),
+        ("Retry", json!({"Tries": 3}), "/Retry/Tries", "known_field"),
+        ("MaxInFlight", json!(0), "/MaxInFlight", "range"),
+        ("RateLimitPerSecond", json!(0), "/RateLimitPerSecond", "range"),
+        (
+            "SubscriberUrl",
+            json!("https://example.com"),
+            "/SubscriberUrl",
+            "known_field",
+        ),
+    ] {
+        assert_eq!(
+            rules(with(field, value.clone())),
+            [(pointer.to_owned(), rule)],
+            "{field} = {value}"
+        );
+    }
+}
+
+#[test]
+fn schedule_is_260_and_the_error_says_so() {
+    let body =
+        json!({"Webhook": "BusinessObjectUpdated", "FilterObjectType": 81, "SubscriberURL": "https://example.com"});
+    let faults = parse(&body, &EgressPolicy::default()).unwrap_err();
+    assert!(faults[0].detail.contains("a Schedule is 260"), "{faults:?}");
+}
+
+#[test]
+fn the_alias_is_read_and_never_written_and_names_are_read_for_numbers() {
+    let body = json!({"Webhook": "NewBusinessObject", "FilterObjectType": "Schedule", "FilterObjectGUID": "", "SubscriberURL": "https://example.com"});
+    let json = parse(&body, &EgressPolicy::default()).unwrap().settings.to_json();
+    assert_eq!(json["Webhook"], "BusinessObjectCreated");
+    assert_eq!(json["FilterObjectType"], 260);
+}
+
+#[test]
+fn headers_that_herald_sets_are_refused() {
+    for (name, rule) in [
+        ("Webhook-Id", "reserved"),
+        ("Host", "reserved"),
+        ("content-LENGTH", "reserved"),
+        ("X Key", "header_name"),
+        ("X:Y", "header_name"),
+    ] {
+        let mut body = body();
+        body["CustomHeader"] = name.into();
+        body["CustomHeaderValue"] = "v".into();
+        assert_eq!(
+            rules(parse(&body, &EgressPolicy::default())),
+            [("/CustomHeader".to_owned(), rule)],
+            "{name}"
+        );
+    }
+    for value in ["a\r\nb", "ü", " a"] {
+        let mut body = body();
+        body["CustomHeader"] = "X-Key".into();
+        body["CustomHeaderValue"] = value.into();
+        assert_eq!(
+            rules(parse(&body, &EgressPolicy::default())),
+            [("/CustomHeaderValue".to_owned(), "header_value")],
+            "{value:?}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_get_gave_put_accepts(
+        active: bool, timeout in 1u32..=300, initial in 1u32..100, attempts in prop::option::of(1u32..=1000), rate in prop::option::of(0.1f64..100.0), header in prop::option::of("[A-Z][a-z]{1,8}"),
+    ) {
+        let mut body = body();
+        body["Active"] = active.into();
+        body["TimeoutSeconds"] = (f64::from(timeout) / 10.0).into();
+        body["Retry"] = json!({"InitialSeconds": f64::from(initial) / 100.0, "MaxAttempts": attempts});
+        body["RateLimitPerSecond"] = rate.into();
+        if let Some(header) = header.filter(|name| !RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str())) {
+            body["CustomHeader"] = header.into();
+            body["CustomHeaderValue"] = "value".into();
+        }
+        let draft = parse(&body, &EgressPolicy::default()).unwrap();
+        let again = parse(&Value::Object(draft.settings.to_json()), &EgressPolicy::default()).unwrap();
+        prop_assert_eq!(again, draft);
+    }
+
+    #[test]
+    fn reading_never_panics(text in "\\PC{0,30}", number: f64, field in 0usize..13) {
+        const FIELDS: [&str; 13] = ["Webhook", "FilterObjectType", "FilterObjectGUID", "SubscriberURL", "CustomHeader", "CustomHeaderValue", "Name", "Active", "SecretKey", "TimeoutSeconds", "Retry", "MaxInFlight", "RateLimitPerSecond"];
+        for value in [json!(text), json!(number), json!([text]), json!({text.clone(): number})] {
+            drop(with(FIELDS[field], value));
+        }
+    }
+}
+
+#[test]
+fn a_merge_patch_follows_the_rfc() {
+    for (target, patch, merged) in [
+        (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+        (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
+        (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
+        (
+            json!({"a": {"b": "c"}}),
+            json!({"a": {"b": "d", "c": null}}),
+            json!({"a": {"b": "d"}}),
+        ),
+        (
+            json!({"a": [1]}),
+            json!({"a": {"b": {"c": null}}}),
+            json!({"a": {"b": {}}}),
+        ),
+        (json!([1, 2]), json!({"a": "b", "c": null}), json!({"a": "b"})),
+    ] {
+        let mut result = target.clone();
+        merge_patch(&mut result, &patch);
+        assert_eq!(result, merged, "{target} + {patch}");
+    }
+}

@@ -1,0 +1,526 @@
+//! The ledger: what the SQL does, with the same gates. Every `&mut self` function is a transaction.
+
+use crate::ensure;
+use herald_domain::catalogue::{EventType, Webhook};
+use herald_domain::delivery::{Attempt, Closed, Decision, Delivery};
+use herald_domain::event::Objects;
+use herald_domain::id::{AccountId, DeliveryId, EventId, EventUid, Shard, SubscriptionId};
+use herald_domain::index::{Index, Topic};
+use herald_domain::time::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Rows in one transaction of a large fan-out or cancellation.
+const CHUNK: usize = 2;
+pub(crate) const LEASE: Duration = Duration::from_secs(15);
+/// The cursor of an event of which nothing is matched yet; `None` is a complete one.
+pub(crate) const START: SubscriptionId = SubscriptionId(Uuid::nil());
+
+/// What a producer calls an event.
+pub(crate) type Key = (AccountId, EventId);
+pub(crate) type Epoch = u64;
+
+/// A worker process; a restarted one is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Owner(pub u32);
+
+/// A worker's hold on a shard, as it believes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lease {
+    pub epoch: Epoch,
+    pub until: Timestamp,
+}
+
+pub(crate) type Leases = BTreeMap<Shard, Lease>;
+
+#[derive(Debug)]
+struct ShardRow {
+    owner: Option<Owner>,
+    epoch: Epoch,
+    until: Timestamp,
+}
+
+#[derive(Debug)]
+pub(crate) struct EventRow {
+    pub key: Key,
+    pub matched: usize,
+    pub cursor: Option<SubscriptionId>,
+}
+
+/// An open or closed row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    pub event: EventUid,
+    pub delivery: Delivery,
+    /// How often it was retried by hand; the model's own.
+    pub generation: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub topic: Topic,
+    pub active: bool,
+    pub always_active: bool,
+}
+
+/// A view of the subscriptions, as of a version.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Registry {
+    pub version: u64,
+    pub index: Index,
+    pub inactive: BTreeSet<SubscriptionId>,
+}
+
+/// What dispatch wants recorded: an event, or the next chunk of one.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub key: Key,
+    /// What the ledger had of it when the plan was made, or the uid to give it.
+    pub known: Option<(EventUid, Option<SubscriptionId>)>,
+    pub new_uid: EventUid,
+    pub matches: Vec<(SubscriptionId, Webhook)>,
+}
+
+/// What became of a [`Plan`].
+pub(crate) struct Recorded {
+    /// All that follows from the event is in the ledger.
+    pub complete: bool,
+    /// New deliveries on shards that the recorder owns.
+    pub mine: Vec<(Delivery, Epoch)>,
+}
+
+/// What became of an outcome.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Finished {
+    Closed,
+    Open(Timestamp),
+    /// Somebody else has closed it; the success is kept as an attempt.
+    Late,
+    /// Not the owner's, or not of the row as it is now.
+    Refused,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub now: Timestamp,
+    keys: BTreeMap<Key, EventUid>,
+    pub events: BTreeMap<EventUid, EventRow>,
+    pub open: BTreeMap<DeliveryId, Row>,
+    pub closed: BTreeMap<DeliveryId, (Row, Closed)>,
+    /// Attempts with success, late ones included.
+    pub successes: BTreeSet<DeliveryId>,
+    shards: BTreeMap<Shard, ShardRow>,
+    wakeups: BTreeMap<(Shard, SubscriptionId), Timestamp>,
+    pub subscriptions: BTreeMap<SubscriptionId, Subscription>,
+    version: u64,
+    /// Whose open deliveries from before then are to be cancelled.
+    pub cancel_jobs: BTreeMap<SubscriptionId, Timestamp>,
+    checked: BTreeSet<DeliveryId>,
+    delivered: BTreeSet<DeliveryId>,
+}
+
+impl Ledger {
+    pub(crate) fn new(topics: impl IntoIterator<Item = (SubscriptionId, Topic)>) -> Self {
+        let now = Timestamp::from_micros(1_763_800_000_000_000);
+        let subscription = |topic| Subscription {
+            topic,
+            active: true,
+            always_active: true,
+        };
+        let subscriptions: BTreeMap<_, _> = topics
+            .into_iter()
+            .map(|(id, topic)| (id, subscription(topic)))
+            .collect();
+        let free = || ShardRow {
+            owner: None,
+            epoch: 0,
+            until: now,
+        };
+        Self {
+            now,
+            keys: BTreeMap::new(),
+            events: BTreeMap::new(),
+            open: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            successes: BTreeSet::new(),
+            shards: subscriptions.keys().map(|id| (Shard::of(*id), free())).collect(),
+            wakeups: BTreeMap::new(),
+            subscriptions,
+            version: 1,
+            cancel_jobs: BTreeMap::new(),
+            checked: BTreeSet::new(),
+            delivered: BTreeSet::new(),
+        }
+    }
+
+    /// The instant of a transaction; no two have the same.
+    fn begin(&mut self) -> Timestamp {
+        self.now = self.now.plus(Duration::from_micros(1));
+        self.now
+    }
+
+    pub(crate) fn owns(&self, by: Owner, shard: Shard, epoch: Epoch) -> bool {
+        let row = &self.shards[&shard];
+        row.owner == Some(by) && row.epoch == epoch
+    }
+
+    // Dispatch
+
+    pub(crate) fn registry(&self) -> Registry {
+        let mut registry = Registry {
+            version: self.version,
+            ..Registry::default()
+        };
+        for (id, subscription) in &self.subscriptions {
+            if subscription.active {
+                registry.index.add(subscription.topic, *id);
+            } else {
+                registry.inactive.insert(*id);
+            }
+        }
+        registry
+    }
+
+    pub(crate) fn look_up(&self, key: Key) -> Option<(EventUid, Option<SubscriptionId>)> {
+        let uid = *self.keys.get(&key)?;
+        Some((uid, self.events[&uid].cursor))
+    }
+
+    pub(crate) fn incomplete(&self) -> Option<Key> {
+        let mut events = self.events.values();
+        events.find(|event| event.cursor.is_some()).map(|event| event.key)
+    }
+
+    /// Records a batch; `None` when it was matched against an old registry.
+    pub(crate) fn record(
+        &mut self,
+        by: Owner,
+        leases: &Leases,
+        registry_version: u64,
+        plans: &[Plan],
+    ) -> Option<Vec<Recorded>> {
+        if registry_version != self.version {
+            return None;
+        }
+        let now = self.begin();
+        Some(
+            plans
+                .iter()
+                .map(|plan| self.record_one(by, leases, plan, now))
+                .collect(),
+        )
+    }
+
+    fn record_one(&mut self, by: Owner, leases: &Leases, plan: &Plan, now: Timestamp) -> Recorded {
+        let nothing = |complete| Recorded {
+            complete,
+            mine: Vec::new(),
+        };
+        let (uid, cursor) = match plan.known {
+            Some((_, None)) => return nothing(true),
+            Some((uid, Some(cursor))) => (uid, cursor),
+            None if self.keys.contains_key(&plan.key) => return nothing(false),
+            None => {
+                self.keys.insert(plan.key, plan.new_uid);
+                let event = EventRow {
+                    key: plan.key,
+                    matched: 0,
+                    cursor: Some(START),
+                };
+                self.events.insert(plan.new_uid, event);
+                (plan.new_uid, START)
+            }
+        };
+        if self.events[&uid].cursor != Some(cursor) {
+            return nothing(false);
+        }
+        let behind: Vec<_> = plan.matches.iter().filter(|(id, _)| *id > cursor).collect();
+        let chunk = &behind[..behind.len().min(CHUNK)];
+        let (mut mine, mut inserted) = (Vec::new(), 0);
+        for (subscription, webhook) in chunk.iter().copied().copied() {
+            let delivery = Delivery {
+                id: DeliveryId::derive(uid, subscription, Uuid::nil()),
+                subscription,
+                webhook,
+                attempts: 0,
+                due_at: now,
+                created_at: now,
+                opened_at: now,
+            };
+            if self.open.contains_key(&delivery.id) {
+                continue;
+            }
+            let row = Row {
+                event: uid,
+                delivery,
+                generation: 0,
+            };
+            self.open.insert(delivery.id, row);
+            inserted += 1;
+            let shard = Shard::of(subscription);
+            match leases.get(&shard) {
+                Some(lease) if self.owns(by, shard, lease.epoch) => {
+                    mine.push((delivery, lease.epoch));
+                }
+                _ => self.wake(subscription, now),
+            }
+        }
+        let complete = behind.len() <= CHUNK;
+        let last = chunk.last().map(|(id, _)| *id);
+        if let Some(event) = self.events.get_mut(&uid) {
+            event.matched += inserted;
+            event.cursor = last.filter(|_| !complete);
+        }
+        Recorded { complete, mine }
+    }
+
+    // Shards and waking
+
+    pub(crate) fn free_shards(&self) -> impl Iterator<Item = Shard> {
+        let free = |row: &ShardRow| row.owner.is_none() || row.until <= self.now;
+        self.shards
+            .iter()
+            .filter(move |(_, row)| free(row))
+            .map(|(shard, _)| *shard)
+    }
+
+    pub(crate) fn take_over(&mut self, by: Owner, shard: Shard) -> Option<Epoch> {
+        let now = self.begin();
+        let row = self.shards.get_mut(&shard)?;
+        if row.owner.is_some() && row.until > now {
+            return None;
+        }
+        row.owner = Some(by);
+        row.epoch += 1;
+        row.until = now.plus(LEASE);
+        Some(row.epoch)
+    }
+
+    /// Whether the shard is still the owner's.
+    pub(crate) fn renew(&mut self, by: Owner, shard: Shard, epoch: Epoch) -> bool {
+        let until = self.begin().plus(LEASE);
+        let owns = self.owns(by, shard, epoch);
+        if let Some(row) = self.shards.get_mut(&shard).filter(|_| owns) {
+            row.until = until;
+        }
+        owns
+    }
+
+    /// When each of the shard's subscriptions has its first open delivery due.
+    pub(crate) fn scan(&self, shard: Shard) -> BTreeMap<SubscriptionId, Timestamp> {
+        let mut earliest = BTreeMap::new();
+        for Row { delivery, .. } in self.open.values() {
+            if Shard::of(delivery.subscription) == shard {
+                let due = earliest.entry(delivery.subscription).or_insert(delivery.due_at);
+                *due = delivery.due_at.min(*due);
+            }
+        }
+        earliest
+    }
+
+    fn wake(&mut self, subscription: SubscriptionId, due_at: Timestamp) {
+        let key = (Shard::of(subscription), subscription);
+        let due = self.wakeups.entry(key).or_insert(due_at);
+        *due = due_at.min(*due);
+    }
+
+    /// Takes the wakeups of the shards that are `by`'s at these epochs. Without the epoch, an owner
+    /// that was frozen would take them from its successor.
+    pub(crate) fn take_wakeups(&mut self, by: Owner, leases: &Leases) -> Vec<(SubscriptionId, Timestamp)> {
+        self.begin();
+        let owned: BTreeSet<_> = leases
+            .iter()
+            .filter(|(shard, lease)| self.owns(by, **shard, lease.epoch))
+            .map(|(shard, _)| *shard)
+            .collect();
+        let (taken, left): (BTreeMap<_, _>, _) = std::mem::take(&mut self.wakeups)
+            .into_iter()
+            .partition(|((shard, _), _)| owned.contains(shard));
+        self.wakeups = left;
+        taken
+            .into_iter()
+            .map(|((_, subscription), due)| (subscription, due))
+            .collect()
+    }
+
+    // Deliver
+
+    pub(crate) fn due(&self, subscription: SubscriptionId, limit: usize) -> Vec<Delivery> {
+        let rows = self.open.values().map(|row| row.delivery);
+        let mut rows: Vec<_> = rows.filter(|row| row.subscription == subscription).collect();
+        rows.sort_by_key(|row| (row.due_at, row.id));
+        rows.truncate(limit);
+        rows
+    }
+
+    pub(crate) fn finish(
+        &mut self,
+        by: Owner,
+        epoch: Epoch,
+        seen: &Delivery,
+        attempt: &Attempt,
+        decision: Decision,
+    ) -> Finished {
+        let now = self.begin();
+        if attempt.outcome.is_success() {
+            self.successes.insert(seen.id);
+            return if self.close(seen.id, Closed::Delivered, attempt.number) {
+                Finished::Closed
+            } else {
+                Finished::Late
+            };
+        }
+        let current = self.owns(by, Shard::of(seen.subscription), epoch);
+        let Some(row) = self
+            .open
+            .get_mut(&seen.id)
+            .filter(|row| current && row.delivery.attempts == seen.attempts)
+        else {
+            return Finished::Refused;
+        };
+        match decision {
+            Decision::Retry(due_at) => {
+                row.delivery.attempts += 1;
+                row.delivery.due_at = due_at;
+                return Finished::Open(due_at);
+            }
+            Decision::Close(end, _) => self.close(seen.id, end, attempt.number),
+            Decision::CloseAndDeactivate => {
+                self.mark_inactive(seen.subscription, now);
+                self.close(seen.id, Closed::Dead, attempt.number)
+            }
+        };
+        Finished::Closed
+    }
+
+    /// Whoever's removal finds the row has decided.
+    fn close(&mut self, id: DeliveryId, end: Closed, attempts: u32) -> bool {
+        let Some(mut row) = self.open.remove(&id) else {
+            return false;
+        };
+        row.delivery.attempts = attempts;
+        self.closed.insert(id, (row, end));
+        true
+    }
+
+    // The API
+
+    pub(crate) fn deactivate(&mut self, id: SubscriptionId) {
+        let now = self.begin();
+        self.mark_inactive(id, now);
+    }
+
+    fn mark_inactive(&mut self, id: SubscriptionId, now: Timestamp) {
+        if let Some(subscription) = self.subscriptions.get_mut(&id) {
+            subscription.active = false;
+            subscription.always_active = false;
+            self.version += 1;
+            self.cancel_jobs.insert(id, now);
+        }
+    }
+
+    pub(crate) fn activate(&mut self, id: SubscriptionId) {
+        self.begin();
+        if let Some(subscription) = self.subscriptions.get_mut(&id) {
+            subscription.active = true;
+            self.version += 1;
+        }
+    }
+
+    /// Cancels a chunk of what a deactivated subscription had open.
+    pub(crate) fn cancel_chunk(&mut self) {
+        self.begin();
+        let Some((id, open_from)) = self.cancel_jobs.first_key_value() else {
+            return;
+        };
+        let (id, open_from) = (*id, *open_from);
+        let of_job = |row: &&Delivery| row.subscription == id && row.opened_at < open_from;
+        let rows: Vec<_> = self
+            .open
+            .values()
+            .map(|row| &row.delivery)
+            .filter(of_job)
+            .take(CHUNK)
+            .copied()
+            .collect();
+        for row in &rows {
+            self.close(row.id, Closed::Cancelled, row.attempts);
+        }
+        if rows.len() < CHUNK {
+            self.cancel_jobs.remove(&id);
+        }
+    }
+
+    /// A manual retry, refused while the subscription is inactive.
+    pub(crate) fn retry(&mut self, id: DeliveryId) {
+        let now = self.begin();
+        let Some((mut row, end)) = self.closed.get(&id).copied() else {
+            return;
+        };
+        let subscription = row.delivery.subscription;
+        if end.can_be_retried() && self.subscriptions[&subscription].active {
+            self.closed.remove(&id);
+            row.generation += 1;
+            (row.delivery.opened_at, row.delivery.due_at) = (now, now);
+            self.open.insert(id, row);
+            self.wake(subscription, now);
+        }
+    }
+
+    pub(crate) fn generation(&self, id: DeliveryId) -> u32 {
+        let closed = self.closed.get(&id).map(|(row, _)| row);
+        self.open.get(&id).or(closed).map_or(0, |row| row.generation)
+    }
+
+    /// What holds in every snapshot.
+    pub(crate) fn check(&mut self) -> Result<(), String> {
+        let mut rows: BTreeMap<EventUid, usize> = BTreeMap::new();
+        for row in self.open.values().chain(self.closed.values().map(|(row, _)| row)) {
+            *rows.entry(row.event).or_default() += 1;
+            let Delivery { id, subscription, .. } = row.delivery;
+            if self.checked.insert(id) {
+                let derived = DeliveryId::derive(row.event, subscription, Uuid::nil());
+                ensure!(derived == id, "promise 4: {id} is not derived");
+            }
+        }
+        for (uid, event) in &self.events {
+            let rows = rows.get(uid).copied().unwrap_or(0);
+            ensure!(
+                rows == event.matched,
+                "promise 3: {uid} matched {} and has {rows} rows",
+                event.matched
+            );
+            ensure!(
+                self.keys.get(&event.key) == Some(uid),
+                "promise 4: {:?} has two uids",
+                event.key
+            );
+        }
+        for id in self.closed.keys() {
+            ensure!(!self.open.contains_key(id), "promise 3: {id} is open and closed");
+        }
+        for id in &self.delivered {
+            let end = self.closed.get(id).map(|(_, end)| *end);
+            ensure!(
+                end == Some(Closed::Delivered),
+                "promise 4: {id} was Delivered and is {end:?}"
+            );
+        }
+        let delivered = self
+            .closed
+            .iter()
+            .filter(|(_, (_, end))| *end == Closed::Delivered)
+            .map(|(id, _)| *id);
+        self.delivered.extend(delivered);
+        ensure!(self.delivered.is_subset(&self.successes), "Delivered without a success");
+        Ok(())
+    }
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Content {
+    pub kind: EventType,
+    pub objects: Objects,
+}

@@ -1,0 +1,336 @@
+//! The model of Herald's heart: a simulation in one thread, without a clock, in which generated
+//! schedules drive the pure decisions (`Index`, `DeliveryId`, `Shard`, `Lanes`, `decide`) against a
+//! ledger and a queue in memory. It looks for orders of events that break a promise; the services
+//! and the SQL must make the same steps with the same gates.
+//!
+//! | module | plays | its steps |
+//! |---|---|---|
+//! | [`outside`] | producers and the queue | publish, now and then the same Id again; deliver at least once, in any order |
+//! | [`outside`] | subscribers | answer well, badly, or never |
+//! | [`worker`] | dispatch in 3 processes | pull; match; record; acknowledge; hand over in process. Also: sweep what is incomplete |
+//! | [`worker`] | deliver in 3 processes | take over a shard; scan it; renew (sent, then heard); take wakeups, then note them; poll; read, then fetched; answer; finish, then recorded |
+//! | [`ledger`] | the SQL | one transaction per function, and the API: deactivate, activate, cancel a chunk, retry by hand |
+//!
+//! Between any two steps time may pass, a worker may crash and be replaced, or lose its connection to
+//! the queue. A worker that no step chooses while time passes is a frozen one: it comes back with a
+//! lease that is over, and with answers to its requests. Of every transaction the reply may be lost.
+//!
+//! # What holds after every step ([`Ledger::check`])
+//! - An event's `matched_count` is its rows, open and closed (promise 3); none is open and closed.
+//! - A key has one event, a delivery's id is the derived one, `Delivered` stays (promise 4).
+//!
+//! # What holds whenever a request begins ([`Worker::make`])
+//! - Its sender owns the shard, in the ledger too; the delivery is due, its copy of the row is not
+//!   stale, and it is not in flight twice at one epoch (promise 4).
+//!
+//! # What holds whenever an outcome is recorded
+//! - A success counts at any epoch, a failure of an old one changes nothing, and no attempt is
+//!   counted twice (promise 4).
+//!
+//! # What holds in the end ([`World::settle`], within a bounded number of rounds)
+//! - Every published event is in the ledger, and has a delivery for each matching subscription that
+//!   was active throughout; every message is acknowledged (promise 2).
+//! - Every delivery is closed, every success is kept, and no worker has anything in memory (promise 3).
+//! - One owner at one epoch never has a second success for a delivery, but after a manual retry. So a
+//!   repetition takes a takeover; without crash, freeze and loss there is none at all (promise 4).
+
+mod ledger;
+mod outside;
+mod worker;
+
+use herald_domain::delivery::Closed;
+use herald_domain::id::{DeliveryId, SubscriptionId};
+use ledger::{Ledger, Owner};
+use outside::{Mood, Queue, Subscribers, content_of, key, subscriptions};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use uuid::Uuid;
+use worker::{Move, Worker};
+
+/// Ends the function with that text, unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($text:tt)*) => {
+        if !$condition {
+            return Err(format!($($text)*));
+        }
+    };
+}
+use ensure;
+
+const WORKERS: u8 = 3;
+const EVENTS: u8 = 10;
+
+/// A step of a schedule. The numbers pick among what is there, so that each step does something.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Publish(u8),
+    Work {
+        worker: u8,
+        choice: u16,
+        dice: u16,
+    },
+    /// Milliseconds pass.
+    Wait(u16),
+    Crash(u8),
+    /// The queue delivers again what the worker holds, though it lives.
+    Disconnect(u8),
+    Deactivate(u8),
+    Activate(u8),
+    Cancel,
+    Retry(u8),
+}
+
+fn step(faults: u32) -> impl Strategy<Value = Step> {
+    prop_oneof![
+        10 => (0..EVENTS).prop_map(Step::Publish),
+        120 => (0..WORKERS, any::<u16>(), any::<u16>()).prop_map(|(worker, choice, dice)| Step::Work { worker, choice, dice }),
+        8 => (1..4000u16).prop_map(Step::Wait),
+        1 => any::<u8>().prop_map(Step::Deactivate),
+        2 => any::<u8>().prop_map(Step::Activate),
+        2 => Just(Step::Cancel),
+        2 => any::<u8>().prop_map(Step::Retry),
+        3 * faults => (4000..16_000u16).prop_map(Step::Wait),
+        2 * faults => (0..WORKERS).prop_map(Step::Crash),
+        faults => (0..WORKERS).prop_map(Step::Disconnect),
+    ]
+}
+
+struct World {
+    ledger: Ledger,
+    queue: Queue,
+    subscribers: Subscribers,
+    workers: Vec<Worker>,
+    started: u32,
+    /// Whether anything may fail; if not, leases are renewed as time passes.
+    faults: bool,
+    /// What was done, to be read when it went wrong.
+    story: Vec<(usize, Move)>,
+}
+
+impl World {
+    fn new(faults: bool) -> Self {
+        let started = u32::from(WORKERS);
+        Self {
+            ledger: Ledger::new(subscriptions()),
+            queue: Queue::default(),
+            subscribers: Subscribers::new(),
+            workers: (0..started).map(|n| Worker::new(Owner(n))).collect(),
+            started,
+            faults,
+            story: Vec::new(),
+        }
+    }
+
+    fn make(&mut self, worker: usize, what: Move, dice: u16) -> Result<(), String> {
+        self.story.push((worker, what));
+        self.workers[worker].make(what, &mut self.ledger, &mut self.queue, &mut self.subscribers, dice)?;
+        self.ledger.check()
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.ledger.now = self.ledger.now.plus(time);
+    }
+
+    fn subscription(&self, n: u8) -> SubscriptionId {
+        let ids: Vec<_> = self.ledger.subscriptions.keys().copied().collect();
+        ids[usize::from(n) % ids.len()]
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), String> {
+        match step {
+            Step::Publish(n) => self.queue.publish(key(n)),
+            Step::Work { worker, choice, dice } => {
+                let worker = usize::from(worker);
+                let moves = self.workers[worker].moves(&self.ledger, &self.queue, self.faults);
+                let what = moves[usize::from(choice) % moves.len()];
+                self.make(worker, what, dice)?;
+            }
+            Step::Wait(millis) => {
+                self.pass(Duration::from_millis(millis.into()));
+                if !self.faults {
+                    self.renew()?;
+                }
+            }
+            Step::Crash(n) => {
+                let worker = &mut self.workers[usize::from(n)];
+                worker.crash(&mut self.queue, &mut self.subscribers);
+                *worker = Worker::new(Owner(self.started));
+                self.started += 1;
+            }
+            Step::Disconnect(n) => self.queue.release(self.workers[usize::from(n)].owner),
+            Step::Deactivate(n) => self.ledger.deactivate(self.subscription(n)),
+            Step::Activate(n) => self.ledger.activate(self.subscription(n)),
+            Step::Cancel => self.ledger.cancel_chunk(),
+            // Of those that may not be retried too: the ledger refuses.
+            Step::Retry(n) => {
+                let closed: Vec<_> = self.ledger.closed.keys().copied().collect();
+                if !closed.is_empty() {
+                    self.ledger.retry(closed[usize::from(n) % closed.len()]);
+                }
+            }
+        }
+        self.ledger.check()
+    }
+
+    fn renew(&mut self) -> Result<(), String> {
+        for worker in 0..self.workers.len() {
+            self.make(worker, Move::Renew, 0)?;
+            self.make(worker, Move::Renewed, 0)?;
+        }
+        Ok(())
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let ledger = &self.ledger;
+        self.queue.is_empty()
+            && ledger.open.is_empty()
+            && ledger.incomplete().is_none()
+            && ledger.cancel_jobs.is_empty()
+            && self.workers.iter().all(Worker::is_at_rest)
+    }
+
+    /// No more faults: second by second every worker does all that it can, until nothing is left.
+    /// No lease runs out meanwhile, so that no takeover finds what should not have been forgotten.
+    fn settle(&mut self, mood: Mood) -> Result<(), String> {
+        self.subscribers.mood = mood;
+        for _ in 0..200 {
+            if self.is_at_rest() {
+                return self.check_end();
+            }
+            self.renew()?;
+            for worker in 0..self.workers.len() {
+                for what in self.workers[worker].moves(&self.ledger, &self.queue, false) {
+                    // What was listed may be gone once another was made; what lasts is made here.
+                    if matches!(what, Move::Pull | Move::Sweep | Move::TakeOver(_) | Move::TakeWakeups) {
+                        self.finish_pending(worker)?;
+                        self.make(worker, what, 0)?;
+                    }
+                }
+                self.finish_pending(worker)?;
+                self.make(worker, Move::Poll, 0)?;
+                self.finish_pending(worker)?;
+                self.make(worker, Move::Poll, 0)?;
+            }
+            self.ledger.cancel_chunk();
+            self.pass(Duration::from_secs(1));
+        }
+        let open: Vec<_> = self.ledger.open.keys().collect();
+        let busy = self.workers.iter().filter(|worker| !worker.is_at_rest());
+        Err(format!(
+            "never at rest; open: {open:?}, busy: {:?}",
+            busy.map(|worker| worker.owner).collect::<Vec<_>>()
+        ))
+    }
+
+    fn finish_pending(&mut self, worker: usize) -> Result<(), String> {
+        for _ in 0..1000 {
+            let Some(what) = self.workers[worker].pending(false).first().copied() else {
+                return Ok(());
+            };
+            self.make(worker, what, 0)?;
+        }
+        Err(format!("worker {worker} goes round in circles"))
+    }
+
+    fn check_end(&self) -> Result<(), String> {
+        let (ledger, subscribers) = (&self.ledger, &self.subscribers);
+        let recorded: BTreeSet<_> = ledger.events.values().map(|event| event.key).collect();
+        ensure!(
+            recorded == self.queue.published,
+            "promise 2: published {:?}, recorded {recorded:?}",
+            self.queue.published
+        );
+        for (uid, event) in &ledger.events {
+            let content = content_of(event.key);
+            let mut index = herald_domain::index::Index::default();
+            for (id, subscription) in ledger
+                .subscriptions
+                .iter()
+                .filter(|(_, subscription)| subscription.always_active)
+            {
+                index.add(subscription.topic, *id);
+            }
+            for (subscription, _) in index.matches(content.kind, &content.objects) {
+                let id = DeliveryId::derive(*uid, subscription, Uuid::nil());
+                ensure!(
+                    ledger.closed.contains_key(&id),
+                    "promise 2: {uid} was not delivered to {subscription}"
+                );
+            }
+        }
+        ensure!(
+            subscribers.recorded.is_subset(&ledger.successes),
+            "promise 3: a success is not kept"
+        );
+        let mut successes: BTreeMap<DeliveryId, u32> = BTreeMap::new();
+        for ((id, epoch, generation), times) in &subscribers.succeeded {
+            ensure!(
+                *times == 1,
+                "promise 4: {id} was sent {times} times at epoch {epoch}, retry {generation}"
+            );
+            *successes.entry(*id).or_default() += 1;
+        }
+        for (id, times) in &successes {
+            ensure!(
+                ledger.closed.contains_key(id),
+                "promise 4: {id} was sent and is not in the ledger"
+            );
+            ensure!(
+                self.faults || *times <= 1 + ledger.generation(*id),
+                "promise 4: {id} was sent {times} times without a fault"
+            );
+        }
+        for (id, _) in ledger.closed.iter().filter(|(_, (_, end))| *end == Closed::Delivered) {
+            ensure!(
+                successes.contains_key(id),
+                "promise 3: {id} is Delivered, and nobody got it"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn run(faults: bool, steps: &[Step], settle: Mood) -> Result<(), TestCaseError> {
+    let mut world = World::new(faults);
+    let result = steps
+        .iter()
+        .try_for_each(|step| world.step(*step))
+        .and_then(|()| world.settle(settle));
+    result.map_err(|what| {
+        let story: Vec<_> = world
+            .story
+            .iter()
+            .map(|(worker, what)| format!("{worker} {what:?}"))
+            .collect();
+        TestCaseError::fail(format!("{what}\nThe workers' moves: {}", story.join(", ")))
+    })
+}
+
+fn mood() -> impl Strategy<Value = Mood> {
+    prop_oneof![3 => Just(Mood::Well), 1 => Just(Mood::Never)]
+}
+
+/// At least so many schedules; `PROPTEST_CASES` raises it.
+fn cases(least: u32) -> ProptestConfig {
+    let config = ProptestConfig::default();
+    ProptestConfig {
+        cases: config.cases.max(least),
+        max_shrink_iters: 20_000,
+        ..config
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(4000))]
+
+    #[test]
+    fn the_promises_hold_whatever_crashes_freezes_or_is_lost(steps in prop::collection::vec(step(1), 50..400), mood in mood()) {
+        run(true, &steps, mood)?;
+    }
+
+    #[test]
+    fn without_faults_every_success_is_sent_once(steps in prop::collection::vec(step(0), 50..400), mood in mood()) {
+        run(false, &steps, mood)?;
+    }
+}

@@ -1,0 +1,114 @@
+//! Whether the accounts add up: every event's `matched_count` against its rows, in one snapshot.
+
+use crate::sql::{all, for_values, get, uuid};
+use crate::{Error, Ledger};
+use herald_domain::delivery::{Closed, Status};
+use herald_domain::id::EventId;
+use sea_orm::{ConnectionTrait, TransactionTrait};
+use std::collections::HashSet;
+
+/// What an audit found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Events recorded.
+    pub events: i64,
+    /// The sum of what they matched.
+    pub matched: i64,
+    /// Deliveries by status, every status present.
+    pub deliveries: Vec<(Status, i64)>,
+    /// Messages that were no events.
+    pub rejected: i64,
+    /// What does not add up, at most [`MAX_DIFFERENCES`].
+    pub differences: Vec<String>,
+}
+
+/// The most differences that one audit names.
+pub const MAX_DIFFERENCES: usize = 1000;
+
+/// Each query finds what may not be; its rows have `what` (a blob) and two numbers.
+const CHECKS: [(&str, &str); 5] = [
+    (
+        "event {what} matched {a} subscriptions but has {b} deliveries",
+        "SELECT e.uid AS what, e.matched_count AS a, coalesce(d.n, 0) AS b FROM events e LEFT JOIN \
+         (SELECT event, count(*) AS n FROM (SELECT event FROM deliveries_open UNION ALL SELECT event FROM deliveries_closed) \
+          GROUP BY event) d ON d.event = e.uid WHERE e.matched_count <> coalesce(d.n, 0) LIMIT 1000",
+    ),
+    (
+        "open delivery {what} belongs to no event",
+        "SELECT id AS what, 0 AS a, 0 AS b FROM deliveries_open WHERE event NOT IN (SELECT uid FROM events) LIMIT 1000",
+    ),
+    (
+        "closed delivery {what} belongs to no event",
+        "SELECT id AS what, 0 AS a, 0 AS b FROM deliveries_closed WHERE event NOT IN (SELECT uid FROM events) LIMIT 1000",
+    ),
+    (
+        "delivery {what} is both open and closed",
+        "SELECT id AS what, 0 AS a, 0 AS b FROM deliveries_open WHERE id IN (SELECT id FROM deliveries_closed) LIMIT 1000",
+    ),
+    (
+        "delivery {what} counts {a} attempts but has {b}",
+        "SELECT d.id AS what, d.attempts AS a, count(DISTINCT t.number) AS b FROM deliveries_open d \
+         LEFT JOIN attempts t ON t.delivery = d.id WHERE d.attempts > 0 GROUP BY d.id, d.attempts \
+         HAVING d.attempts > count(DISTINCT t.number) LIMIT 1000",
+    ),
+];
+
+impl Ledger {
+    /// Adds everything up, in one snapshot.
+    pub async fn audit(&self) -> Result<Account, Error> {
+        let snapshot = self.store.read().begin().await?;
+        let number = async |sql: &str| -> Result<i64, Error> {
+            let rows = all(&snapshot, sql, []).await?;
+            rows.first().map_or(Ok(0), |row| get(row, "n"))
+        };
+        let mut deliveries = Vec::new();
+        for status in Status::ALL {
+            let count = match status {
+                Status::Open => number("SELECT count(*) AS n FROM deliveries_open").await?,
+                Status::Held => 0,
+                Status::Closed(end) => closed(&snapshot, end).await?,
+            };
+            deliveries.push((status, count));
+        }
+        let mut differences = Vec::new();
+        for (text, sql) in CHECKS {
+            for row in all(&snapshot, sql, []).await? {
+                let (a, b): (i64, i64) = (get(&row, "a")?, get(&row, "b")?);
+                let what = uuid(&row, "what")?.to_string();
+                differences.push(
+                    text.replace("{what}", &what)
+                        .replace("{a}", &a.to_string())
+                        .replace("{b}", &b.to_string()),
+                );
+            }
+        }
+        differences.truncate(MAX_DIFFERENCES);
+        Ok(Account {
+            events: number("SELECT count(*) AS n FROM events").await?,
+            matched: number("SELECT coalesce(sum(matched_count), 0) AS n FROM events").await?,
+            rejected: number("SELECT count(*) AS n FROM rejected_events").await?,
+            deliveries,
+            differences,
+        })
+    }
+
+    /// Of these `Id`s, those that no account has an event for.
+    pub async fn without_event(&self, ids: &[EventId]) -> Result<Vec<EventId>, Error> {
+        let mut found = HashSet::new();
+        let values = ids.iter().map(|id| id.0.into()).collect();
+        for row in for_values(self.store.read(), "SELECT id FROM events WHERE id IN", values, "").await? {
+            found.insert(EventId(uuid(&row, "id")?));
+        }
+        Ok(ids.iter().copied().filter(|id| !found.contains(id)).collect())
+    }
+}
+
+async fn closed<C: ConnectionTrait>(snapshot: &C, end: Closed) -> Result<i64, Error> {
+    let rows = all(
+        snapshot,
+        "SELECT count(*) AS n FROM deliveries_closed WHERE status = $1",
+        [end.code().into()],
+    )
+    .await?;
+    rows.first().map_or(Ok(0), |row| get(row, "n"))
+}

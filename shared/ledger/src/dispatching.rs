@@ -1,0 +1,409 @@
+//! Recording events: each once, with the deliveries that follow from it.
+//!
+//! One transaction per batch inserts the events that are new, their open deliveries and
+//! `matched_count`. An event that matches more than [`CHUNK`] subscriptions gets the first of them
+//! there and the others in further transactions, each of which moves the event's cursor on; the
+//! cursor's old value is the gate, so whoever continues (the dispatcher, or a sweep after a crash)
+//! does so once.
+
+use crate::delivering::insert_open;
+use crate::sql::{all, corrupt, execute, for_rows, for_values, get, one, timestamp, uuid};
+use crate::{Error, Ledger, shards};
+use herald_domain::catalogue::{EventType, Webhook};
+use herald_domain::delivery::Delivery;
+use herald_domain::event::Objects;
+use herald_domain::id::{DeliveryId, EventId, EventUid, SubscriptionId};
+use herald_domain::time::Timestamp;
+use sea_orm::{DatabaseTransaction, Value};
+use shards::Ownership;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The most deliveries that one transaction inserts for one event.
+pub const CHUNK: usize = 4096;
+
+/// How long a repeated `Id` is recognised.
+pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_hours(7 * 24);
+
+/// What a delivery's message is made of; shared by all deliveries of the event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRecord {
+    /// Its identity in the ledger.
+    pub uid: EventUid,
+    /// The producer's `Id`.
+    pub id: EventId,
+    /// What happened.
+    pub kind: EventType,
+    /// What it concerns.
+    pub objects: Objects,
+    /// `Data`, to the byte.
+    pub data: String,
+    /// When ingest accepted it.
+    pub accepted_at: Timestamp,
+    /// The producer's trace context, if it gave one.
+    pub traceparent: Option<String>,
+}
+
+/// An event to be recorded, matched against the registry.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// The event; its uid counts only if it is new.
+    pub record: Arc<EventRecord>,
+    /// In whose scope its `Id` is unique.
+    pub account: Arc<str>,
+    /// When it happened, if the producer said.
+    pub occurred_at: Option<Timestamp>,
+    /// Tells apart two bodies with one `Id`.
+    pub body_hash: i64,
+    /// The subscriptions that it matches, ordered by GUID.
+    pub matches: Vec<(SubscriptionId, Webhook)>,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub enum Recorded {
+    /// The registry has changed since the batch was matched; nothing was written.
+    Stale,
+    /// All is in the ledger; one disposition per event, in order.
+    Done(Vec<Disposition>),
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disposition {
+    /// It was new.
+    New {
+        /// The deliveries that this process may send at once: their shards are its own. For the
+        /// others a wake-up was written.
+        mine: Vec<Delivery>,
+        /// If there are more matches than [`CHUNK`]: the last one recorded.
+        cursor: Option<SubscriptionId>,
+    },
+    /// An event with that `Id` was there already.
+    Repeated {
+        /// It came with another body, which was discarded.
+        differs: bool,
+    },
+}
+
+/// An event whose fan-out is not complete.
+#[derive(Debug, Clone)]
+pub struct Incomplete {
+    /// The event.
+    pub record: Arc<EventRecord>,
+    /// The last subscription recorded.
+    pub cursor: SubscriptionId,
+}
+
+impl Ledger {
+    /// Records a batch, unless the registry's version is no longer `version`.
+    pub async fn record(&self, events: Vec<NewEvent>, version: i64, owner: Ownership) -> Result<Recorded, Error> {
+        let matched: Vec<usize> = events.iter().map(|event| first_chunk(&event.matches).0.len()).collect();
+        let recorded = self
+            .store
+            .write(move |txn, now| Box::pin(record(txn, events, version, owner, now)))
+            .await?;
+        if let Recorded::Done(dispositions) = &recorded {
+            let new = dispositions
+                .iter()
+                .zip(matched)
+                .filter(|(d, _)| matches!(d, Disposition::New { .. }));
+            self.signals.opened(new.map(|(_, matched)| matched).sum());
+        }
+        Ok(recorded)
+    }
+
+    /// Continues an event's fan-out behind `cursor` with the next of `matches`, which are those behind
+    /// it in order. `None`: somebody else went on from there.
+    pub async fn extend(
+        &self,
+        event: Arc<EventRecord>,
+        cursor: SubscriptionId,
+        matches: Vec<(SubscriptionId, Webhook)>,
+        owner: Ownership,
+    ) -> Result<Option<Disposition>, Error> {
+        let matched = first_chunk(&matches).0.len();
+        let extended = self
+            .store
+            .write(move |txn, now| {
+                Box::pin(async move {
+                    let (chunk, next) = first_chunk(&matches);
+                    let moved = execute(
+                        txn,
+                        "UPDATE events SET cursor = $1, matched_count = matched_count + $2 WHERE uid = $3 AND cursor = $4",
+                        [next.map(|id| id.0).into(), count(chunk.len()), event.uid.0.into(), cursor.0.into()],
+                    )
+                    .await?;
+                    if moved == 0 {
+                        return Ok(None);
+                    }
+                    let deliveries = deliveries_of(&event, chunk, now);
+                    insert_open(txn, deliveries.iter().map(|delivery| (event.uid, delivery))).await?;
+                    let deliveries = deliveries.into_iter().map(|delivery| ((), delivery)).collect();
+                    let mine = owner.keep_mine(txn, deliveries).await?.into_iter().map(|((), delivery)| delivery).collect();
+                    Ok(Some(Disposition::New { mine, cursor: next }))
+                })
+            })
+            .await?;
+        if extended.is_some() {
+            self.signals.opened(matched);
+        }
+        Ok(extended)
+    }
+
+    /// Events whose fan-out is not complete, oldest first, at most `limit`.
+    pub async fn incomplete(&self, limit: u64) -> Result<Vec<Incomplete>, Error> {
+        let rows = all(
+            self.store.read(),
+            "SELECT uid, id, type, objects, data, accepted_at, traceparent, cursor FROM events \
+             WHERE cursor IS NOT NULL ORDER BY uid LIMIT $1",
+            [limit.into()],
+        )
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let cursor = SubscriptionId(uuid(row, "cursor")?);
+                Ok(Incomplete {
+                    record: Arc::new(event_record(row)?),
+                    cursor,
+                })
+            })
+            .collect()
+    }
+}
+
+async fn record(
+    txn: &DatabaseTransaction,
+    events: Vec<NewEvent>,
+    version: i64,
+    owner: Ownership,
+    now: Timestamp,
+) -> Result<Recorded, Error> {
+    if crate::registry::version(txn).await? != version {
+        return Ok(Recorded::Stale);
+    }
+    let new = insert_keys(txn, &events, now).await?;
+    let differing = differing_repeats(txn, &events, &new).await?;
+    let rows = events
+        .iter()
+        .filter(|event| new.contains(&event.record.uid))
+        .map(|event| {
+            let (chunk, cursor) = first_chunk(&event.matches);
+            event_row(event, chunk.len(), cursor, now)
+        });
+    for_rows(
+        txn,
+        "INSERT INTO events (uid, account, id, type, occurred_at, accepted_at, recorded_at, objects, data, traceparent, \
+         matched_count, cursor) VALUES",
+        rows.collect(),
+        "",
+    )
+    .await?;
+    let mut dispositions = Vec::with_capacity(events.len());
+    let mut deliveries = Vec::new();
+    for (position, event) in events.iter().enumerate() {
+        if new.contains(&event.record.uid) {
+            let (chunk, cursor) = first_chunk(&event.matches);
+            deliveries.extend(
+                deliveries_of(&event.record, chunk, now)
+                    .into_iter()
+                    .map(|delivery| (position, delivery)),
+            );
+            dispositions.push(Disposition::New {
+                mine: Vec::new(),
+                cursor,
+            });
+        } else {
+            let differs = differing.contains(&event.record.uid);
+            dispositions.push(Disposition::Repeated { differs });
+        }
+    }
+    insert_open(
+        txn,
+        deliveries
+            .iter()
+            .map(|(position, delivery)| (events[*position].record.uid, delivery)),
+    )
+    .await?;
+    for (position, delivery) in owner.keep_mine(txn, deliveries).await? {
+        if let Disposition::New { mine, .. } = &mut dispositions[position] {
+            mine.push(delivery);
+        }
+    }
+    Ok(Recorded::Done(dispositions))
+}
+
+/// Takes the keys that are free, or whose window is over; which events got theirs.
+async fn insert_keys(
+    txn: &DatabaseTransaction,
+    events: &[NewEvent],
+    now: Timestamp,
+) -> Result<HashSet<EventUid>, Error> {
+    let rows = events.iter().map(|event| {
+        let record = &event.record;
+        let account = Value::from(&*event.account);
+        [
+            record.id.0.into(),
+            account,
+            record.uid.0.into(),
+            now.as_micros().into(),
+            event.body_hash.into(),
+        ]
+    });
+    let window = now.minus(IDEMPOTENCY_WINDOW).as_micros();
+    let taken = for_rows(
+        txn,
+        "INSERT INTO event_keys (id, account, uid, recorded_at, body_hash) VALUES",
+        rows.collect(),
+        &format!(
+            "ON CONFLICT (id, account) DO UPDATE SET uid = excluded.uid, recorded_at = excluded.recorded_at, \
+             body_hash = excluded.body_hash WHERE event_keys.recorded_at < {window} RETURNING uid"
+        ),
+    )
+    .await?;
+    taken.iter().map(|row| Ok(EventUid(uuid(row, "uid")?))).collect()
+}
+
+/// Of the events that are not new, those whose body is not the first one's.
+async fn differing_repeats(
+    txn: &DatabaseTransaction,
+    events: &[NewEvent],
+    new: &HashSet<EventUid>,
+) -> Result<HashSet<EventUid>, Error> {
+    let repeats: Vec<_> = events.iter().filter(|event| !new.contains(&event.record.uid)).collect();
+    if repeats.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let ids = repeats.iter().map(|event| event.record.id.0.into()).collect();
+    let rows = for_values(
+        txn,
+        "SELECT id, account, body_hash FROM event_keys WHERE id IN",
+        ids,
+        "",
+    )
+    .await?;
+    let mut first: HashMap<(Uuid, String), i64> = HashMap::new();
+    for row in &rows {
+        first.insert((uuid(row, "id")?, get(row, "account")?), get(row, "body_hash")?);
+    }
+    let differs =
+        |event: &&NewEvent| first.get(&(event.record.id.0, (*event.account).to_owned())) != Some(&event.body_hash);
+    Ok(repeats
+        .into_iter()
+        .filter(differs)
+        .map(|event| event.record.uid)
+        .collect())
+}
+
+fn event_row(event: &NewEvent, matched: usize, cursor: Option<SubscriptionId>, now: Timestamp) -> [Value; 12] {
+    let record = &event.record;
+    [
+        record.uid.0.into(),
+        (*event.account).into(),
+        record.id.0.into(),
+        record.kind.code().into(),
+        event.occurred_at.map(Timestamp::as_micros).into(),
+        record.accepted_at.as_micros().into(),
+        now.as_micros().into(),
+        record.objects.to_json().into(),
+        record.data.as_str().into(),
+        record.traceparent.clone().into(),
+        count(matched),
+        cursor.map(|id| id.0).into(),
+    ]
+}
+
+/// The first matches, and the last of them if there are more.
+fn first_chunk(matches: &[(SubscriptionId, Webhook)]) -> (&[(SubscriptionId, Webhook)], Option<SubscriptionId>) {
+    match matches.split_at_checked(CHUNK) {
+        Some((chunk, rest)) if !rest.is_empty() => (chunk, chunk.last().map(|(id, _)| *id)),
+        _ => (matches, None),
+    }
+}
+
+fn deliveries_of(event: &EventRecord, matches: &[(SubscriptionId, Webhook)], now: Timestamp) -> Vec<Delivery> {
+    let delivery = |(subscription, webhook): &(SubscriptionId, Webhook)| Delivery {
+        id: DeliveryId::derive(event.uid, *subscription, Uuid::nil()),
+        subscription: *subscription,
+        webhook: *webhook,
+        attempts: 0,
+        due_at: now,
+        created_at: now,
+        opened_at: now,
+    };
+    matches.iter().map(delivery).collect()
+}
+
+fn count(n: usize) -> Value {
+    i64::try_from(n).unwrap_or(i64::MAX).into()
+}
+
+pub(crate) fn event_record(row: &sea_orm::QueryResult) -> Result<EventRecord, Error> {
+    let objects: String = get(row, "objects")?;
+    Ok(EventRecord {
+        uid: EventUid(uuid(row, "uid")?),
+        id: EventId(uuid(row, "id")?),
+        kind: EventType::coded(get(row, "type")?).ok_or_else(|| corrupt("an unknown event type"))?,
+        objects: Objects::from_json(&objects).map_err(|_faults| corrupt("malformed objects"))?,
+        data: get(row, "data")?,
+        accepted_at: timestamp(row, "accepted_at")?,
+        traceparent: get(row, "traceparent")?,
+    })
+}
+
+/// A message that is no event, kept whole.
+#[derive(Debug, Clone)]
+pub struct Rejected {
+    /// In whose scope it came.
+    pub account: Arc<str>,
+    /// Why, as the problem answer's `errors`.
+    pub faults: String,
+    /// What came, up to [`MAX_REJECTED_BYTES`].
+    pub body: Vec<u8>,
+}
+
+/// How much of a rejected message is kept.
+pub const MAX_REJECTED_BYTES: usize = 1 << 20;
+
+impl Ledger {
+    /// Keeps a message that is no event. `id` is a fresh `UUIDv7`.
+    pub async fn reject(&self, id: Uuid, rejected: Rejected) -> Result<(), Error> {
+        self.store
+            .write(move |txn, now| {
+                Box::pin(async move {
+                    let size = count(rejected.body.len());
+                    let mut body = rejected.body;
+                    body.truncate(MAX_REJECTED_BYTES);
+                    execute(
+                        txn,
+                        "INSERT INTO rejected_events (id, account, received_at, faults, body, body_bytes) \
+                         VALUES ($1, $2, $3, $4, $5, $6)",
+                        [
+                            id.into(),
+                            (*rejected.account).into(),
+                            now.as_micros().into(),
+                            rejected.faults.into(),
+                            body.into(),
+                            size,
+                        ],
+                    )
+                    .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// How many deliveries an event has in the ledger so far; for tests and the sweep's log.
+    pub async fn matched_count(&self, event: EventUid) -> Result<Option<i64>, Error> {
+        let row = one(
+            self.store.read(),
+            "SELECT matched_count FROM events WHERE uid = $1",
+            [event.0.into()],
+        )
+        .await?;
+        row.map(|row| get(&row, "matched_count")).transpose()
+    }
+}

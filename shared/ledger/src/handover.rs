@@ -1,0 +1,93 @@
+//! From dispatch to deliver within a process: a short cut, not a queue.
+//!
+//! What is handed over is in the ledger already, open and due. So what does not fit, or is lost, is
+//! found there; [`HandOver`] only has to remember whose lane to look into.
+
+use crate::dispatching::EventRecord;
+use herald_domain::delivery::Delivery;
+use herald_domain::id::SubscriptionId;
+use herald_domain::lanes::Ticket;
+use herald_domain::time::Timestamp;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// The most deliveries that wait here.
+const MAX_WAITING: usize = 4096;
+
+/// The short cut; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct HandOver {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: Mutex<Waiting>,
+    /// The lanes' present ticket, as they last said.
+    ticket: Mutex<Ticket>,
+    arrived: Notify,
+}
+
+/// What was handed over.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    /// Deliveries with their events, in the order of recording, and the ticket of each.
+    pub fresh: Vec<(Delivery, Arc<EventRecord>, Ticket)>,
+    /// Lanes that have more in the ledger, due from then on.
+    pub behind: HashMap<SubscriptionId, Timestamp>,
+    /// Something was recorded that was not handed over, and it is not known what: every lane is to be
+    /// looked up.
+    pub look_everywhere: bool,
+}
+
+impl HandOver {
+    /// The lanes' ticket; drawn before the transaction that records deliveries, and shown when they are
+    /// offered, so that the lanes can tell whether they may have read them from the ledger in between.
+    pub fn ticket(&self) -> Ticket {
+        *self.inner.ticket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the lanes' ticket. An older one is safe: more is then looked up in the ledger.
+    pub fn set_ticket(&self, ticket: Ticket) {
+        *self.inner.ticket.lock().unwrap_or_else(PoisonError::into_inner) = ticket;
+    }
+
+    /// Hands over the deliveries of an event that were just recorded.
+    pub fn offer(&self, event: &Arc<EventRecord>, deliveries: Vec<Delivery>, ticket: Ticket) {
+        if deliveries.is_empty() {
+            return;
+        }
+        let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        for delivery in deliveries {
+            if waiting.fresh.len() < MAX_WAITING {
+                waiting.fresh.push((delivery, Arc::clone(event), ticket));
+            } else {
+                waiting.behind.entry(delivery.subscription).or_insert(delivery.due_at);
+            }
+        }
+        drop(waiting);
+        self.inner.arrived.notify_one();
+    }
+
+    /// Says that a transaction may have recorded deliveries although its answer was lost. Trying it again
+    /// finds its events there and hands over none.
+    pub fn look_everywhere(&self) {
+        self.inner
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .look_everywhere = true;
+        self.inner.arrived.notify_one();
+    }
+
+    /// Takes all that waits.
+    pub fn take(&self) -> Waiting {
+        std::mem::take(&mut *self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns when something may wait.
+    pub async fn arrived(&self) {
+        self.inner.arrived.notified().await;
+    }
+}

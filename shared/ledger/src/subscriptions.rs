@@ -1,0 +1,309 @@
+//! Subscriptions as the ledger keeps them. Every change bumps the registry's version in its own
+//! transaction; deactivation and deletion also leave the outbox job that cancels what is open.
+
+use crate::sql::corrupt;
+use crate::{Error, Ledger, outbox, registry};
+use herald_domain::catalogue::{ObjectType, Webhook};
+use herald_domain::id::{AccountId, ObjectGuid, SubscriptionId};
+use herald_domain::index::Topic;
+use herald_domain::retry::RetryPolicy;
+use herald_domain::signing::SigningKey;
+use herald_domain::subscription::{Settings, Subscription};
+use herald_domain::time::Timestamp;
+use sea_orm::entity::prelude::*;
+use sea_orm::{DatabaseTransaction, IntoActiveModel, QueryOrder, QuerySelect};
+use std::time::Duration;
+
+mod entity {
+    #![expect(unreachable_pub, reason = "the derive wants it so")]
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "subscriptions")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub owner: Uuid,
+        pub webhook: i16,
+        pub object_type: i16,
+        pub object: Option<Uuid>,
+        pub url: String,
+        pub custom_header: Option<String>,
+        pub custom_header_value: Option<String>,
+        pub name: Option<String>,
+        pub active: bool,
+        pub signing_key: Vec<u8>,
+        pub timeout_ms: i64,
+        pub retry_initial_ms: i64,
+        pub retry_multiplier: f64,
+        pub retry_max_ms: i64,
+        pub retry_give_up_ms: i64,
+        pub retry_max_attempts: Option<i32>,
+        pub max_in_flight: i32,
+        pub rate_limit: Option<f64>,
+        pub created_at: i64,
+        pub updated_at: i64,
+        pub open_from: i64,
+        pub deleted: bool,
+        pub version: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+impl Ledger {
+    /// Adds a subscription.
+    pub async fn create_subscription(&self, subscription: Subscription) -> Result<(), Error> {
+        self.store
+            .write(move |txn, now| {
+                Box::pin(async move {
+                    let version = registry::bump(txn).await?;
+                    registry::log(
+                        txn,
+                        Some(subscription.owner),
+                        "subscription.create",
+                        &subscription.id.to_string(),
+                        now,
+                    )
+                    .await?;
+                    let row = to_row(&subscription, version).into_active_model();
+                    entity::Entity::insert(row).exec_without_returning(txn).await?;
+                    Ok(())
+                })
+            })
+            .await?;
+        self.signals.registry.notify_waiters();
+        Ok(())
+    }
+
+    /// Changes a subscription with `change`, which sees it as it is in the transaction; `None` if
+    /// there is none (any more). Where `change` refuses, nothing is written. A change from active to
+    /// inactive cancels what is open.
+    pub async fn update_subscription<F, R>(
+        &self,
+        id: SubscriptionId,
+        by: AccountId,
+        change: F,
+    ) -> Result<Option<Result<Subscription, R>>, Error>
+    where
+        F: FnOnce(&mut Subscription) -> Result<(), R> + Send + 'static,
+        R: Send + 'static,
+    {
+        let changed = self
+            .store
+            .write(move |txn, now| {
+                Box::pin(async move {
+                    let Some(mut subscription) = find(txn, id).await? else {
+                        return Ok(None);
+                    };
+                    let was_active = subscription.settings.active;
+                    if let Err(refusal) = change(&mut subscription) {
+                        return Ok(Some(Err(refusal)));
+                    }
+                    subscription.updated_at = now;
+                    if was_active && !subscription.settings.active {
+                        cancel_open(txn, &mut subscription, now).await?;
+                    }
+                    save(txn, &subscription).await?;
+                    registry::log(txn, Some(by), "subscription.update", &id.to_string(), now).await?;
+                    Ok(Some(Ok(subscription)))
+                })
+            })
+            .await?;
+        self.hint_subscription_changed();
+        Ok(changed)
+    }
+
+    /// Deletes a subscription; whether there was one. What is open is cancelled.
+    pub async fn delete_subscription(&self, id: SubscriptionId, by: AccountId) -> Result<bool, Error> {
+        let found = self
+            .store
+            .write(move |txn, now| {
+                Box::pin(async move {
+                    let Some(mut subscription) = find(txn, id).await? else {
+                        return Ok(false);
+                    };
+                    subscription.settings.active = false;
+                    subscription.deleted = true;
+                    subscription.updated_at = now;
+                    cancel_open(txn, &mut subscription, now).await?;
+                    save(txn, &subscription).await?;
+                    registry::log(txn, Some(by), "subscription.delete", &id.to_string(), now).await?;
+                    Ok(true)
+                })
+            })
+            .await?;
+        self.hint_subscription_changed();
+        Ok(found)
+    }
+
+    fn hint_subscription_changed(&self) {
+        self.signals.registry.notify_waiters();
+        self.signals.outbox.notify_one();
+    }
+
+    /// A subscription that is not deleted.
+    pub async fn subscription(&self, id: SubscriptionId) -> Result<Option<Subscription>, Error> {
+        find(self.store.read(), id).await
+    }
+
+    /// Whose a subscription is, or was before it was deleted.
+    pub async fn subscription_owner(&self, id: SubscriptionId) -> Result<Option<AccountId>, Error> {
+        let row = entity::Entity::find_by_id(id.0).one(self.store.read()).await?;
+        Ok(row.map(|row| AccountId(row.owner)))
+    }
+
+    /// Subscriptions, newest first, those before `before`; one owner's only, if one is given.
+    pub async fn subscriptions(
+        &self,
+        owner: Option<AccountId>,
+        before: Option<SubscriptionId>,
+        limit: u64,
+    ) -> Result<Vec<Subscription>, Error> {
+        let mut query = entity::Entity::find().filter(entity::Column::Deleted.eq(false));
+        if let Some(owner) = owner {
+            query = query.filter(entity::Column::Owner.eq(owner.0));
+        }
+        if let Some(before) = before {
+            query = query.filter(entity::Column::Id.lt(before.0));
+        }
+        let rows = query
+            .order_by_desc(entity::Column::Id)
+            .limit(limit)
+            .all(self.store.read())
+            .await?;
+        rows.into_iter().map(from_row).collect()
+    }
+}
+
+/// Subscriptions changed since that version, deleted ones included, in the order of their ids; those
+/// behind `after`, at most `limit`.
+pub(crate) async fn changed_since<C: ConnectionTrait>(
+    connection: &C,
+    version: i64,
+    after: Option<SubscriptionId>,
+    limit: u64,
+) -> Result<Vec<Subscription>, Error> {
+    let mut query = entity::Entity::find().filter(entity::Column::Version.gt(version));
+    if let Some(after) = after {
+        query = query.filter(entity::Column::Id.gt(after.0));
+    }
+    let rows = query
+        .order_by_asc(entity::Column::Id)
+        .limit(limit)
+        .all(connection)
+        .await?;
+    rows.into_iter().map(from_row).collect()
+}
+
+/// Deactivates a subscription whose subscriber answered 410; whether it was active.
+pub(crate) async fn deactivate_gone(
+    txn: &DatabaseTransaction,
+    id: SubscriptionId,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    match find(txn, id).await? {
+        Some(mut subscription) if subscription.settings.active => {
+            subscription.settings.active = false;
+            subscription.updated_at = now;
+            cancel_open(txn, &mut subscription, now).await?;
+            save(txn, &subscription).await?;
+            registry::log(txn, None, "subscription.gone", &id.to_string(), now).await?;
+            Ok(true)
+        }
+        Some(_) | None => Ok(false),
+    }
+}
+
+async fn cancel_open(txn: &DatabaseTransaction, subscription: &mut Subscription, now: Timestamp) -> Result<(), Error> {
+    subscription.open_from = now;
+    outbox::cancel_deliveries(txn, subscription.id, now).await
+}
+
+async fn find<C: ConnectionTrait>(connection: &C, id: SubscriptionId) -> Result<Option<Subscription>, Error> {
+    let row = entity::Entity::find_by_id(id.0)
+        .filter(entity::Column::Deleted.eq(false))
+        .one(connection)
+        .await?;
+    row.map(from_row).transpose()
+}
+
+async fn save(txn: &DatabaseTransaction, subscription: &Subscription) -> Result<(), Error> {
+    let version = registry::bump(txn).await?;
+    let row = to_row(subscription, version).into_active_model().reset_all();
+    entity::Entity::update(row).exec(txn).await?;
+    Ok(())
+}
+
+fn to_row(subscription: &Subscription, version: i64) -> entity::Model {
+    let settings = &subscription.settings;
+    let (custom_header, custom_header_value) = settings.custom_header.clone().unzip();
+    entity::Model {
+        id: subscription.id.0,
+        owner: subscription.owner.0,
+        webhook: settings.topic.webhook.code(),
+        object_type: settings.topic.object_type.number(),
+        object: settings.topic.object.map(|object| object.0),
+        url: settings.url.clone(),
+        custom_header,
+        custom_header_value,
+        name: settings.name.clone(),
+        active: settings.active,
+        signing_key: subscription.key.as_bytes().to_vec(),
+        timeout_ms: millis(settings.timeout),
+        retry_initial_ms: millis(settings.retry.initial),
+        retry_multiplier: settings.retry.multiplier,
+        retry_max_ms: millis(settings.retry.max),
+        retry_give_up_ms: millis(settings.retry.give_up_after),
+        retry_max_attempts: settings.retry.max_attempts.and_then(|most| i32::try_from(most).ok()),
+        max_in_flight: settings.max_in_flight.into(),
+        rate_limit: settings.rate_limit_per_second,
+        created_at: subscription.created_at.as_micros(),
+        updated_at: subscription.updated_at.as_micros(),
+        open_from: subscription.open_from.as_micros(),
+        deleted: subscription.deleted,
+        version,
+    }
+}
+
+fn from_row(row: entity::Model) -> Result<Subscription, Error> {
+    let topic = Topic {
+        webhook: Webhook::coded(row.webhook).ok_or_else(|| corrupt("an unknown webhook"))?,
+        object_type: ObjectType::numbered(row.object_type.into()).ok_or_else(|| corrupt("an unknown object type"))?,
+        object: row.object.map(ObjectGuid),
+    };
+    let duration = |millis: i64| Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+    Ok(Subscription {
+        id: SubscriptionId(row.id),
+        owner: AccountId(row.owner),
+        settings: Settings {
+            topic,
+            url: row.url,
+            custom_header: row.custom_header.zip(row.custom_header_value),
+            name: row.name,
+            active: row.active,
+            timeout: duration(row.timeout_ms),
+            retry: RetryPolicy {
+                initial: duration(row.retry_initial_ms),
+                multiplier: row.retry_multiplier,
+                max: duration(row.retry_max_ms),
+                give_up_after: duration(row.retry_give_up_ms),
+                max_attempts: row.retry_max_attempts.and_then(|most| u32::try_from(most).ok()),
+            },
+            max_in_flight: u16::try_from(row.max_in_flight).map_err(|_range| corrupt("an impossible MaxInFlight"))?,
+            rate_limit_per_second: row.rate_limit,
+        },
+        key: SigningKey::from_bytes(row.signing_key),
+        created_at: Timestamp::from_micros(row.created_at),
+        updated_at: Timestamp::from_micros(row.updated_at),
+        open_from: Timestamp::from_micros(row.open_from),
+        deleted: row.deleted,
+    })
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

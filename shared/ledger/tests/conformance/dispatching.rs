@@ -1,0 +1,162 @@
+//! Events are recorded once, with exactly the deliveries that follow from them.
+
+use crate::rig::{Rig, event};
+use herald_domain::id::{DeliveryId, SubscriptionId};
+use herald_ledger::dispatching::{CHUNK, Disposition, IDEMPOTENCY_WINDOW, NewEvent, Recorded};
+use herald_ledger::shards::Ownership;
+use std::time::Duration;
+use uuid::Uuid;
+
+#[tokio::test]
+async fn an_event_is_recorded_once_per_account() {
+    let rig = Rig::new().await;
+    let subscription = rig.subscribe(1).await;
+    let id = Uuid::now_v7();
+    let first = event(id, "a", &[subscription]);
+    let again = NewEvent {
+        body_hash: 2,
+        ..event(id, "a", &[subscription])
+    };
+    let elsewhere = event(id, "b", &[subscription]);
+    let dispositions = rig.record(vec![first.clone(), again, elsewhere]).await;
+    assert!(matches!(&dispositions[0], Disposition::New { mine, cursor: None } if mine.len() == 1));
+    assert_eq!(dispositions[1], Disposition::Repeated { differs: true });
+    assert!(matches!(&dispositions[2], Disposition::New { mine, .. } if mine.len() == 1));
+    let again = rig.record(vec![event(id, "a", &[subscription])]).await;
+    assert_eq!(again, [Disposition::Repeated { differs: false }]);
+    let events = rig.ledger.events(first.record.id).await.unwrap();
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[0].data, first.record.data, "to the byte");
+    rig.assert_exact().await;
+}
+
+#[tokio::test]
+async fn the_same_id_is_a_new_event_after_the_window() {
+    let rig = Rig::new().await;
+    let id = Uuid::now_v7();
+    rig.record(vec![event(id, "a", &[])]).await;
+    rig.pass(IDEMPOTENCY_WINDOW - Duration::from_secs(60));
+    assert!(matches!(
+        rig.record(vec![event(id, "a", &[])]).await[0],
+        Disposition::Repeated { .. }
+    ));
+    rig.pass(Duration::from_secs(120));
+    assert!(matches!(
+        rig.record(vec![event(id, "a", &[])]).await[0],
+        Disposition::New { .. }
+    ));
+    rig.assert_exact().await;
+}
+
+#[tokio::test]
+async fn a_batch_matched_against_an_older_registry_is_not_recorded() {
+    let rig = Rig::new().await;
+    let version = rig.version().await;
+    rig.subscribe(1).await;
+    let stale = rig
+        .ledger
+        .record(vec![event(Uuid::now_v7(), "a", &[])], version, rig.owned.clone())
+        .await
+        .unwrap();
+    assert!(matches!(stale, Recorded::Stale));
+    assert_eq!(rig.ledger.audit().await.unwrap().events, 0);
+}
+
+#[tokio::test]
+async fn large_and_small_batches_are_recorded_alike() {
+    let rig = Rig::new().await;
+    let subscriptions = [rig.subscribe(1).await, rig.subscribe(2).await];
+    let mut recorded = 0;
+    for size in [1, 2, 3, 5, 17, 70, 300] {
+        let events: Vec<_> = (0..size).map(|_| event(Uuid::now_v7(), "a", &subscriptions)).collect();
+        let uids: Vec<_> = events.iter().map(|event| event.record.uid).collect();
+        for (disposition, uid) in rig.record(events).await.iter().zip(uids) {
+            let Disposition::New { mine, .. } = disposition else {
+                panic!("{disposition:?}")
+            };
+            let ids: Vec<_> = mine.iter().map(|delivery| delivery.id).collect();
+            assert_eq!(
+                ids,
+                subscriptions.map(|subscription| DeliveryId::derive(uid, subscription, Uuid::nil()))
+            );
+        }
+        recorded += size;
+    }
+    let account = rig.ledger.audit().await.unwrap();
+    assert_eq!((account.events, account.matched), (recorded, recorded * 2));
+    rig.assert_exact().await;
+}
+
+#[tokio::test]
+async fn a_large_fan_out_goes_on_from_its_cursor_once() {
+    let mut rig = Rig::new().await;
+    let subscriptions: Vec<_> = (0..CHUNK * 2 + 10)
+        .map(|n| SubscriptionId(Uuid::from_u128(n as u128)))
+        .collect();
+    let event = event(Uuid::now_v7(), "a", &subscriptions);
+    let all = event.matches.clone();
+    let first = rig.record(vec![event]).await.remove(0);
+    assert!(matches!(first, Disposition::New { cursor: Some(cursor), .. } if cursor == subscriptions[CHUNK - 1]));
+    rig.assert_exact().await;
+    rig.restart().await;
+    let incomplete = rig.ledger.incomplete(10).await.unwrap().remove(0);
+    assert_eq!(incomplete.cursor, subscriptions[CHUNK - 1]);
+    let rest = |cursor| all.iter().copied().filter(|(id, _)| *id > cursor).collect::<Vec<_>>();
+    let extend = async |cursor| {
+        rig.ledger
+            .extend(incomplete.record.clone(), cursor, rest(cursor), rig.owned.clone())
+            .await
+            .unwrap()
+    };
+    let (one, other) = tokio::join!(extend(incomplete.cursor), extend(incomplete.cursor));
+    assert_eq!(
+        [one.is_some(), other.is_some()]
+            .iter()
+            .filter(|went_on| **went_on)
+            .count(),
+        1,
+        "the cursor is the gate"
+    );
+    rig.assert_exact().await;
+    let Some(Disposition::New { cursor: Some(next), .. }) = one.or(other) else {
+        panic!("more is left")
+    };
+    assert!(matches!(
+        extend(next).await,
+        Some(Disposition::New { cursor: None, .. })
+    ));
+    assert!(rig.ledger.incomplete(10).await.unwrap().is_empty());
+    assert_eq!(rig.count("Open").await, i64::try_from(subscriptions.len()).unwrap());
+    rig.assert_exact().await;
+}
+
+#[tokio::test]
+async fn what_another_process_owns_is_left_to_it_with_a_wake_up() {
+    let rig = Rig::new().await;
+    let subscriptions = [rig.subscribe(1).await, rig.subscribe(2).await];
+    let event = event(Uuid::now_v7(), "a", &subscriptions);
+    let version = rig.version().await;
+    let recorded = rig
+        .ledger
+        .record(vec![event], version, Ownership::none())
+        .await
+        .unwrap();
+    assert!(
+        matches!(recorded, Recorded::Done(all) if matches!(&all[0], Disposition::New { mine, .. } if mine.is_empty()))
+    );
+    let mut woken: Vec<_> = rig
+        .ledger
+        .take_wakeups(&rig.owned)
+        .await
+        .unwrap()
+        .iter()
+        .map(|w| w.subscription)
+        .collect();
+    woken.sort_unstable();
+    assert_eq!(woken, subscriptions);
+    assert!(
+        rig.ledger.take_wakeups(&rig.owned).await.unwrap().is_empty(),
+        "taken once"
+    );
+    assert_eq!(rig.ledger.open_lanes().await.unwrap().len(), 2);
+}

@@ -1,0 +1,230 @@
+//! A delivery is closed once, by whoever's delete finds it; a success counts whenever it comes.
+
+use crate::rig::{Rig, dead, delivered, retried};
+use herald_domain::delivery::{Closed, Reason, Status};
+use herald_ledger::delivering::{Finish, Finished, Then};
+use herald_ledger::reading::Retried;
+use std::time::Duration;
+
+#[tokio::test]
+async fn a_delivery_that_succeeds_at_once_is_one_row_with_its_attempt() {
+    let rig = Rig::new().await;
+    let subscription = rig.subscribe(1).await;
+    let (event, deliveries) = rig.deliveries(&[subscription]).await;
+    assert_eq!(rig.finish(delivered(deliveries[0], event)).await, Finished::Done);
+    let view = rig.ledger.delivery(deliveries[0].id).await.unwrap().unwrap();
+    assert_eq!(
+        (view.status, view.attempts, view.last_status_code),
+        (Status::Closed(Closed::Delivered), 1, Some(200))
+    );
+    let attempts = rig.ledger.attempts(&[view]).await.unwrap();
+    assert_eq!(attempts[&deliveries[0].id].len(), 1);
+    rig.assert_exact().await;
+}
+
+#[tokio::test]
+async fn a_failure_is_due_again_and_its_attempts_add_up() {
+    let rig = Rig::new().await;
+    let subscription = rig.subscribe(1).await;
+    let (event, deliveries) = rig.deliveries(&[subscription]).await;
+    let due_at = rig.ledger.now().plus(Duration::from_secs(5));
+    assert_eq!(rig.finish(retried(deliveries[0], event, due_at)).await, Finished::Done);
+    rig.assert_exact().await;
+    let (again, record) = rig.ledger.open_deliveries(subscription, 10).await.unwrap().remove(0);
+    assert_eq!((again.attempts, again.due_at, record.uid), (1, due_at, event));
+    assert_eq!(rig.ledger.open_lanes().await.unwrap(), [(subscription, due_at)]);
+    assert_eq!(rig.finish(delivered(again, event)).await, Finished::Done);
+    let view = rig.ledger.delivery(again.id).await.unwrap().unwrap();
+    let attempts = rig.ledger.attempts(std::slice::from_ref(&view)).await.unwrap();
+    let told: Vec<_> = attempts[&view.id]
+        .iter()
+        .map(|a| (a.number, a.status_code, a.error.as_deref(), a.next_due_at))
+        .collect();
+    assert_eq!(
+        told,
+        [(1, None, Some("timeout"), Some(due_at)), (2, Some(200), None, None)]
+    );
+    rig.assert_exact().await;
+}
+
+#[tokio::test]
+async fn only_the_present_owner_counts_failures_but_a_success_counts_from_anybody() {
+    let mut rig = Rig::new().await;
+    let subscription = rig.subscribe(1).await;
+    let (event, deliveries) = rig.deliveries(&[subscription]).await;
+    let former = rig.owned.clone();
+    rig.restart().await;
+    let due_at = rig.ledger.now().plus(Duration::from_secs(60));
+    for failure in [retried(deliveries[0], event, due_at), dead(deliveries[0], event)] {
+        let finished = rig.ledger.finish(vec![failure], former.clone()).await.unwrap();
+        assert_eq!(finished, [Finished::Stale]);
+    }
+    assert_eq!(rig.count("Open").await, 1);
+    let finished = rig
+        .ledger
+        .finish(vec![delivered(deliveries[0], event)], former)
+        .await
+        .unwrap();
+    assert_eq!(finished, [Finished::Done]);
+    assert_eq!(
+        rig.finish(dead(deliveries[0], event)).await,
+        Finished::Late,
+        "delivered absorbs"
+    );
+    assert_eq!(rig.count("Delivered").await, 1);
+    rig.assert_exact().await;
+}
+
+#[tokio::test]
+async fn a_success_after_the_end_is_kept_as_an_attempt() {
+    let rig = Rig::new().await;
+    let subscription = rig.subscribe(1).await;
+    let (event, deliveries) = rig.deliveries(&[subscription]).await;
+    assert_eq!(rig.finish(dead(deliveries[0], event)).await, Finished::Done);
+    let mut late = delivered(deliveries[0], event);
+    late.attempt.as_mut().unwrap().number = 2;
+    assert_eq!(rig.finish(late).await, Finished::Late);
+    let view = rig.ledger.delivery(deliveries[0].id).await.unwrap().unwrap();
+    assert_eq!(view.status, Status::Closed(Closed::Dead));
+    let attempts = rig.ledger.attempts(&[view]).await.unwrap();
+    let codes: Vec<_> = attempts[&deliveries[0].id]
+        .iter()
+        .map(|attempt| attempt.status_code)
+        .collect();
+    assert_eq!(codes, [Some(500), Some(200)]);
+}
+
+#[tokio::test]
+async fn a_batch_of_every_kind_is_recorded_in_order() {
+    let rig = Rig::new().await;
+    let subscription = rig.subscribe(1).await;
+    let mut batch = Vec::new();
+    for n in 0..30 {
+        let (event, deliveries) = rig.deliveries(&[subscription]).await;
+        let due_at = rig.ledger.now().plus(Duration::from_secs(n));
+        batch.push(match n % 3 {
+            0 => delivered(deliveries[0], event),
+            1 => dead(deliveries[0], event),
+            _ => retried(deliveries[0], event, due_at),
+        });
+    }
+    let finished = rig.ledger.finish(batch.clone(), rig.owned.clone()).await.unwrap();
+    assert_eq!(finished, vec![Finished::Done; 30]);
+    assert_eq!(
+        [
+            rig.count("Delivered").await,
+            rig.count("Dead").await,
+            rig.count("Open").await
+        ],
+        [10, 10, 10]
+    );
+    let finished = rig.ledger.finish(batch, rig.owned.clone()).await.unwrap();
+    assert!(
+        finished.iter().all(|finished| *finished == Finished::Late),
+        "twice is once: {finished:?}"
+    );
+    rig.assert_exact().await;
+}
+
+#[tokio::test]
+async fn a_dead_delivery_is_retried_by_hand_with_its_id_and_numbers() {
+    let rig = Rig::new().await;
+    let subscription = rig.subscribe(1).await;
+    let (event, deliveries) = rig.deliveries(&[subscription]).await;
+    let id = deliveries[0].id;
+    assert_eq!(rig.ledger.retry(id).await.unwrap(), Retried::NotPossible(Status::Open));
+    rig.finish(dead(deliveries[0], event)).await;
+    assert_eq!(rig.ledger.retry(id).await.unwrap(), Retried::Done);
+    rig.assert_exact().await;
+    assert_eq!(
+        rig.ledger.take_wakeups(&rig.owned).await.unwrap()[0].subscription,
+        subscription
+    );
+    let (again, _) = rig.ledger.open_deliveries(subscription, 10).await.unwrap().remove(0);
+    assert_eq!((again.id, again.attempts), (id, 1));
+    assert!(again.opened_at > again.created_at, "its give-up clock starts again");
+    rig.finish(delivered(again, event)).await;
+    assert_eq!(
+        rig.ledger.retry(id).await.unwrap(),
+        Retried::NotPossible(Status::Closed(Closed::Delivered))
+    );
+    let view = rig.ledger.delivery(id).await.unwrap().unwrap();
+    assert_eq!(rig.ledger.attempts(&[view]).await.unwrap()[&id].len(), 2);
+    rig.assert_exact().await;
+}
+
+#[tokio::test]
+async fn a_gone_subscriber_is_deactivated_and_what_is_open_cancelled_by_the_outbox() {
+    let rig = Rig::new().await;
+    let subscription = rig.subscribe(1).await;
+    let mut all = Vec::new();
+    for _ in 0..5 {
+        let (event, mut deliveries) = rig.deliveries(&[subscription]).await;
+        all.push((event, deliveries.remove(0)));
+    }
+    let (event, delivery) = all.remove(0);
+    let then = Then::Close {
+        status: Closed::Dead,
+        reason: Some(Reason::Gone),
+        deactivate: true,
+    };
+    let gone = Finish {
+        then,
+        ..dead(delivery, event)
+    };
+    let version = rig.version().await;
+    assert_eq!(rig.finish(gone).await, Finished::Done);
+    assert!(rig.version().await > version, "the registry is told");
+    assert!(
+        !rig.ledger
+            .subscription(subscription)
+            .await
+            .unwrap()
+            .unwrap()
+            .settings
+            .active
+    );
+    assert_eq!(rig.ledger.retry(delivery.id).await.unwrap(), Retried::Unwanted);
+    let job = rig.ledger.next_job().await.unwrap().unwrap();
+    assert_eq!(rig.ledger.work_on(job).await.unwrap(), 4);
+    assert_eq!(rig.ledger.next_job().await.unwrap(), None);
+    assert_eq!(
+        [
+            rig.count("Dead").await,
+            rig.count("Cancelled").await,
+            rig.count("Open").await
+        ],
+        [1, 4, 0]
+    );
+    assert_eq!(rig.finish(delivered(all[0].1, all[0].0)).await, Finished::Late);
+    rig.assert_exact().await;
+}
+
+#[tokio::test]
+async fn what_is_opened_after_a_deactivation_is_not_cancelled_by_it() {
+    let rig = Rig::new().await;
+    let subscription = rig.subscribe(1).await;
+    rig.deliveries(&[subscription]).await;
+    let set = async |active| {
+        let activate = move |it: &mut herald_domain::subscription::Subscription| {
+            it.settings.active = active;
+            Ok::<(), ()>(())
+        };
+        let changed = rig
+            .ledger
+            .update_subscription(subscription, herald_domain::access::OPERATOR, activate)
+            .await;
+        changed.unwrap().unwrap().unwrap()
+    };
+    set(false).await;
+    set(true).await;
+    let (_, deliveries) = rig.deliveries(&[subscription]).await;
+    let job = rig.ledger.next_job().await.unwrap().unwrap();
+    assert_eq!(rig.ledger.work_on(job).await.unwrap(), 1);
+    let left = rig.ledger.open_deliveries(subscription, 10).await.unwrap();
+    assert_eq!(
+        left.iter().map(|(delivery, _)| delivery.id).collect::<Vec<_>>(),
+        [deliveries[0].id]
+    );
+    rig.assert_exact().await;
+}

@@ -1,0 +1,73 @@
+//! Group commit: each write whole or not at all, whatever becomes of those beside it.
+
+use crate::rig::{Rig, event};
+use herald_ledger::Error;
+use herald_ledger::sql::{all, execute, get};
+use uuid::Uuid;
+
+async fn logged(rig: &Rig) -> Vec<String> {
+    let rows = all(
+        rig.ledger.store().read(),
+        "SELECT action FROM audit_log ORDER BY action",
+        [],
+    )
+    .await
+    .unwrap();
+    rows.iter().map(|row| get(row, "action").unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_write_that_fails_takes_nothing_else_with_it() {
+    let rig = Rig::new().await;
+    let write = |name: &'static str, fails: bool| {
+        rig.ledger.store().write(move |txn, now| {
+            Box::pin(async move {
+                let values = [now.as_micros().into(), name.into()];
+                execute(
+                    txn,
+                    "INSERT INTO audit_log (at, action, subject) VALUES ($1, $2, '')",
+                    values,
+                )
+                .await?;
+                if fails {
+                    execute(txn, "INSERT INTO events (uid) VALUES (NULL)", []).await?;
+                }
+                Ok::<_, Error>(())
+            })
+        })
+    };
+    let (a, b, c) = tokio::join!(write("a", false), write("b", true), write("c", false));
+    assert!(a.is_ok() && b.is_err() && c.is_ok());
+    assert_eq!(logged(&rig).await, ["a", "c"]);
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_a_crash() {
+    let mut rig = Rig::new().await;
+    for _ in 0..20 {
+        let new = event(Uuid::now_v7(), "a", &[]);
+        let id = new.record.id;
+        rig.record(vec![new]).await;
+        rig.restart().await;
+        assert_eq!(rig.ledger.events(id).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_schema_refuses_what_cannot_be() {
+    let rig = Rig::new().await;
+    let insert = |sql: &'static str| {
+        rig.ledger
+            .store()
+            .write(move |txn, _now| Box::pin(async move { execute(txn, sql, []).await }))
+    };
+    for sql in [
+        "INSERT INTO deliveries_closed (id, event, subscription, webhook, status, reason, attempts, created_at, closed_at) VALUES (x'00', x'00', x'00', 1, 2, NULL, 0, 0, 0)",
+        "INSERT INTO deliveries_closed (id, event, subscription, webhook, status, reason, attempts, created_at, closed_at, last_status_code) VALUES (x'00', x'00', x'00', 1, 1, NULL, 1, 0, 0, 500)",
+        "INSERT INTO deliveries_open (id, event, subscription, shard, webhook, attempts, due_at, created_at, opened_at) VALUES (x'00', x'00', x'00', 256, 1, 0, 0, 0, 0)",
+        "UPDATE registry_version SET one = 2",
+    ] {
+        let error = insert(sql).await.unwrap_err();
+        assert!(format!("{error:?}").contains("CHECK"), "{sql}: {error:?}");
+    }
+}

@@ -1,0 +1,209 @@
+//! The queue in the ledger's own file: a table, read in order, deleted when acknowledged.
+//!
+//! Publishing goes through the ledger's writer, so one sync to disk covers what is published,
+//! dispatched and delivered in the same moment.
+
+use crate::{Error, Message, Received, Tag};
+use herald_domain::time::Timestamp;
+use herald_ledger::sql::{self, for_rows, get};
+use herald_ledger::store::Store;
+use sea_orm::Value;
+use std::sync::Arc;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// The most publications in one write; they come from as many requests.
+const MAX_GROUP: usize = 1024;
+
+/// The queue in a [`Store`]; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    store: Store,
+    publish: mpsc::Sender<Publication>,
+    arrived: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Publication {
+    message: Message,
+    answer: oneshot::Sender<Result<(), Error>>,
+}
+
+impl Embedded {
+    /// The queue in that store, and its publisher, which the caller runs.
+    pub fn open(store: Store) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let (publish, publications) = mpsc::channel(MAX_GROUP);
+        let arrived = Arc::new(Notify::new());
+        let publisher = run_publisher(store.clone(), publications, Arc::clone(&arrived));
+        (
+            Self {
+                store,
+                publish,
+                arrived,
+            },
+            publisher,
+        )
+    }
+
+    /// The queue in a store that somebody else writes, to look at.
+    pub fn read_only(store: Store) -> Self {
+        let (publish, _closed) = mpsc::channel(1);
+        Self {
+            store,
+            publish,
+            arrived: Arc::default(),
+        }
+    }
+
+    pub(crate) async fn publish(&self, message: Message) -> Result<(), Error> {
+        let (answer, answered) = oneshot::channel();
+        let closed = || Error::Storage(herald_ledger::Error::Closed);
+        let publication = Publication { message, answer };
+        self.publish.send(publication).await.map_err(|_returned| closed())?;
+        answered.await.map_err(|_dropped| closed())?
+    }
+
+    pub(crate) fn consumer(&self) -> Consumer {
+        Consumer {
+            store: self.store.clone(),
+            arrived: Arc::clone(&self.arrived),
+            position: 0,
+        }
+    }
+
+    pub(crate) async fn acknowledge(&self, up_to: Tag) -> Result<(), Error> {
+        self.store
+            .write(move |txn, _now| {
+                Box::pin(async move {
+                    sql::execute(txn, "DELETE FROM queue_messages WHERE seq <= $1", [up_to.0.into()]).await
+                })
+            })
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn in_transit(&self) -> Result<u64, Error> {
+        let rows = sql::all(
+            self.store.read(),
+            "SELECT coalesce(sum(events), 0) AS n FROM queue_messages",
+            [],
+        )
+        .await?;
+        let count: i64 = rows.first().map_or(Ok(0), |row| get(row, "n"))?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    /// Hands every message in the queue to `look`, in order, without taking any.
+    pub async fn scan(&self, mut look: impl FnMut(&Message) + Send) -> Result<(), Error> {
+        let mut position = 0;
+        loop {
+            let page = read(&self.store, position, 64).await?;
+            for received in &page {
+                look(&received.message);
+                position = received.tag.0;
+            }
+            if page.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Writes what has been published since the last write, in one statement or a few.
+async fn run_publisher(store: Store, mut publications: mpsc::Receiver<Publication>, arrived: Arc<Notify>) {
+    let mut group = Vec::with_capacity(MAX_GROUP);
+    while publications.recv_many(&mut group, MAX_GROUP).await > 0 {
+        let mut rows = Vec::with_capacity(group.len());
+        let mut answers = Vec::with_capacity(group.len());
+        for Publication { message, answer } in group.drain(..) {
+            rows.push(row(message));
+            answers.push(answer);
+        }
+        let written = store
+            .write(move |txn, _now| {
+                Box::pin(async move {
+                    let insert = "INSERT INTO queue_messages (account, accepted_at, traceparent, events, body) VALUES";
+                    for_rows(txn, insert, rows, "").await
+                })
+            })
+            .await;
+        let written = written.map(|_no_rows| ()).map_err(Error::from);
+        for answer in answers {
+            // A request that has gone away does not want the answer; the message stands all the same.
+            drop(answer.send(written.clone()));
+        }
+        arrived.notify_one();
+    }
+}
+
+fn row(message: Message) -> [Value; 5] {
+    [
+        (*message.account).into(),
+        message.accepted_at.as_micros().into(),
+        message.traceparent.into(),
+        i64::try_from(message.events).unwrap_or(i64::MAX).into(),
+        message.body.into(),
+    ]
+}
+
+/// Reads the embedded queue in order.
+#[derive(Debug)]
+pub struct Consumer {
+    store: Store,
+    arrived: Arc<Notify>,
+    /// The last message handed out.
+    position: i64,
+}
+
+impl Consumer {
+    pub(crate) async fn next(&mut self, max_events: usize, max_bytes: usize) -> Result<Vec<Received>, Error> {
+        loop {
+            let (mut events, mut bytes) = (0, 0);
+            let mut taken = read(&self.store, self.position, max_events).await?;
+            let fits = taken.iter().take_while(|received| {
+                let first = events == 0;
+                events += received.message.events;
+                bytes += received.message.body.len();
+                first || (events <= max_events && bytes <= max_bytes)
+            });
+            let fits = fits.count();
+            taken.truncate(fits);
+            if let Some(last) = taken.last() {
+                self.position = last.tag.0;
+                return Ok(taken);
+            }
+            self.arrived.notified().await;
+        }
+    }
+}
+
+/// Messages behind `position`. Their bodies together may be large, so the number read at a time is
+/// small where the first ones are.
+async fn read(store: &Store, position: i64, limit: usize) -> Result<Vec<Received>, Error> {
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX).min(512);
+    // At most 4 MiB at a time, but always the first: the inner query sees lengths only.
+    let rows = sql::all(
+        store.read(),
+        "SELECT seq, account, accepted_at, traceparent, events, body FROM queue_messages WHERE seq > $1 AND seq <= coalesce( \
+           (SELECT max(seq) FROM (SELECT seq, sum(length(body)) OVER (ORDER BY seq) AS total, row_number() OVER (ORDER BY seq) AS n \
+            FROM (SELECT seq, body FROM queue_messages WHERE seq > $1 ORDER BY seq LIMIT $2)) WHERE total <= 4194304 OR n = 1), 0) \
+         ORDER BY seq",
+        [position.into(), limit.into()],
+    )
+    .await?;
+    let mut messages = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let account: String = get(row, "account")?;
+        let events: i64 = get(row, "events")?;
+        messages.push(Received {
+            tag: Tag(get(row, "seq")?),
+            message: Message {
+                account: account.into(),
+                accepted_at: Timestamp::from_micros(get(row, "accepted_at")?),
+                traceparent: get(row, "traceparent")?,
+                events: usize::try_from(events).unwrap_or(1),
+                body: get(row, "body")?,
+            },
+        });
+    }
+    Ok(messages)
+}

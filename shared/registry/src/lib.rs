@@ -1,0 +1,212 @@
+//! The live in-memory view of subscriptions, accounts and keys.
+//!
+//! It follows the ledger by version: every change there bumps a number, and [`Registry::refresh`]
+//! loads what changed since. Dispatch compares versions in its own transaction, so matching is exact;
+//! attempts ask a view that was compared at most [`MAX_AGE`] ago.
+#![warn(missing_docs)]
+
+use herald_domain::access::{Account, OPERATOR, Refusal, Roles};
+use herald_domain::delivery::{Closed, Delivery, Reason};
+use herald_domain::id::{AccountId, SubscriptionId};
+use herald_domain::index::Index;
+use herald_domain::subscription::Subscription;
+use herald_ledger::registry::Changes;
+use herald_ledger::{Error, Ledger};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How old a view may be when an attempt begins.
+pub const MAX_AGE: Duration = Duration::from_secs(1);
+
+/// How often the version is compared, whether or not there was a hint.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// SHA-256 of an API key.
+pub type KeyHash = [u8; 32];
+
+/// Who a key belongs to and what it may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// The account.
+    pub account: AccountId,
+    /// What both the key and the account allow.
+    pub roles: Roles,
+}
+
+/// The view, kept up to date.
+#[derive(Debug)]
+pub struct Registry {
+    ledger: Ledger,
+    view: RwLock<View>,
+    /// Held during a refresh: the time at which the last good one began.
+    checked: tokio::sync::Mutex<()>,
+    checked_at: RwLock<Instant>,
+}
+
+/// What is known at one version.
+#[derive(Debug, Default)]
+pub struct View {
+    version: i64,
+    subscriptions: HashMap<SubscriptionId, Arc<Subscription>>,
+    index: Index,
+    accounts: HashMap<AccountId, Arc<Account>>,
+    keys: HashMap<KeyHash, (AccountId, Roles)>,
+    /// The operator's key from the configuration; with it, none in the ledger counts.
+    operator_key: Option<KeyHash>,
+}
+
+impl Registry {
+    /// Loads the view. `operator_key` is the operator's key where the configuration gives one.
+    pub async fn load(ledger: Ledger, operator_key: Option<KeyHash>) -> Result<Self, Error> {
+        let registry = Self {
+            ledger,
+            view: RwLock::new(View {
+                version: -1,
+                operator_key,
+                ..View::default()
+            }),
+            checked: tokio::sync::Mutex::new(()),
+            checked_at: RwLock::new(Instant::now()),
+        };
+        registry.refresh().await?;
+        Ok(registry)
+    }
+
+    /// The present view. Not to be held across an await.
+    pub fn view(&self) -> RwLockReadGuard<'_, View> {
+        // A view is changed by whole entries, so a panic in between leaves a usable one.
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loads what changed since; one refresh at a time.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        let _one_at_a_time = self.checked.lock().await;
+        let began = Instant::now();
+        let since = self.view().version;
+        if self.ledger.registry_version().await? != since {
+            let apply = |changes| self.view.write().unwrap_or_else(PoisonError::into_inner).apply(changes);
+            self.ledger.changes_since(since, apply).await?;
+        }
+        *self.checked_at.write().unwrap_or_else(PoisonError::into_inner) = began;
+        Ok(())
+    }
+
+    /// Whether the view was compared with the ledger within [`MAX_AGE`].
+    pub fn is_fresh(&self) -> bool {
+        self.checked_at.read().unwrap_or_else(PoisonError::into_inner).elapsed() <= MAX_AGE
+    }
+
+    /// Keeps the view up to date until shutdown.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        loop {
+            let hint = self.ledger.signals().registry.notified();
+            if let Err(error) = self.refresh().await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the registry could not be refreshed"
+                );
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = hint => {}
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        }
+    }
+}
+
+impl View {
+    /// The registry's version that this view has.
+    pub fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// The active subscriptions by topic.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// How many subscriptions there are that are not deleted.
+    pub fn len(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.subscriptions.is_empty()
+    }
+
+    /// A subscription that is not deleted.
+    pub fn subscription(&self, id: SubscriptionId) -> Option<&Arc<Subscription>> {
+        self.subscriptions.get(&id)
+    }
+
+    /// An account.
+    pub fn account(&self, id: AccountId) -> Option<&Arc<Account>> {
+        self.accounts.get(&id)
+    }
+
+    /// Whom the key of that hash belongs to; nobody if its account is inactive.
+    pub fn caller(&self, key: &KeyHash) -> Option<Caller> {
+        if self.operator_key.as_ref() == Some(key) {
+            return Some(Caller {
+                account: OPERATOR,
+                roles: Roles::OPERATOR,
+            });
+        }
+        let (account, roles) = self.keys.get(key)?;
+        let of_account = self.accounts.get(account).filter(|account| account.active)?;
+        Some(Caller {
+            account: *account,
+            roles: of_account.roles.both(*roles),
+        })
+    }
+
+    /// Whether the delivery may be attempted now, and as what; otherwise how it is to be closed.
+    pub fn permit(&self, delivery: &Delivery) -> Result<Arc<Subscription>, (Closed, Reason)> {
+        let Some(subscription) = self.subscriptions.get(&delivery.subscription) else {
+            return Err((Closed::Cancelled, Reason::SubscriptionDeleted));
+        };
+        if !subscription.settings.active || delivery.opened_at < subscription.open_from {
+            return Err((Closed::Cancelled, Reason::SubscriptionInactive));
+        }
+        let topic = subscription.settings.topic;
+        let refusal = match self.accounts.get(&subscription.owner) {
+            Some(owner) => owner.refuses(topic.object_type, topic.object),
+            None => Some(Refusal::AccountInactive),
+        };
+        match refusal {
+            None => Ok(Arc::clone(subscription)),
+            Some(Refusal::AccountInactive) => Err((Closed::Refused, Reason::AccountInactive)),
+            Some(Refusal::RoleMissing) => Err((Closed::Refused, Reason::RoleMissing)),
+            Some(Refusal::PermissionMissing) => Err((Closed::Refused, Reason::PermissionMissing)),
+        }
+    }
+
+    fn apply(&mut self, changes: Changes) {
+        for record in changes.accounts {
+            let id = record.account.id;
+            self.keys.retain(|_, (account, _)| *account != id);
+            if !(id == OPERATOR && self.operator_key.is_some()) {
+                self.keys
+                    .extend(record.keys.iter().map(|key| (key.hash, (id, key.roles))));
+            }
+            self.accounts.insert(id, Arc::new(record.account));
+        }
+        for subscription in changes.subscriptions {
+            if let Some(former) = self.subscriptions.remove(&subscription.id) {
+                self.index.remove(former.settings.topic, former.id);
+            }
+            if subscription.settings.active && !subscription.deleted {
+                self.index.add(subscription.settings.topic, subscription.id);
+            }
+            if !subscription.deleted {
+                self.subscriptions.insert(subscription.id, Arc::new(subscription));
+            }
+        }
+        self.version = changes.version;
+    }
+}

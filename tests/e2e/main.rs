@@ -1,0 +1,25 @@
+//! The scenarios, against the public contract and nothing else.
+//!
+//! Each test starts a Herald of its own with [`herald_tests::Herald`]; when that is dropped its accounts
+//! must be exact. `tests/run` runs them all; `cargo test --release -p herald-tests --test e2e NAME` runs
+//! some, with the binary that `HERALD_BIN` names or the release build.
+
+mod scene;
+
+mod accepting;
+mod crash;
+mod demo;
+mod egress;
+mod failures;
+mod isolation;
+mod lifecycle;
+mod matching;
+mod message;
+mod observing;
+mod readme;
+mod refusing;
+mod retry;
+mod rights;
+mod starting;
+mod subscriptions;
+mod tls;

@@ -1,0 +1,268 @@
+//! The command line: what a start needs, what it refuses and how it says so.
+
+use crate::scene::Scene;
+use herald_tests::herald::{binary, command, free_port};
+use herald_tests::wait::wait_for;
+use herald_tests::{Herald, PATIENCE};
+use serde_json::json;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+/// Runs a command that must end by itself, and soon.
+fn run(command: &mut Command) -> (Option<i32>, String) {
+    let began = Instant::now();
+    let Output { status, stdout, stderr } = command.output().expect("the binary can be started");
+    assert!(
+        began.elapsed() < Duration::from_secs(30),
+        "{command:?} took {:?}",
+        began.elapsed()
+    );
+    (
+        status.code(),
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&stdout),
+            String::from_utf8_lossy(&stderr)
+        ),
+    )
+}
+
+/// `herald up` in a folder of its own, on a free port, in words that should be refused.
+fn refused(change: impl FnOnce(&mut Command)) -> String {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = command(&binary());
+    command.current_dir(folder.path()).arg("up");
+    change(&mut command);
+    let (code, output) = run(&mut command);
+    assert!(
+        code.is_some_and(|code| code != 0),
+        "{command:?} ended with {code:?}:\n{output}"
+    );
+    assert!(!output.contains("panicked"), "{output}");
+    output
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_folder_belongs_to_one_process() {
+    let scene = Scene::start().await;
+    let second = refused(|command| {
+        command
+            .arg("--data")
+            .arg(scene.herald.data())
+            .args(["--listen", &format!("127.0.0.1:{}", free_port())]);
+    });
+    assert!(second.contains("in use"), "{second}");
+    assert!(
+        second.contains(&scene.herald.data().display().to_string()),
+        "it names the folder: {second}"
+    );
+    scene.subscribe("/", json!({})).await;
+    scene.publish().await;
+    scene.receiver.wait_for("/", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_is_taken_is_said() {
+    let scene = Scene::start().await;
+    let address = format!("127.0.0.1:{}", scene.herald.port());
+    let output = refused(|command| {
+        command.args(["--listen", &address]);
+    });
+    assert!(output.contains(&address), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn foreign_files_in_the_data_folder_are_left_alone() {
+    let mut herald = Herald::start().await;
+    let foreign = [
+        ("notes.txt", "mine"),
+        ("backup/herald.db.old", "mine too"),
+        (".hidden", ""),
+    ];
+    std::fs::create_dir_all(herald.data().join("backup")).unwrap();
+    for (name, content) in foreign {
+        std::fs::write(herald.data().join(name), content).unwrap();
+    }
+    assert_eq!(herald.terminate().await, Some(0));
+    herald.restart().await;
+    for (name, content) in foreign {
+        assert_eq!(
+            std::fs::read_to_string(herald.data().join(name)).unwrap(),
+            content,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn broker_and_database_go_together() {
+    let output = refused(|command| {
+        command.args(["--broker", "amqp://127.0.0.1"]);
+    });
+    assert!(output.contains("--database"), "{output}");
+    let output = refused(|command| {
+        command.env("HERALD_DATABASE_URL", "postgres://127.0.0.1/herald");
+    });
+    assert!(output.contains("--broker"), "{output}");
+}
+
+#[test]
+fn a_bad_setting_is_named_with_where_it_came_from() {
+    for (variable, value) in [
+        ("HERALD_LISTEN", "8080"),
+        ("HERALD_EGRESS_ALLOW", "home"),
+        ("HERALD_EGRESS_ALLOW", "127.0.0.0/40"),
+        ("HERALD_EGRESS_CA", "/does/not/exist.pem"),
+    ] {
+        let output = refused(|command| {
+            command
+                .env("HERALD_LISTEN", format!("127.0.0.1:{}", free_port()))
+                .env(variable, value);
+        });
+        assert!(
+            output.contains(variable)
+                || output.contains(&variable.replace("HERALD_", "--").replace('_', "-").to_lowercase()),
+            "{variable}={value}: {output}"
+        );
+        assert!(output.contains(value), "it shows the value: {output}");
+    }
+    let output = refused(|command| {
+        command.args(["--listen", "nowhere"]);
+    });
+    assert!(output.contains("listen"), "{output}");
+    let output = refused(|command| {
+        command.args(["--lisen", "127.0.0.1:0"]);
+    });
+    assert!(output.contains("--lisen"), "{output}");
+    let output = refused(|command| {
+        command.args(["--config", "/does/not/exist.toml"]);
+    });
+    assert!(output.contains("/does/not/exist.toml"), "{output}");
+}
+
+#[test]
+fn settings_come_from_the_file_then_the_environment_then_flags() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("herald.toml");
+    std::fs::write(&file, "listen = \"127.0.0.1:1111\"\ndata = \"from-the-file\"\n").unwrap();
+    let check = |change: &dyn Fn(&mut Command)| {
+        let mut command = command(&binary());
+        command.arg("check-config").arg("--config").arg(&file);
+        change(&mut command);
+        let (code, output) = run(&mut command);
+        assert_eq!(code, Some(0), "{output}");
+        output
+    };
+    let output = check(&|_| {});
+    assert!(
+        output.contains("127.0.0.1:1111") && output.contains("from-the-file"),
+        "{output}"
+    );
+    let output = check(&|command| {
+        command
+            .env("HERALD_LISTEN", "127.0.0.1:2222")
+            .env("HERALD_OPERATOR_KEY", "not-to-be-shown");
+    });
+    assert!(
+        output.contains("127.0.0.1:2222") && !output.contains("not-to-be-shown"),
+        "{output}"
+    );
+    let output = check(&|command| {
+        command
+            .env("HERALD_LISTEN", "127.0.0.1:2222")
+            .args(["--listen", "127.0.0.1:3333"]);
+    });
+    assert!(output.contains("127.0.0.1:3333"), "{output}");
+}
+
+#[test]
+fn help_and_completions_are_there() {
+    let of = |arguments: &[&str]| {
+        let (code, output) = run(command(&binary()).args(arguments));
+        assert_eq!(code, Some(0), "{arguments:?}: {output}");
+        output
+    };
+    let help = of(&["--help"]);
+    for word in [
+        "up",
+        "send",
+        "listen",
+        "audit",
+        "migrate",
+        "check-config",
+        "completions",
+    ] {
+        assert!(help.contains(word), "{word} is not in:\n{help}");
+    }
+    let help = of(&["up", "--help"]);
+    for word in ["--listen", "--data", "--egress-allow", "HERALD_LISTEN", "--demo"] {
+        assert!(help.contains(word), "{word} is not in:\n{help}");
+    }
+    assert!(of(&["completions", "bash"]).contains("herald"));
+    assert!(of(&["--version"]).starts_with("herald "));
+}
+
+#[test]
+fn an_audit_that_cannot_run_says_so_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = folder.path().join("nowhere");
+    let (code, output) = run(command(&binary()).arg("audit").arg("--data").arg(&nowhere));
+    assert_eq!(code, Some(2), "{output}");
+    assert!(!nowhere.exists(), "an audit makes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_counts_and_names_what_is_missing() {
+    let scene = Scene::start().await;
+    scene.subscribe("/", json!({})).await;
+    let known = scene.publish().await;
+    scene.herald.settled(PATIENCE).await;
+    let unknown = herald_tests::samples::guid().to_string();
+    let audit = scene.herald.audit_ids([known.as_str(), unknown.as_str()]);
+    assert_eq!(audit.account["Missing"], json!([unknown]), "{}", audit.output);
+    assert_eq!(audit.exit_code, Some(1), "{}", audit.output);
+    let upper = known.to_uppercase();
+    let audit = scene.herald.audit_ids([upper.as_str()]).exact();
+    assert_eq!(audit.account["Missing"], json!([]));
+    for status in ["Open", "Held", "Delivered", "Dead", "Cancelled", "Refused"] {
+        assert_eq!(audit.deliveries(status), u64::from(status == "Delivered"), "{status}");
+    }
+    for name in ["Events", "Matched"] {
+        assert_eq!(audit.count(name), 1, "{name}");
+    }
+    assert_eq!((audit.count("InTransit"), audit.count("Rejected")), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_start_shows_a_key_once_and_three_lines_that_work() {
+    let mut herald = Herald::builder().making_its_key().start().await;
+    let printed = async |herald: &Herald| {
+        wait_for("the greeting", PATIENCE, async || herald.stdout().contains("audit")).await;
+        herald.stdout()
+    };
+    let first = printed(&herald).await;
+    let lines: Vec<_> = first.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    assert_eq!(lines.len(), 3, "{first}");
+    for line in lines {
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", line]).current_dir(herald.scratch());
+        let (code, output) = run(&mut shell);
+        assert_eq!(code, Some(0), "{line}\n{output}");
+        assert!(!output.contains("\"status\":4"), "{line}\n{output}");
+    }
+    let key = first
+        .split_whitespace()
+        .find(|word| word.starts_with("herald_"))
+        .expect("a key in the greeting")
+        .to_owned();
+    let _works = herald.api().with_key(&key).get("/v1/accounts").await.expect(200);
+    assert_eq!(herald.terminate().await, Some(0));
+    herald.restart().await;
+    assert_eq!(
+        herald.stdout().matches(&key).count(),
+        first.matches(&key).count(),
+        "shown at the first start only"
+    );
+    let _works = herald.api().with_key(&key).get("/v1/accounts").await.expect(200);
+    assert!(!herald.stderr().contains(&key), "the log never shows it");
+}

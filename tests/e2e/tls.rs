@@ -1,0 +1,106 @@
+//! TLS is verified, against the system's authorities and those that the operator added.
+
+use crate::scene::{Scene, attempts, one_attempt};
+use herald_tests::samples::{merged, packets_of};
+use herald_tests::tls::Authority;
+use herald_tests::{Herald, Receiver};
+use rustls::ServerConfig;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Delivers once to a receiver with that certificate, at that host, trusting those authorities.
+async fn deliver_once(certificate: Arc<ServerConfig>, host: &str, trusted: Option<&Authority>, status: &str) -> Value {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut builder = Herald::builder();
+    if let Some(authority) = trusted {
+        builder = builder.arg("--egress-ca").arg(authority.write_pem(folder.path()));
+    }
+    let scene = Scene::with(builder).await;
+    let receiver = Receiver::start_tls(certificate).await;
+    let url = format!("https://{host}:{}/", receiver.port());
+    let made = scene
+        .api
+        .subscribe(&merged(packets_of(scene.company, &url), one_attempt()))
+        .await;
+    scene.publish().await;
+    let delivery = scene.api.delivery_with(made.guid(), status).await;
+    assert_eq!(
+        receiver.requests().len(),
+        usize::from(status == "Delivered"),
+        "nothing is sent before the peer is known"
+    );
+    attempts(&delivery)[0].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_private_authority_is_trusted_when_told_to() {
+    let authority = Authority::default();
+    for host in ["127.0.0.1", "localhost"] {
+        let attempt = deliver_once(authority.good(), host, Some(&authority), "Delivered").await;
+        assert_eq!(attempt["StatusCode"], 200, "{attempt}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_authority_can_come_from_the_environment() {
+    let authority = Authority::default();
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::with(Herald::builder().env("HERALD_EGRESS_CA", authority.write_pem(folder.path()))).await;
+    let receiver = Receiver::start_tls(authority.good()).await;
+    scene
+        .api
+        .subscribe(&packets_of(scene.company, &receiver.url("/")))
+        .await;
+    scene.publish().await;
+    receiver.wait_for("/", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_authority_is_tls() {
+    let attempt = deliver_once(Authority::default().good(), "127.0.0.1", None, "Dead").await;
+    assert_eq!(attempt["Error"], "tls", "{attempt}");
+    let attempt = deliver_once(
+        Authority::default().good(),
+        "127.0.0.1",
+        Some(&Authority::default()),
+        "Dead",
+    )
+    .await;
+    assert_eq!(attempt["Error"], "tls", "{attempt}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_certificate_is_tls() {
+    let authority = Authority::default();
+    let attempt = deliver_once(authority.expired(), "127.0.0.1", Some(&authority), "Dead").await;
+    assert_eq!(attempt["Error"], "tls", "{attempt}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_for_another_name_is_tls() {
+    let authority = Authority::default();
+    for host in ["127.0.0.1", "localhost"] {
+        let attempt = deliver_once(authority.wrong_name(), host, Some(&authority), "Dead").await;
+        assert_eq!(attempt["Error"], "tls", "{attempt}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn https_to_a_plain_port_is_tls_and_nothing_worse() {
+    let scene = Scene::start().await;
+    let url = format!("https://127.0.0.1:{}/", scene.receiver.port());
+    let made = scene
+        .api
+        .subscribe(&merged(packets_of(scene.company, &url), one_attempt()))
+        .await;
+    // The plain receiver waits for an HTTP head in what is a handshake, so this may be a timeout too.
+    let _patched = scene
+        .api
+        .patch(&made.path(), &serde_json::json!({ "TimeoutSeconds": 1 }))
+        .await
+        .expect(200);
+    scene.publish().await;
+    let delivery = scene.api.delivery_with(made.guid(), "Dead").await;
+    let error = delivery["LastError"].as_str().unwrap_or_default();
+    assert!(matches!(error, "tls" | "timeout"), "{delivery:#}");
+}

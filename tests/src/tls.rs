@@ -1,0 +1,77 @@
+//! Certificates for receivers: a private authority, and what it can get wrong.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A certificate authority that nobody trusts unless told to.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names, so none is invalid");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "Herald's tests");
+        let key = KeyPair::generate().expect("a key pair");
+        Self {
+            issuer: CertifiedIssuer::self_signed(params, key).expect("a self-signed certificate"),
+        }
+    }
+}
+
+impl Authority {
+    /// Writes the authority's certificate as PEM into `folder`.
+    pub fn write_pem(&self, folder: &Path) -> PathBuf {
+        let file = folder.join("authority.pem");
+        std::fs::write(&file, self.issuer.pem()).expect("a writable folder");
+        file
+    }
+
+    /// A server's certificate for the loopback address and `localhost`.
+    pub fn good(&self) -> Arc<ServerConfig> {
+        self.issue(&["127.0.0.1", "localhost"], false)
+    }
+
+    /// The same, expired for years.
+    pub fn expired(&self) -> Arc<ServerConfig> {
+        self.issue(&["127.0.0.1", "localhost"], true)
+    }
+
+    /// A certificate for somebody else's name.
+    pub fn wrong_name(&self) -> Arc<ServerConfig> {
+        self.issue(&["elsewhere.example"], false)
+    }
+
+    fn issue(&self, names: &[&str], expired: bool) -> Arc<ServerConfig> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("valid names");
+        if expired {
+            params.not_before = date_time_ymd(2019, 1, 1);
+            params.not_after = date_time_ymd(2020, 1, 1);
+        }
+        let key = KeyPair::generate().expect("a key pair");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a signed certificate");
+        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        install_crypto();
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], private)
+            .expect("a key that fits its certificate");
+        Arc::new(config)
+    }
+}
+
+/// Makes `ring` the process's cryptography; the second call changes nothing.
+pub fn install_crypto() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Whoever comes second finds the same provider installed, which is as good.
+        drop(rustls::crypto::ring::default_provider().install_default());
+    }
+}
