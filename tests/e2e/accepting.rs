@@ -181,11 +181,30 @@ async fn the_limits_are_where_the_contract_has_them() {
         .post_raw("/v1/events", "application/json", padded(8 << 20))
         .await
         .expect(202);
-    let _refused = api
-        .post_raw("/v1/events", "application/json", padded((8 << 20) + 1))
-        .await
-        .problem(413);
     assert_eq!(herald.settled(PATIENCE).await.count("Events"), 10_002);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sends_too_much_is_told_so() {
+    let Scene { herald, api, .. } = Scene::start().await;
+    let limit = 8 << 20;
+    for bytes in [limit + 1, 2 * limit] {
+        let body = format!("{}{}", " ".repeat(bytes - 1000), sized(1000));
+        let reply = api.post_raw("/v1/events", "application/json", body.clone()).await;
+        let _refused = reply.problem(413);
+        // Without a Content-Length, the server only finds out on the way.
+        let chunks: Vec<_> = body
+            .into_bytes()
+            .chunks(1 << 16)
+            .map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec()))
+            .collect();
+        let stream = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
+        let _refused = api
+            .post_raw("/v1/events", "application/json", stream)
+            .await
+            .problem(413);
+    }
+    assert_eq!(herald.settled(PATIENCE).await.count("Events"), 0);
 }
 
 /// An event whose text has exactly that many bytes.

@@ -1,6 +1,6 @@
 //! `herald up --demo`: the main job, seen in ten seconds, leaving nothing behind.
 
-use herald_tests::herald::{binary, command};
+use herald_tests::binary::{binary, command};
 use std::time::{Duration, Instant};
 
 #[test]

@@ -216,6 +216,8 @@ async fn a_subscription_listens_from_activation_to_deletion() {
     let scene = Scene::start().await;
     let subscription = scene.subscribe("/", json!({ "Active": false })).await;
     let before = scene.publish().await;
+    // 202 comes before dispatch, and what counts is what is active at dispatch.
+    assert_eq!(scene.herald.settled(PATIENCE).await.count("Events"), 1);
     let _patched = scene
         .api
         .patch(&subscription.path(), &json!({ "Active": true }))

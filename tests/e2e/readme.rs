@@ -12,11 +12,12 @@
 //! | `$KEY`, `$HERALD_OPERATOR_KEY` | the operator's key |
 //! | `herald` | the binary under test |
 //!
-//! Every `curl` must succeed, an HTTP error counting as failure. What starts a server or does not end
+//! Every `curl` must succeed, an HTTP error counting as failure: it is run with `--fail-with-body`, which
+//! goes with `-s` and not with `-f`. A command with quotes over several lines belongs into an `sh` block. What starts a server or does not end
 //! by itself (`herald up`, `herald listen`) stays outside of the blocks. Afterwards at least one message
 //! must have arrived at the receiver.
 
-use herald_tests::herald::binary;
+use herald_tests::binary::binary;
 use herald_tests::{Herald, PATIENCE, Receiver, wait_until};
 use std::path::Path;
 use std::process::Command;

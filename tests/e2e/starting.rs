@@ -1,7 +1,7 @@
 //! The command line: what a start needs, what it refuses and how it says so.
 
 use crate::scene::Scene;
-use herald_tests::herald::{binary, command, free_port};
+use herald_tests::binary::{binary, command, free_port};
 use herald_tests::wait::wait_for;
 use herald_tests::{Herald, PATIENCE};
 use serde_json::json;
@@ -124,7 +124,6 @@ fn a_bad_setting_is_named_with_where_it_came_from() {
                 || output.contains(&variable.replace("HERALD_", "--").replace('_', "-").to_lowercase()),
             "{variable}={value}: {output}"
         );
-        assert!(output.contains(value), "it shows the value: {output}");
     }
     let output = refused(|command| {
         command.args(["--listen", "nowhere"]);

@@ -275,7 +275,10 @@ impl Reply {
     }
 
     /// Panics unless the status is that.
-    #[must_use]
+    #[expect(
+        clippy::return_self_not_must_use,
+        reason = "often the status is all that a test asks"
+    )]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
         self

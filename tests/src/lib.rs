@@ -8,6 +8,7 @@
 //! | [`api`] | a client of the public API, typed where tests say it often, raw where they send nonsense |
 //! | [`receiver`] | a subscriber that does what it is told: answer, fail, hang, drip, reset, flood, lie |
 //! | [`tls`] | certificates: good, expired, for the wrong name |
+//! | [`binary`] | where the binary is, and a clean environment for it |
 //! | [`samples`] | well-formed events and subscriptions |
 //! | [`audit`] | `herald audit`, its answer and its exit code |
 //! | [`wait`] | waiting for a state with a deadline; nothing here sleeps and hopes |
@@ -17,6 +18,7 @@
 
 pub mod api;
 pub mod audit;
+pub mod binary;
 pub mod herald;
 pub mod receiver;
 pub mod samples;

@@ -3,13 +3,14 @@
 use crate::recorder::{self, Recorded};
 use crate::{Deliver, attempt};
 use herald_domain::delivery::{Attempt, Closed, Decision, Delivery, Outcome, Reason, decide};
-use herald_domain::id::SubscriptionId;
+use herald_domain::id::{DeliveryId, SubscriptionId};
 use herald_domain::lanes::{Action, Lanes, Limits, Work};
 use herald_domain::subscription::Subscription;
 use herald_domain::time::Timestamp;
 use herald_ledger::delivering::{Finish, Then};
 use herald_ledger::dispatching::EventRecord;
 use herald_ledger::shards::Wakeup;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -53,6 +54,16 @@ struct Owner {
     reports: mpsc::UnboundedSender<Report>,
     tasks: TaskTracker,
     hard: CancellationToken,
+    /// Subscriptions whose subscriber answered 410, until the registry knows: nothing more is sent there.
+    gone: HashMap<SubscriptionId, Gone>,
+}
+
+/// A 410 that is not in the registry yet.
+struct Gone {
+    /// The delivery that was answered so.
+    delivery: DeliveryId,
+    /// The subscription's `open_from` then; the deactivation changes it.
+    open_from: Timestamp,
 }
 
 pub(crate) async fn run(deliver: Deliver, shutdown: CancellationToken, hard: CancellationToken) {
@@ -73,6 +84,7 @@ pub(crate) async fn run(deliver: Deliver, shutdown: CancellationToken, hard: Can
         reports,
         tasks: TaskTracker::new(),
         hard,
+        gone: HashMap::new(),
     };
     let work = async move {
         if owner.find_lanes(&shutdown).await {
@@ -169,6 +181,10 @@ impl Owner {
             Report::Recorded(recorded) => {
                 for outcome in recorded {
                     self.deliver.metrics.recorded(&outcome);
+                    if outcome.closed.is_none() {
+                        // If it was a 410, it did not count.
+                        self.gone.retain(|_, gone| gone.delivery != outcome.id);
+                    }
                     self.lanes.recorded(outcome.subscription, outcome.id, outcome.due_at);
                 }
             }
@@ -260,12 +276,17 @@ impl Owner {
         let now = self.deliver.clock.now();
         let registry = Arc::clone(&self.deliver.registry);
         let view = registry.view();
+        self.gone
+            .retain(|id, gone| view.subscription(*id).is_some_and(|it| it.open_from == gone.open_from));
         let limit_of = |id| {
             view.subscription(id)
                 .map_or(UNKNOWN_LIMIT, |it| it.settings.max_in_flight.into())
         };
         for action in self.lanes.poll(now, limit_of) {
             match action {
+                Action::Attempt(work) if self.gone.contains_key(&work.delivery.subscription) => {
+                    self.close_unsent(&work, Closed::Cancelled, Reason::SubscriptionInactive);
+                }
                 Action::Attempt(work) => match view.permit(&work.delivery) {
                     Ok(subscription) => self.attempt(work, subscription),
                     Err((status, reason)) => self.close_unsent(&work, status, reason),
@@ -328,11 +349,18 @@ impl Owner {
                 reason,
                 deactivate: false,
             },
-            Decision::CloseAndDeactivate => Then::Close {
-                status: Closed::Dead,
-                reason: Some(Reason::Gone),
-                deactivate: true,
-            },
+            Decision::CloseAndDeactivate => {
+                let gone = Gone {
+                    delivery: delivery.id,
+                    open_from: subscription.open_from,
+                };
+                self.gone.insert(delivery.subscription, gone);
+                Then::Close {
+                    status: Closed::Dead,
+                    reason: Some(Reason::Gone),
+                    deactivate: true,
+                }
+            }
             Decision::Retry(due_at) => Then::Retry(due_at),
         };
         log(&delivery, &attempt, then);

@@ -43,7 +43,7 @@ pub(crate) async fn run(
         let batch = std::mem::take(&mut batch);
         let finished = record(&ledger, &owned, &health, &batch).await;
         let recorded = batch
-            .into_iter()
+            .iter()
             .zip(finished)
             .map(|(finish, finished)| recorded(finish, finished))
             .collect();
@@ -72,7 +72,7 @@ async fn record(ledger: &Ledger, owned: &Ownership, health: &Health, batch: &[Fi
     }
 }
 
-fn recorded(finish: Finish, finished: Finished) -> Recorded {
+fn recorded(finish: &Finish, finished: Finished) -> Recorded {
     let (due_at, closed) = match (finish.then, finished) {
         // Late as well: it may be this very outcome, recorded before its answer was lost.
         (Then::Retry(due_at), Finished::Done | Finished::Late) => (Some(due_at), None),

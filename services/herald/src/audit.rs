@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 /// The options of `herald audit`.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Audit {
     /// A file of event Ids, one a line, that a producer was told 202 for: which of them are nowhere?
     #[arg(long, value_name = "FILE")]

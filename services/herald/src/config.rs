@@ -26,6 +26,7 @@ const VARIABLES: [(&str, &str); 7] = [
 
 /// The flags that set something.
 #[derive(Debug, Clone, Default, Args, Serialize)]
+#[expect(clippy::doc_markdown, reason = "the comments are the help on the terminal")]
 pub(crate) struct Flags {
     /// Where the HTTP entrances listen [env: HERALD_LISTEN] [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
@@ -74,7 +75,8 @@ pub(crate) struct Config {
 impl Config {
     /// Reads all layers. The error says which setting is wrong, why, and where it came from.
     pub(crate) fn load(flags: &Flags) -> anyhow::Result<Self> {
-        let config: Self = figment(flags)?.extract().map_err(in_words)?;
+        let figment = figment(flags)?;
+        let config: Self = figment.extract().map_err(|errors| in_words(errors, &figment))?;
         match (&config.broker, &config.database) {
             (Some(_), None) => bail!(
                 "--broker is given without --database: with RabbitMQ the ledger must be PostgreSQL, because several \
@@ -130,7 +132,7 @@ fn figment(flags: &Flags) -> anyhow::Result<Figment> {
     Ok(figment.merge(Named("a flag", Serialized::defaults(flags))))
 }
 
-fn in_words(errors: figment::Error) -> anyhow::Error {
+fn in_words(errors: figment::Error, figment: &Figment) -> anyhow::Error {
     let lines: Vec<_> = errors
         .into_iter()
         .map(|error| {
@@ -140,7 +142,12 @@ fn in_words(errors: figment::Error) -> anyhow::Error {
                 .as_ref()
                 .map(|metadata| metadata.name.to_string())
                 .unwrap_or_default();
-            format!("{setting} (from {source}): {}", error.kind)
+            let value = figment
+                .find_value(&setting)
+                .ok()
+                .and_then(figment::value::Value::into_string);
+            let value = value.map(|value| format!(" = {value:?}")).unwrap_or_default();
+            format!("{setting}{value} (from {source}): {}", error.kind)
         })
         .collect();
     anyhow::anyhow!("settings are wrong: {}", lines.join("; "))
@@ -181,7 +188,7 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
         let network = text
             .parse::<IpNet>()
             .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
-        network.map_err(|_| serde::de::Error::custom(format!("{text} is not a network such as 10.0.0.0/8")))
+        network.map_err(|_neither| serde::de::Error::custom(format!("{text} is not a network such as 10.0.0.0/8")))
     };
     texts.into_iter().map(read).collect()
 }

@@ -83,7 +83,7 @@ async fn show(running: &Running, key: &str) -> anyhow::Result<()> {
     let mut expected = Expectations::default();
 
     words.heading("Subscriptions")?;
-    subscribe(&api, &receiver, &mut expected, words).await?;
+    subscribe(&api, &receiver, &mut expected).await?;
     words.heading("Events as they are published, messages as they arrive")?;
     tokio::select! {
         outcome = publish_and_receive(&running.ledger, &api, &mut receiver, &mut expected, words) => outcome?,
@@ -98,7 +98,7 @@ async fn show(running: &Running, key: &str) -> anyhow::Result<()> {
     words.heading("The account, as herald audit prints it")?;
     let in_transit = in_transit(&running.ledger).await?;
     let account = running.ledger.audit().await.context("the audit failed")?;
-    words.account(&account, in_transit)?;
+    words::account(&account, in_transit)?;
     let faults = expected.faults(&account, in_transit);
     if !faults.is_empty() {
         bail!("the demo FAILED:\n  {}", faults.join("\n  "));
@@ -106,14 +106,14 @@ async fn show(running: &Running, key: &str) -> anyhow::Result<()> {
     words.next()
 }
 
-async fn subscribe(api: &Api, receiver: &Receiver, expected: &mut Expectations, words: Words) -> anyhow::Result<()> {
+async fn subscribe(api: &Api, receiver: &Receiver, expected: &mut Expectations) -> anyhow::Result<()> {
     let egress = EgressPolicy::new(loopback());
     let base = format!("http://{}", receiver.address());
     for request in crate::samples::subscriptions(&base) {
         let created = api.post("/v1/subscriptions", &request, StatusCode::CREATED).await?;
         expected.subscribed(&request, &created, &egress)?;
         let url = request["SubscriberURL"].as_str().unwrap_or_default();
-        words.subscribed(&request, url.strip_prefix(&base).unwrap_or(url))?;
+        words::subscribed(&request, url.strip_prefix(&base).unwrap_or(url))?;
     }
     Ok(())
 }
@@ -138,8 +138,8 @@ async fn publish_and_receive(
                 if let Some(event) = events.next() {
                     let answer = api.post("/v1/events", &event, StatusCode::ACCEPTED).await?;
                     let id = answer["Id"].as_str().context("the answer has no Id")?.parse()?;
-                    expected.published(&event, id)?;
-                    words.published(SystemClock.now(), &event)?;
+                    let matched = expected.published(&event, id)?;
+                    words.published(SystemClock.now(), &event, matched)?;
                 }
             }
             _ = look.tick(), if events.peek().is_none() => {

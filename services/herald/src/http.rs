@@ -73,7 +73,6 @@ async fn refuse_when_stopping(State(stopping): State<CancellationToken>, request
 }
 
 /// The panic itself is in the log, by the panic hook.
-#[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
 fn panicked(_payload: Box<dyn std::any::Any + Send>) -> Response {
     Problem::new(
         StatusCode::INTERNAL_SERVER_ERROR,

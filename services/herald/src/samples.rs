@@ -23,6 +23,8 @@ const ACTION: &str = "e9d3b7a1-6f28-4c5e-b0d4-8a1c5e7f6f03";
 pub(crate) const RECOVERING: &str = "/recovering";
 /// Where the receiver always answers 500.
 pub(crate) const BROKEN: &str = "/broken";
+/// After so many attempts Herald gives that one up.
+pub(crate) const BROKEN_ATTEMPTS: u32 = 3;
 
 /// One event on one line, to be published by hand. It has no `Id`, so that it can be published again.
 pub(crate) fn one_line() -> String {
@@ -102,7 +104,7 @@ pub(crate) fn subscriptions(receiver: &str) -> Vec<Value> {
         json!({
             "Name": "Changed schedules, endpoint is broken", "Webhook": "BusinessObjectUpdated",
             "FilterObjectType": "Schedule", "SubscriberURL": to(BROKEN),
-            "Retry": {"InitialSeconds": 0.2, "MaxAttempts": 3},
+            "Retry": {"InitialSeconds": 0.2, "MaxAttempts": BROKEN_ATTEMPTS},
         }),
     ]
 }

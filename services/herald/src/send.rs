@@ -103,13 +103,12 @@ impl Tally {
     }
 
     fn interrupted(&self, reason: &str, unsent: Option<&Item>) -> anyhow::Error {
-        let first = match unsent {
-            Some(Item { id: Some(id), line, .. }) => {
-                format!("; the first not known to be accepted has the Id {id} (line {line})")
-            }
-            Some(Item { id: None, line, .. }) => format!("; the first not accepted is on line {line}"),
-            None => String::new(),
-        };
+        // Of a batch without an answer nobody knows; whoever sends it again with the same Ids need not.
+        let first = unsent.map(|item| {
+            let id = item.id.map(|id| format!(", Id {id}")).unwrap_or_default();
+            format!("; the first not known to be accepted is on line {}{id}", item.line)
+        });
+        let first = first.unwrap_or_default();
         anyhow::anyhow!("{reason}\naccepted {} events{first}", self.count)
     }
 }

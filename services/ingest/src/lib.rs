@@ -10,11 +10,12 @@ mod openapi;
 
 use axum::Json;
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{FromRef, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use futures_util::StreamExt;
 use herald_access::Caller;
 use herald_access::problem::Problem;
 use herald_domain::access::Role;
@@ -108,7 +109,7 @@ async fn accept(
         .require(Role::Producer)
         .map_err(|problem| (Refusal::Forbidden, problem))?;
     let format = Format::of(headers).map_err(|problem| (Refusal::MediaType, problem))?;
-    let body = read(headers, body).await?;
+    let body = read(body).await?;
     let text = std::str::from_utf8(&body).map_err(|error| {
         let fault = Fault::new("", "utf8", format!("the body is not UTF-8: {error}"));
         (Refusal::Invalid, Problem::faults(vec![fault]))
@@ -133,24 +134,9 @@ async fn accept(
     }
 }
 
-async fn read(headers: &HeaderMap, body: Body) -> Result<axum::body::Bytes, Refused> {
-    let too_large = || {
-        let detail = format!("a request may have at most {MAX_REQUEST_BYTES} bytes (8 MiB)");
-        (Refusal::TooLarge, Problem::too_large(detail))
-    };
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if length.is_some_and(|length| length > MAX_REQUEST_BYTES) {
-        return Err(too_large());
-    }
-    match tokio::time::timeout(MAX_READ_TIME, to_bytes(body, MAX_REQUEST_BYTES)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_limit(&error) => Err(too_large()),
-        Ok(Err(error)) => {
-            let fault = Fault::new("", "body", format!("the body could not be read: {error}"));
-            Err((Refusal::Invalid, Problem::faults(vec![fault])))
-        }
+async fn read(body: Body) -> Result<Vec<u8>, Refused> {
+    match tokio::time::timeout(MAX_READ_TIME, read_whole(body)).await {
+        Ok(read) => read,
         Err(_elapsed) => {
             let detail = format!("the request was not complete within {} s", MAX_READ_TIME.as_secs());
             Err((Refusal::Invalid, Problem::new(StatusCode::REQUEST_TIMEOUT, detail)))
@@ -158,15 +144,28 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<axum::body::Bytes, Refu
     }
 }
 
-fn is_limit(error: &axum::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if error.to_string().contains("length limit exceeded") {
-            return true;
+async fn read_whole(body: Body) -> Result<Vec<u8>, Refused> {
+    let mut chunks = body.into_data_stream();
+    let (mut whole, mut length) = (Vec::new(), 0);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| {
+            let fault = Fault::new("", "body", format!("the body could not be read: {error}"));
+            (Refusal::Invalid, Problem::faults(vec![fault]))
+        })?;
+        length += chunk.len();
+        if length <= MAX_REQUEST_BYTES {
+            whole.extend_from_slice(&chunk);
+        } else if length > MAX_REQUEST_BYTES * 2 {
+            break;
         }
-        source = error.source();
+        // Between the two the rest is read and dropped: a client that is still sending would not see
+        // the answer, only the connection's end.
     }
-    false
+    if length > MAX_REQUEST_BYTES {
+        let detail = format!("a request may have at most {MAX_REQUEST_BYTES} bytes (8 MiB)");
+        return Err((Refusal::TooLarge, Problem::too_large(detail)));
+    }
+    Ok(whole)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

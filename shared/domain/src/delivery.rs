@@ -397,7 +397,7 @@ mod tests {
                 0.5,
             ) {
                 Decision::Retry(due) => due.as_unix_seconds(),
-                other => panic!("{other:?}"),
+                other @ (Decision::Close(..) | Decision::CloseAndDeactivate) => panic!("{other:?}"),
             }
         };
         assert_eq!(due(429, 60), 60);
@@ -421,7 +421,7 @@ mod tests {
                 }
                 Decision::Close(Closed::Dead, Some(Reason::GaveUp)) => prop_assert!(elapsed >= give_up),
                 Decision::Close(Closed::Dead, Some(Reason::MaxAttempts)) => prop_assert!(number >= most.unwrap()),
-                other => prop_assert!(false, "{:?}", other),
+                other @ (Decision::Close(..) | Decision::CloseAndDeactivate) => prop_assert!(false, "{:?}", other),
             }
         }
     }

@@ -118,7 +118,7 @@ impl Objects {
         let raw = serde_json::from_str(json).map_err(|error| vec![Fault::new("", "json", error.to_string())])?;
         let mut faults = Faults::default();
         let objects = read_objects(raw, "", &mut faults);
-        faults.into_result(objects)
+        faults.into_result(objects.unwrap_or_default())
     }
 }
 
@@ -148,20 +148,20 @@ pub fn parse(json: &str) -> Result<Event<'_>, Vec<Fault>> {
     let mut objects = None;
     let mut data = None;
     for (name, raw) in fields.0 {
-        let pointer = pointer_to(&name);
+        let pointer = || pointer_to(&name);
         if seen.contains(&name) {
-            faults.add(pointer, "unique", format!("{name} is given more than once"));
+            faults.add(pointer(), "unique", format!("{name} is given more than once"));
             continue;
         }
         match &*name {
             "Id" => id = read_id(raw, &mut faults),
             "Type" => kind = Some(read_type(raw, &mut faults)),
-            "OccurredAt" if !is_null(raw) => occurred_at = read_timestamp(raw, &pointer, &mut faults),
+            "OccurredAt" if !is_null(raw) => occurred_at = read_timestamp(raw, pointer, &mut faults),
             "OccurredAt" => {}
             "Objects" => objects = Some(raw),
             "Data" => data = Some(raw),
             other => faults.add(
-                pointer,
+                pointer(),
                 "known_field",
                 format!("an event has no field {other}; it has Id, Type, OccurredAt, Objects and Data"),
             ),
@@ -177,7 +177,7 @@ pub fn parse(json: &str) -> Result<Event<'_>, Vec<Fault>> {
             faults.add(format!("/{name}"), "required", format!("{name} is required"));
         }
     }
-    let objects = objects.map(|raw| read_objects(raw, "/Objects", &mut faults));
+    let objects = objects.and_then(|raw| read_objects(raw, "/Objects", &mut faults));
     let kind = kind.flatten();
     if let (Some(kind), Some(objects)) = (kind, &objects) {
         check_objects(kind, objects, &mut faults);
@@ -234,15 +234,15 @@ fn read_type(raw: &RawValue, faults: &mut Faults) -> Option<EventType> {
     kind
 }
 
-fn read_timestamp(raw: &RawValue, pointer: &str, faults: &mut Faults) -> Option<Timestamp> {
+fn read_timestamp(raw: &RawValue, pointer: impl FnOnce() -> String, faults: &mut Faults) -> Option<Timestamp> {
     let read = text(raw).and_then(|text| Timestamp::parse(&text).ok());
     if read.is_none() {
-        faults.add(pointer, "date_time", crate::time::NotATimestamp.to_string());
+        faults.add(pointer(), "date_time", crate::time::NotATimestamp.to_string());
     }
     read
 }
 
-fn read_objects(raw: &RawValue, parent: &str, faults: &mut Faults) -> Objects {
+fn read_objects(raw: &RawValue, parent: &str, faults: &mut Faults) -> Option<Objects> {
     let mut objects = Objects::default();
     let Ok(Fields(fields)) = serde_json::from_str(raw.get()) else {
         faults.add(
@@ -250,18 +250,18 @@ fn read_objects(raw: &RawValue, parent: &str, faults: &mut Faults) -> Objects {
             "object",
             format!("Objects must be an object, not {}", kind_of(raw)),
         );
-        return objects;
+        return None;
     };
     let mut seen: Vec<Cow<'_, str>> = Vec::with_capacity(fields.len());
     for (name, raw) in fields {
-        let pointer = format!("{parent}{}", pointer_to(&name));
+        let pointer = || format!("{parent}{}", pointer_to(&name));
         if seen.contains(&name) {
-            faults.add(pointer, "unique", format!("{name} is given more than once"));
+            faults.add(pointer(), "unique", format!("{name} is given more than once"));
             continue;
         }
         match objects.slot(&name) {
             None => faults.add(
-                pointer,
+                pointer(),
                 "known_field",
                 format!("Objects has no field {name}; it has {}", OBJECT_NAMES.join(", ")),
             ),
@@ -269,13 +269,13 @@ fn read_objects(raw: &RawValue, parent: &str, faults: &mut Faults) -> Objects {
             Some(slot) => match text(raw).map(|text| parse_guid(&text)) {
                 Some(Ok(guid)) if guid.is_nil() => {}
                 Some(Ok(guid)) => *slot = Some(ObjectGuid(guid)),
-                Some(Err(rule)) => faults.add(pointer, "guid", rule.to_string()),
-                None => faults.add(pointer, "guid", format!("must be a GUID, not {}", kind_of(raw))),
+                Some(Err(rule)) => faults.add(pointer(), "guid", rule.to_string()),
+                None => faults.add(pointer(), "guid", format!("must be a GUID, not {}", kind_of(raw))),
             },
         }
         seen.push(name);
     }
-    objects
+    Some(objects)
 }
 
 fn check_objects(kind: EventType, objects: &Objects, faults: &mut Faults) {
@@ -392,7 +392,7 @@ fn check_field(field: &Field, raw: &RawValue, faults: &mut Faults) {
             }
         }
         FieldKind::DateTime => {
-            read_timestamp(raw, &format!("/Data/{name}"), faults);
+            read_timestamp(raw, || format!("/Data/{name}"), faults);
         }
     }
 }

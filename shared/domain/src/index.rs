@@ -178,7 +178,7 @@ mod tests {
                 kind,
                 EventType::BusinessObjectCreated | EventType::BusinessObjectUpdated
             );
-            let one = Some(object(0).unwrap_or(guid(2)));
+            let one = Some(object(0).unwrap_or_else(|| guid(2)));
             let objects = Objects {
                 company: if business { one.filter(|_| company) } else { object(0) },
                 schedule: if business { one.filter(|_| !company) } else { None },

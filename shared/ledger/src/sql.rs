@@ -28,22 +28,14 @@ pub async fn for_rows<const N: usize, C: ConnectionTrait>(
     Ok(returned)
 }
 
-/// `($1,$2),($3,$4)` for two rows of two.
+/// `(?,?),(?,?)` for two rows of two. Not `$1`, which SQLite would take for a name, and look every one
+/// of them up among all the others.
 fn tuples(rows: usize, columns: usize) -> String {
-    use std::fmt::Write as _;
-    let mut sql = String::with_capacity(rows * columns * 6);
-    for row in 0..rows {
-        sql.push_str(if row == 0 { "(" } else { ",(" });
-        for column in 1..=columns {
-            let comma = if column == 1 { "" } else { "," };
-            let _infallible = write!(sql, "{comma}${}", row * columns + column);
-        }
-        sql.push(')');
-    }
-    sql
+    let row = format!("({})", vec!["?"; columns].join(","));
+    vec![row; rows].join(",")
 }
 
-/// Runs `before ($1,..) after` over a list of values, in a few statements at most.
+/// Runs `before (?,..) after` over a list of values, in a few statements at most.
 pub async fn for_values<C: ConnectionTrait>(
     connection: &C,
     before: &str,

@@ -54,7 +54,7 @@ pub struct View {
     index: Index,
     accounts: HashMap<AccountId, Arc<Account>>,
     keys: HashMap<KeyHash, (AccountId, Roles)>,
-    /// The operator's key from the configuration; with it, none in the ledger counts.
+    /// The operator's key from the configuration, beside those in the ledger.
     operator_key: Option<KeyHash>,
 }
 

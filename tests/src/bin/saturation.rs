@@ -35,7 +35,7 @@ async fn main() {
     let company = uuid::Uuid::now_v7();
     for _ in 0..subscriptions {
         let body = samples::packets_of(company, &receiver);
-        herald.api().post("/v1/subscriptions", &body).await.expect(201);
+        herald.api().subscribe(&body).await;
     }
     let before = herald.cpu_time();
     let began = Instant::now();
@@ -80,7 +80,7 @@ async fn publish(herald: &Herald, company: uuid::Uuid, time: Duration, in_flight
                 // Without an Id, so that each is a new event.
                 let event = samples::without(samples::packet_of(company), "/Id");
                 while !over.load(Ordering::Relaxed) {
-                    api.post("/v1/events", &event).await.expect(202);
+                    api.publish(&event).await;
                     accepted.fetch_add(1, Ordering::Relaxed);
                 }
             })

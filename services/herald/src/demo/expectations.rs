@@ -65,20 +65,22 @@ impl Expectations {
         Ok(())
     }
 
-    /// Notes an event that was accepted under that `Id`.
-    pub(super) fn published(&mut self, event: &Value, id: EventId) -> anyhow::Result<()> {
+    /// Notes an event that was accepted under that `Id`, and says how many subscriptions it concerns.
+    pub(super) fn published(&mut self, event: &Value, id: EventId) -> anyhow::Result<usize> {
         let text = event.to_string();
         let event = event::parse(&text).map_err(|faults| anyhow!("{text}: {faults:?}"))?;
+        let matches = self.index.matches(event.kind, &event.objects);
         self.events += 1;
-        for (subscription, _) in self.index.matches(event.kind, &event.objects) {
-            self.matched += 1;
+        self.matched += matches.len();
+        for (subscription, _) in &matches {
             let dies = self
                 .subscriptions
-                .get(&subscription)
+                .get(subscription)
                 .is_some_and(|subscribed| subscribed.broken);
-            if dies { &mut self.to_die } else { &mut self.to_deliver }.insert((subscription, id));
+            let pairs = if dies { &mut self.to_die } else { &mut self.to_deliver };
+            pairs.insert((*subscription, id));
         }
-        Ok(())
+        Ok(matches.len())
     }
 
     /// Notes a message, and says whether it is what it should be; if not, it is a fault.
@@ -171,5 +173,91 @@ pub(super) fn answer(path: &str, attempt: u32) -> StatusCode {
         (crate::samples::RECOVERING, 1) => StatusCode::SERVICE_UNAVAILABLE,
         (BROKEN, _) => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::OK,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderMap;
+    use herald_domain::time::Timestamp;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    fn account(events: i64, delivered: i64, dead: i64, open: i64) -> Account {
+        let count = |status| match status {
+            Status::Open => open,
+            Status::Closed(Closed::Delivered) => delivered,
+            Status::Closed(Closed::Dead) => dead,
+            _ => 0,
+        };
+        let deliveries = Status::ALL.map(|status| (status, count(status))).to_vec();
+        Account {
+            events,
+            matched: delivered + dead + open,
+            deliveries,
+            rejected: 0,
+            differences: Vec::new(),
+        }
+    }
+
+    /// Every sample is published, and nothing has arrived.
+    fn published() -> Expectations {
+        let mut expected = Expectations::default();
+        let egress = EgressPolicy::new(vec!["127.0.0.1/32".parse().unwrap()]);
+        for (number, request) in (1..).zip(crate::samples::subscriptions("http://127.0.0.1:9000")) {
+            let created = json!({"GUID": Uuid::from_u128(number), "SecretKey": "geheim"});
+            expected.subscribed(&request, &created, &egress).unwrap();
+        }
+        for (number, event) in (1..).zip(crate::samples::events()) {
+            expected.published(&event, EventId(Uuid::from_u128(number))).unwrap();
+        }
+        expected
+    }
+
+    #[test]
+    fn all_is_settled_when_every_event_is_recorded_and_nothing_is_open() {
+        let expected = published();
+        assert!(expected.settled(&account(12, 11, 1, 0)));
+        assert!(!expected.settled(&account(11, 11, 1, 0)));
+        assert!(!expected.settled(&account(12, 10, 1, 1)));
+    }
+
+    #[test]
+    fn what_did_not_arrive_or_differs_is_a_fault() {
+        let faults = published().faults(&account(12, 11, 1, 0), 0);
+        assert_eq!(
+            faults.iter().filter(|fault| fault.contains("did not arrive")).count(),
+            11
+        );
+        assert_eq!(faults.len(), 11, "{faults:?}");
+        let mut differing = account(12, 10, 2, 0);
+        differing.differences.push("an event too many".to_owned());
+        let faults = published().faults(&differing, 1).join("\n");
+        for part in [
+            "the audit differs: an event too many",
+            "delivered: the audit says 10",
+            "dead:",
+            "in transit:",
+        ] {
+            assert!(faults.contains(part), "{part} in {faults}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_not_verified_is_a_fault() {
+        let mut expected = published();
+        let mut headers = HeaderMap::new();
+        headers.insert("webhook-guid", Uuid::from_u128(1).to_string().parse().unwrap());
+        headers.insert("webhook-event-id", Uuid::from_u128(1).to_string().parse().unwrap());
+        let (at, answer) = (Timestamp::from_micros(0), StatusCode::OK);
+        assert!(!expected.arrived(&Received {
+            at,
+            path: "/packets".to_owned(),
+            headers,
+            body: "{}".into(),
+            answer
+        }));
+        assert_eq!(expected.faults.len(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! What the demo says.
 
 use crate::listen::{Received, Terminal, Tone, clock_time, print_line};
+use crate::samples::BROKEN_ATTEMPTS;
 use herald_domain::catalogue::{EventType, FieldKind};
 use herald_domain::delivery::{Closed, Status};
 use herald_domain::time::Timestamp;
@@ -20,25 +21,17 @@ impl Words {
         say(&self.0.tint(Tone::Strong, text).to_string())
     }
 
-    pub(super) fn subscribed(self, request: &Value, path: &str) -> anyhow::Result<()> {
-        let text = |name: &str| request[name].as_str().unwrap_or_default();
-        let webhook = text("Webhook");
-        let header = match (text("CustomHeader"), text("CustomHeaderValue")) {
-            ("", _) => String::new(),
-            (name, value) => format!(", with {name}: {value}"),
-        };
-        say(&format!(
-            "  {webhook:<WEBHOOK_WIDTH$}  {}, to {path}{header}",
-            text("Name")
-        ))
-    }
-
-    pub(super) fn published(self, at: Timestamp, event: &Value) -> anyhow::Result<()> {
+    pub(super) fn published(self, at: Timestamp, event: &Value, matched: usize) -> anyhow::Result<()> {
         let kind = event["Type"].as_str().unwrap_or_default();
+        let unmatched = if matched == 0 {
+            ", which nobody subscribed to"
+        } else {
+            ""
+        };
+        let what = about(&event["Data"]);
         let text = format!(
-            "{}  published  {kind:<WEBHOOK_WIDTH$}  {}",
-            clock_time(at),
-            about(&event["Data"])
+            "{}  published  {kind:<WEBHOOK_WIDTH$}  {what}{unmatched}",
+            clock_time(at)
         );
         say(&self.0.tint(Tone::Quiet, text).to_string())
     }
@@ -54,16 +47,17 @@ impl Words {
             self.0.tint(Tone::Bad, "WRONG")
         };
         say(&format!(
-            "{}    arrived  {webhook:<WEBHOOK_WIDTH$}  {}, attempt {attempt}, {verdict}",
+            "{}    arrived  {webhook:<WEBHOOK_WIDTH$}  {}, at {}, attempt {attempt}, {verdict}",
             clock_time(received.at),
-            about(&body)
+            about(&body),
+            received.path
         ))?;
         let (tone, what) = match (received.answer, attempt) {
             (answer, 1) if answer.is_success() => return Ok(()),
             (answer, _) if answer.is_success() => (Tone::Good, "it failed before, and now it is delivered".to_owned()),
-            (answer, 3) => (
+            (answer, BROKEN_ATTEMPTS) => (
                 Tone::Bad,
-                format!("the receiver answered {answer}; that was the last of 3 attempts: dead"),
+                format!("the receiver answered {answer} again, the last time: it is dead"),
             ),
             (answer, _) => (
                 Tone::Notable,
@@ -94,46 +88,63 @@ impl Words {
         ))
     }
 
-    /// The audit as `herald audit` prints it, and what it proves.
-    pub(super) fn account(self, account: &Account, in_transit: usize) -> anyhow::Result<()> {
-        let count = |status| super::expectations::count(account, status);
-        say(&format!("  {}", crate::audit::to_json(account, in_transit, None)))?;
-        say(&format!(
-            "  Nothing is lost and nothing is made up: {} events matched {} times = {} delivered + {} dead + {} open; in \
-             transit {in_transit}; differences {}.",
-            account.events,
-            account.matched,
-            count(Status::Closed(Closed::Delivered)),
-            count(Status::Closed(Closed::Dead)),
-            count(Status::Open),
-            if account.differences.is_empty() {
-                "none".to_owned()
-            } else {
-                account.differences.len().to_string()
-            },
-        ))
-    }
-
     pub(super) fn next(self) -> anyhow::Result<()> {
         let herald = std::env::args().next().unwrap_or_else(|| "herald".to_owned());
         self.heading("Next")?;
-        for (command, what) in [
+        let lines = [
             (
-                "up",
-                "Herald for good: prints its address, a key, and three lines to try",
+                format!("{herald} up"),
+                "Herald for good: it prints its address, a key, and three lines to try",
             ),
-            ("listen", "a receiver to try it with"),
-            ("--help", "all commands"),
-        ] {
-            say(&format!("  {:<28}{what}", format!("{herald} {command}")))?;
+            (format!("{herald} listen"), "a receiver to try it with"),
+            (format!("{herald} --help"), "all commands"),
+            ("README.md".to_owned(), "how it works, and what it promises"),
+        ];
+        let width = lines.iter().map(|(command, _)| command.len()).max().unwrap_or_default();
+        for (command, what) in lines {
+            say(&format!("  {command:<width$}  {what}"))?;
         }
-        say(&format!("  {:<28}how it works, and what it promises", "README.md"))
+        Ok(())
     }
 }
 
 /// Writes a line; if nobody reads it, the demo goes on all the same.
 pub(super) fn say(line: &str) -> anyhow::Result<()> {
     print_line(line).map(drop)
+}
+
+/// Tells of a subscription.
+pub(super) fn subscribed(request: &Value, path: &str) -> anyhow::Result<()> {
+    let text = |name: &str| request[name].as_str().unwrap_or_default();
+    let webhook = text("Webhook");
+    let header = match (text("CustomHeader"), text("CustomHeaderValue")) {
+        ("", _) => String::new(),
+        (name, value) => format!(", with {name}: {value}"),
+    };
+    say(&format!(
+        "  {webhook:<WEBHOOK_WIDTH$}  {}, to {path}{header}",
+        text("Name")
+    ))
+}
+
+/// The audit as `herald audit` prints it, and what it proves.
+pub(super) fn account(account: &Account, in_transit: usize) -> anyhow::Result<()> {
+    let count = |status| super::expectations::count(account, status);
+    say(&format!("  {}", crate::audit::to_json(account, in_transit, None)))?;
+    say(&format!(
+        "  Nothing is lost and nothing is made up: {} events matched {} times = {} delivered + {} dead + {} open; in \
+         transit {in_transit}; differences {}.",
+        account.events,
+        account.matched,
+        count(Status::Closed(Closed::Delivered)),
+        count(Status::Closed(Closed::Dead)),
+        count(Status::Open),
+        if account.differences.is_empty() {
+            "none".to_owned()
+        } else {
+            account.differences.len().to_string()
+        },
+    ))
 }
 
 /// What an event or message is about, by the fields of its kind.

@@ -296,5 +296,4 @@ impl<'de> Visitor<'de> for Elements<'_> {
 }
 
 #[cfg(test)]
-#[path = "input_tests.rs"]
 mod tests;

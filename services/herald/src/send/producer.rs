@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 /// How long to go on without progress.
 const PATIENCE: Duration = Duration::from_mins(1);
+const MIN_REQUEST_TIME: Duration = Duration::from_secs(2);
 /// How long one request may take.
 const MAX_REQUEST_TIME: Duration = Duration::from_secs(30);
 const FIRST_DELAY: Duration = Duration::from_millis(250);
@@ -64,17 +65,21 @@ impl Producer {
         let began = Instant::now();
         let mut delay = FIRST_DELAY;
         loop {
-            let left = PATIENCE.saturating_sub(began.elapsed());
-            let (reason, after) = match self.attempt(batch, body.clone(), left.min(MAX_REQUEST_TIME)).await {
+            // However late it is, an attempt gets the time that one needs.
+            let timeout = PATIENCE
+                .saturating_sub(began.elapsed())
+                .clamp(MIN_REQUEST_TIME, MAX_REQUEST_TIME);
+            let (reason, after) = match self.attempt(batch, body.clone(), timeout).await {
                 Answer::Accepted(ids) => return Ok(ids),
                 Answer::Refused(why) => return Err(why),
                 Answer::TryAgain { reason, after } => (reason, after),
             };
-            let wait = after.map_or(delay, |after| after.max(delay));
             let spent = began.elapsed();
-            if spent + wait >= PATIENCE {
+            let left = PATIENCE.saturating_sub(spent);
+            let wait = delay.min(left).max(after.unwrap_or_default());
+            if left.is_zero() || wait > left {
                 let asked = after
-                    .filter(|after| *after >= PATIENCE)
+                    .filter(|after| *after > left)
                     .map(|after| format!(" and asked to wait {} s", after.as_secs()));
                 return Err(format!(
                     "gave up after {} s without progress: {reason}{}",
@@ -253,5 +258,4 @@ fn cause(error: &reqwest::Error) -> String {
 }
 
 #[cfg(test)]
-#[path = "producer_tests.rs"]
 mod tests;

@@ -256,7 +256,7 @@ impl World {
     fn poll(&mut self) -> Result<bool, TestCaseError> {
         let mut lanes: BTreeMap<_, _> = self
             .lanes
-            .lanes
+            .by_subscription
             .iter()
             .map(|(id, lane)| (*id, (lane.buffer.len(), lane.in_flight)))
             .collect();
@@ -312,7 +312,7 @@ impl World {
     fn check(&mut self) -> Result<(), TestCaseError> {
         let (Limits { lane_buffer, .. }, lanes) = (self.limits, &self.lanes);
         let most = lane_buffer.max(ALWAYS);
-        for (id, lane) in &lanes.lanes {
+        for (id, lane) in &lanes.by_subscription {
             let in_flight = self
                 .in_flight
                 .iter()
@@ -333,7 +333,7 @@ impl World {
         prop_assert_eq!(lanes.in_flight, self.in_flight.len());
         prop_assert_eq!(lanes.recording, self.recording.len());
         prop_assert_eq!(lanes.fetches, self.fetches.len());
-        let buffered = || lanes.lanes.values().flat_map(|lane| &lane.buffer);
+        let buffered = || lanes.by_subscription.values().flat_map(|lane| &lane.buffer);
         prop_assert_eq!(lanes.buffered, buffered().count());
         prop_assert_eq!(
             lanes.bytes,

@@ -188,7 +188,7 @@ proptest! {
     #[test]
     fn reading_never_panics(text in "\\PC{0,30}", number: f64, field in 0usize..13) {
         const FIELDS: [&str; 13] = ["Webhook", "FilterObjectType", "FilterObjectGUID", "SubscriberURL", "CustomHeader", "CustomHeaderValue", "Name", "Active", "SecretKey", "TimeoutSeconds", "Retry", "MaxInFlight", "RateLimitPerSecond"];
-        for value in [json!(text), json!(number), json!([text]), json!({text.clone(): number})] {
+        for value in [json!(text), json!(number), json!([text]), json!({text: number})] {
             drop(with(FIELDS[field], value));
         }
     }

@@ -54,7 +54,7 @@ async fn only_the_present_owner_counts_failures_but_a_success_counts_from_anybod
     let (event, deliveries) = rig.deliveries(&[subscription]).await;
     let former = rig.owned.clone();
     rig.restart().await;
-    let due_at = rig.ledger.now().plus(Duration::from_secs(60));
+    let due_at = rig.ledger.now().plus(Duration::from_mins(1));
     for failure in [retried(deliveries[0], event, due_at), dead(deliveries[0], event)] {
         let finished = rig.ledger.finish(vec![failure], former.clone()).await.unwrap();
         assert_eq!(finished, [Finished::Stale]);

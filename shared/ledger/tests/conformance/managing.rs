@@ -124,7 +124,7 @@ async fn the_registry_hears_of_every_change_and_of_nothing_else() {
         assert!(rig.ledger.add_grant(id, grant).await.unwrap());
     }
     let (_, accounts, version) = changes(version).await;
-    assert_eq!(accounts[0].keys, [key.clone()]);
+    assert_eq!(accounts[0].keys, std::slice::from_ref(&key));
     assert_eq!(accounts[0].account.grants.len(), 2);
     assert!(rig.ledger.remove_grant(id, grant).await.unwrap());
     assert!(rig.ledger.delete_key(id, key.id).await.unwrap());
