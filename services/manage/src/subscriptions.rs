@@ -311,9 +311,10 @@ fn as_kept(mut settings: Settings) -> Settings {
 }
 
 fn shown(subscription: &Subscription) -> Shown {
-    let mut fields = subscription.settings.to_json();
+    let mut fields = Shown::new();
     fields.insert("GUID".to_owned(), subscription.id.to_string().into());
     fields.insert("Owner".to_owned(), subscription.owner.to_string().into());
+    fields.extend(subscription.settings.to_json());
     fields.insert("CreatedAt".to_owned(), subscription.created_at.to_string().into());
     fields.insert("UpdatedAt".to_owned(), subscription.updated_at.to_string().into());
     fields
