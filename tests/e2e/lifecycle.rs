@@ -9,6 +9,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_lets_an_attempt_in_flight_end_and_keeps_the_rest() {
@@ -214,4 +215,20 @@ async fn a_retry_that_came_due_while_down_is_made_after_the_start() {
     scene.herald.restart().await;
     let delivery = scene.api.delivery_with(made.guid(), "Delivered").await;
     assert!(matches!(numbers(&delivery).as_slice(), [1, 2] | [1]), "{delivery:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_never_ends_its_request_does_not_hold_up_the_end() {
+    let scene = Scene::start().await;
+    let mut herald = scene.herald;
+    let address = ("127.0.0.1", herald.port());
+    let mut unfinished = tokio::net::TcpStream::connect(address).await.expect("it listens");
+    unfinished
+        .write_all(b"GET /health/live HTTP/1.1\r\nHost: ")
+        .await
+        .expect("it reads");
+    let began = Instant::now();
+    assert_eq!(herald.terminate().await, Some(0), "{}", herald.stderr());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    drop(unfinished);
 }

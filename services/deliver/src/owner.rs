@@ -2,6 +2,7 @@
 
 use crate::recorder::{self, Recorded};
 use crate::{Deliver, attempt};
+use futures_util::FutureExt;
 use herald_domain::delivery::{Attempt, Closed, Decision, Delivery, Outcome, Reason, decide};
 use herald_domain::id::{DeliveryId, SubscriptionId};
 use herald_domain::lanes::{Action, Lanes, Limits, Work};
@@ -11,6 +12,7 @@ use herald_ledger::delivering::{Finish, Then};
 use herald_ledger::dispatching::EventRecord;
 use herald_ledger::shards::Wakeup;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -39,6 +41,8 @@ type Item = Work<Arc<EventRecord>>;
 pub(crate) enum Report {
     /// An attempt is over.
     Attempted(Item, Arc<Subscription>, Attempt),
+    /// An attempt broke off without an outcome.
+    Abandoned(Item),
     /// Outcomes are in the ledger.
     Recorded(Vec<Recorded>),
     /// A lane's rows were read, or could not be.
@@ -62,20 +66,20 @@ struct Owner {
 struct Gone {
     /// The delivery that was answered so.
     delivery: DeliveryId,
-    /// The subscription's `open_from` then; the deactivation changes it.
-    open_from: Timestamp,
+    /// When the subscription was last changed, as the attempt saw it; the deactivation is a change.
+    updated_at: Timestamp,
 }
 
 pub(crate) async fn run(deliver: Deliver, shutdown: CancellationToken, hard: CancellationToken) {
     let (reports, mut reported) = mpsc::unbounded_channel();
     let (outcomes, to_record) = mpsc::unbounded_channel();
-    let recorder = recorder::run(
-        deliver.ledger.clone(),
-        deliver.owned.clone(),
-        deliver.health.clone(),
-        to_record,
-        reports.clone(),
-    );
+    let recorder = recorder::Recorder {
+        ledger: deliver.ledger.clone(),
+        owned: deliver.owned.clone(),
+        health: deliver.health.clone(),
+        hard: hard.clone(),
+    };
+    let recorder = recorder.run(to_record, reports.clone());
     let lanes = Lanes::new(Limits::default());
     let mut owner = Owner {
         deliver,
@@ -178,6 +182,7 @@ impl Owner {
         let now = self.deliver.clock.now();
         match report {
             Report::Attempted(work, subscription, attempt) => self.conclude(&work, &subscription, attempt, now),
+            Report::Abandoned(work) => self.lanes.abandoned(&work, now.plus(RETRY_AFTER)),
             Report::Recorded(recorded) => {
                 for outcome in recorded {
                     self.deliver.metrics.recorded(&outcome);
@@ -246,6 +251,7 @@ impl Owner {
     }
 
     fn look_for_wakeups(&self) {
+        let hand_over = self.deliver.hand_over.clone();
         let (ledger, owned, reports) = (
             self.deliver.ledger.clone(),
             self.deliver.owned.clone(),
@@ -256,7 +262,11 @@ impl Owner {
                 // The owner is gone only at the end, and then the lanes are looked up at the next start.
                 Ok(wakeups) if !wakeups.is_empty() => drop(reports.send(Report::Woken(wakeups))),
                 Ok(_) => {}
-                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "wake-ups could not be read"),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "wake-ups could not be read");
+                    // They may have been taken all the same.
+                    hand_over.look_everywhere();
+                }
             }
         });
     }
@@ -276,8 +286,10 @@ impl Owner {
         let now = self.deliver.clock.now();
         let registry = Arc::clone(&self.deliver.registry);
         let view = registry.view();
-        self.gone
-            .retain(|id, gone| view.subscription(*id).is_some_and(|it| it.open_from == gone.open_from));
+        self.gone.retain(|id, gone| {
+            view.subscription(*id)
+                .is_some_and(|it| it.updated_at == gone.updated_at)
+        });
         let limit_of = |id| {
             view.subscription(id)
                 .map_or(UNKNOWN_LIMIT, |it| it.settings.max_in_flight.into())
@@ -302,20 +314,27 @@ impl Owner {
         let (reports, hard) = (self.reports.clone(), self.hard.clone());
         self.tasks.spawn(async move {
             let attempt = attempt::make(&sender, &*clock, &subscription, &work.delivery, &work.payload);
-            tokio::select! {
-                attempt = attempt => drop(reports.send(Report::Attempted(work, subscription, attempt))),
+            let outcome = tokio::select! {
+                outcome = AssertUnwindSafe(attempt).catch_unwind() => outcome,
                 // Cut off: the ledger has the delivery as it was, and no attempt is counted.
-                () = hard.cancelled() => {}
-            }
+                () = hard.cancelled() => return,
+            };
+            drop(match outcome {
+                Ok(attempt) => reports.send(Report::Attempted(work, subscription, attempt)),
+                // The panic is in the log, by the panic hook; the delivery is not lost by it.
+                Err(_panic) => reports.send(Report::Abandoned(work)),
+            });
         });
     }
 
     fn fetch(&self, subscription: SubscriptionId, limit: usize) {
         let (ledger, reports) = (self.deliver.ledger.clone(), self.reports.clone());
         self.tasks.spawn(async move {
-            let rows = match ledger.open_deliveries(subscription, limit).await {
-                Ok(rows) => Some(rows),
-                Err(error) => {
+            let read = AssertUnwindSafe(ledger.open_deliveries(subscription, limit)).catch_unwind();
+            let rows = match read.await {
+                Ok(Ok(rows)) => Some(rows),
+                Err(_panic) => None,
+                Ok(Err(error)) => {
                     tracing::error!(error = &error as &dyn std::error::Error, %subscription, "due deliveries could not be read");
                     None
                 }
@@ -329,7 +348,7 @@ impl Owner {
         let then = Then::Close {
             status,
             reason: Some(reason),
-            deactivate: false,
+            deactivate: None,
         };
         self.record(Finish {
             delivery: work.delivery,
@@ -347,18 +366,18 @@ impl Owner {
             Decision::Close(status, reason) => Then::Close {
                 status,
                 reason,
-                deactivate: false,
+                deactivate: None,
             },
             Decision::CloseAndDeactivate => {
                 let gone = Gone {
                     delivery: delivery.id,
-                    open_from: subscription.open_from,
+                    updated_at: subscription.updated_at,
                 };
                 self.gone.insert(delivery.subscription, gone);
                 Then::Close {
                     status: Closed::Dead,
                     reason: Some(Reason::Gone),
-                    deactivate: true,
+                    deactivate: Some(subscription.updated_at),
                 }
             }
             Decision::Retry(due_at) => Then::Retry(due_at),

@@ -13,6 +13,7 @@ use herald_ledger::shards::Ownership;
 use herald_telemetry::health::Health;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// The most outcomes in one transaction.
 const MAX_BATCH: usize = 512;
@@ -30,43 +31,65 @@ pub(crate) struct Recorded {
     pub(crate) closed: Option<Closed>,
 }
 
-/// Records what comes until the sender is gone.
-pub(crate) async fn run(
-    ledger: Ledger,
-    owned: Ownership,
-    health: Health,
-    mut outcomes: mpsc::UnboundedReceiver<Finish>,
-    reports: mpsc::UnboundedSender<Report>,
-) {
-    let mut batch = Vec::with_capacity(MAX_BATCH);
-    while outcomes.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        let batch = std::mem::take(&mut batch);
-        let finished = record(&ledger, &owned, &health, &batch).await;
-        let recorded = batch
-            .iter()
-            .zip(finished)
-            .map(|(finish, finished)| recorded(finish, finished))
-            .collect();
-        if reports.send(Report::Recorded(recorded)).is_err() {
-            return;
-        }
-    }
+/// Records outcomes.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    pub(crate) ledger: Ledger,
+    pub(crate) owned: Ownership,
+    pub(crate) health: Health,
+    /// From then on what cannot be recorded is left: the ledger has the deliveries as they were.
+    pub(crate) hard: CancellationToken,
 }
 
-async fn record(ledger: &Ledger, owned: &Ownership, health: &Health, batch: &[Finish]) -> Vec<Finished> {
-    loop {
-        match ledger.finish(batch.to_vec(), owned.clone()).await {
-            Ok(finished) => {
-                health.ok(PART);
-                return finished;
-            }
-            Err(error) => {
-                health.failing(PART, "the ledger cannot be written");
+impl Recorder {
+    /// Records what comes until the sender is gone.
+    pub(crate) async fn run(
+        self,
+        mut outcomes: mpsc::UnboundedReceiver<Finish>,
+        reports: mpsc::UnboundedSender<Report>,
+    ) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        while outcomes.recv_many(&mut batch, MAX_BATCH).await > 0 {
+            let Some(finished) = self.record(&batch).await else {
                 tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "outcomes could not be recorded; they are tried again"
+                    outcomes = batch.len(),
+                    "outcomes were not recorded; their deliveries are open as before"
                 );
-                tokio::time::sleep(RETRY_AFTER).await;
+                return;
+            };
+            let recorded = batch
+                .iter()
+                .zip(finished)
+                .map(|(finish, finished)| recorded(finish, finished))
+                .collect();
+            batch.clear();
+            if reports.send(Report::Recorded(recorded)).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What became of each; nothing if the process ends before it is known.
+    async fn record(&self, batch: &[Finish]) -> Option<Vec<Finished>> {
+        loop {
+            match self.ledger.finish(batch.to_vec(), self.owned.clone()).await {
+                Ok(finished) => {
+                    self.health.ok(PART);
+                    return Some(finished);
+                }
+                // The writer is gone, and the process is ending because of it.
+                Err(herald_ledger::Error::Closed) => return None,
+                Err(error) => {
+                    self.health.failing(PART, "the ledger cannot be written");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "outcomes could not be recorded; they are tried again"
+                    );
+                }
+            }
+            tokio::select! {
+                () = self.hard.cancelled() => return None,
+                () = tokio::time::sleep(RETRY_AFTER) => {}
             }
         }
     }

@@ -124,6 +124,10 @@ impl Dispatch {
                         "the event queue cannot be read"
                     );
                     tokio::time::sleep(RETRY_AFTER).await;
+                    // An empty queue gives no batch to be well with.
+                    if self.queue.in_transit().await.is_ok() {
+                        self.health.ok(PART);
+                    }
                 }
             }
         }

@@ -125,8 +125,9 @@ fn figment(flags: &Flags) -> anyhow::Result<Figment> {
         figment = figment.merge(Named("the file given with --config", Toml::string(&text)));
     }
     for (name, variable) in VARIABLES {
-        if let Ok(value) = std::env::var(variable) {
-            figment = figment.merge(Named(variable, Serialized::default(name, value)));
+        // An empty variable is one that somebody left unset: `${X:-}` in a compose file.
+        if let Some(value) = std::env::var(variable).ok().filter(|value| !value.trim().is_empty()) {
+            figment = figment.merge(Named(variable, Serialized::default(name, value.trim())));
         }
     }
     Ok(figment.merge(Named("a flag", Serialized::defaults(flags))))

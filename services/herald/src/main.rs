@@ -10,6 +10,7 @@ mod demo;
 mod http;
 mod listen;
 mod metrics;
+mod process;
 mod samples;
 mod send;
 mod signals;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into(), could_not_run),
     };
+    process::prepare();
     // Nothing reads the outcome: a provider that is installed already serves as well.
     drop(rustls::crypto::ring::default_provider().install_default());
     match runtime.block_on(run(arguments.command)) {

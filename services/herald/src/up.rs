@@ -24,6 +24,8 @@ use herald_manage::Manage;
 use herald_queue::{Embedded, Queue};
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,10 +36,13 @@ use uuid::Uuid;
 
 /// How long attempts in flight may take after a stop was asked for. With what comes after it, the
 /// process ends within the 20 s that the contract gives it.
-const DRAIN: Duration = Duration::from_secs(14);
+const DRAIN: Duration = Duration::from_secs(12);
 
 /// How long open HTTP connections may take at the end.
 const CLOSE: Duration = Duration::from_secs(2);
+
+/// How long a client may take to send a request's headers; it is held a connection for no longer.
+const HEADERS: Duration = Duration::from_secs(15);
 
 /// Herald, running.
 #[derive(Debug)]
@@ -96,6 +101,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     let owned = ledger.take_all_shards(Uuid::now_v7()).await?;
 
     let (stop, health, metrics) = (Stop::default(), Health::default(), prometheus::Registry::new());
+    health.failing("deliver", "looking up what is open");
     let hand_over = HandOver::default();
     let egress = Arc::new(EgressPolicy::new(config.egress_allow));
     let dispatch = Dispatch::new(
@@ -162,19 +168,46 @@ fn supervise(tasks: &mut JoinSet<&'static str>, name: &'static str, task: impl F
     });
 }
 
+/// Serves until `close`; then open connections have a moment to end what they are at.
 async fn serve(listener: TcpListener, app: Router, close: CancellationToken) {
-    let serve = axum::serve(listener, app).with_graceful_shutdown(close.clone().cancelled_owned());
-    let overdue = async {
-        close.cancelled().await;
-        tokio::time::sleep(CLOSE).await;
-    };
-    tokio::select! {
-        served = serve => {
-            if let Err(error) = served {
-                tracing::error!(%error, "the HTTP server failed");
-            }
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    let mut connections = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors, mostly; those in use come free again.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            Some(_ended) = connections.join_next() => continue,
+            () = close.cancelled() => break,
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection is gone already");
         }
-        () = overdue => {}
+        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
+        let close = close.clone();
+        connections.spawn(async move {
+            let mut connection = std::pin::pin!(connection);
+            // How a client breaks off is its own affair.
+            tokio::select! {
+                ended = &mut connection => drop(ended),
+                () = close.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    drop(connection.await);
+                }
+            }
+        });
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(CLOSE, ended).await.is_err() {
+        connections.shutdown().await;
     }
 }
 
@@ -208,22 +241,34 @@ impl Running {
             std::future::pending().await
         };
         let finished = tokio::select! {
-            finished = join_all(&mut self.workers) => finished,
+            finished = join_all(&mut self.workers, DRAIN + CLOSE) => finished,
             finished = overdue => finished,
         };
         self.stop.listener.cancel();
         // With the last handle the queue's publisher and the writer come to their end.
         drop(self.ledger);
-        finished?;
-        join_all(&mut self.base).await
+        let closed = join_all(&mut self.base, CLOSE * 2).await;
+        finished.and(closed)
     }
 }
 
-async fn join_all(tasks: &mut JoinSet<&'static str>) -> anyhow::Result<()> {
-    while let Some(ended) = tasks.join_next().await {
-        ended.context("a task died while stopping")?;
+/// Waits for all, but no longer than that: what is then cut off lies in the ledger or the queue as it was.
+async fn join_all(tasks: &mut JoinSet<&'static str>, at_most: Duration) -> anyhow::Result<()> {
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            ended.context("a task died while stopping")?;
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(at_most, all).await {
+        Ok(ended) => ended,
+        Err(_elapsed) => {
+            tasks.shutdown().await;
+            Err(anyhow::anyhow!(
+                "stopping took too long and was cut short; nothing accepted is lost"
+            ))
+        }
     }
-    Ok(())
 }
 
 /// The operator's key: the configured one, or one made now if there is none yet.

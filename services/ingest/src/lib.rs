@@ -32,10 +32,15 @@ use serde_json::json;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 /// The largest request, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 8 << 20;
+
+/// How much memory requests may take together; a request is in memory about twice, as it came and as it
+/// goes to the queue.
+const MAX_MEMORY_KIB: usize = 64 * 1024;
 
 /// How long a client may take to send its request.
 const MAX_READ_TIME: Duration = Duration::from_secs(30);
@@ -47,6 +52,8 @@ pub struct Ingest {
     registry: Arc<Registry>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    /// Room for requests in memory, in KiB.
+    room: Arc<Semaphore>,
 }
 
 impl FromRef<Ingest> for Arc<Registry> {
@@ -68,7 +75,18 @@ impl Ingest {
             registry,
             clock,
             metrics: Metrics::register(metrics)?,
+            room: Arc::new(Semaphore::new(MAX_MEMORY_KIB)),
         })
+    }
+
+    /// Reserves memory for a request until it is answered; one that does not say its length may have any.
+    fn make_room(&self, headers: &HeaderMap) -> Result<OwnedSemaphorePermit, Refused> {
+        let length = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse().ok());
+        let kib = length.unwrap_or(MAX_REQUEST_BYTES).min(MAX_REQUEST_BYTES) / 1024 + 1;
+        let room = Arc::clone(&self.room).try_acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX));
+        room.map_err(|_full| (Refusal::Overloaded, Problem::overloaded()))
     }
 
     /// Its routes.
@@ -109,6 +127,7 @@ async fn accept(
         .require(Role::Producer)
         .map_err(|problem| (Refusal::Forbidden, problem))?;
     let format = Format::of(headers).map_err(|problem| (Refusal::MediaType, problem))?;
+    let _room = ingest.make_room(headers)?;
     let body = read(body).await?;
     let text = std::str::from_utf8(&body).map_err(|error| {
         let fault = Fault::new("", "utf8", format!("the body is not UTF-8: {error}"));

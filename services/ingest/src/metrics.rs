@@ -13,16 +13,18 @@ pub(crate) enum Refusal {
     TooLarge,
     Invalid,
     Unavailable,
+    Overloaded,
 }
 
 impl Refusal {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Unauthorized,
         Self::Forbidden,
         Self::MediaType,
         Self::TooLarge,
         Self::Invalid,
         Self::Unavailable,
+        Self::Overloaded,
     ];
 
     const fn label(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Refusal {
             Self::TooLarge => "too_large",
             Self::Invalid => "invalid",
             Self::Unavailable => "unavailable",
+            Self::Overloaded => "overloaded",
         }
     }
 }

@@ -112,6 +112,17 @@ impl Problem {
         }
     }
 
+    /// 503: more is being sent at a time than there is memory for.
+    pub fn overloaded() -> Self {
+        Self {
+            retry_after_seconds: Some(1),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too much is being sent at a time; try again",
+            )
+        }
+    }
+
     /// 503: a part is away; the log says why.
     pub fn unavailable(part: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error, part, "a request could not be served");

@@ -30,14 +30,14 @@ impl EgressPolicy {
 }
 
 /// The IPv4 address that an IPv6 address leads to: mapped and compatible (RFC 4291), translated
-/// (RFC 6052, RFC 8215), 6to4 (RFC 3056).
+/// (RFC 6052), 6to4 (RFC 3056). What is translated by a local prefix (RFC 8215) is not public.
 fn embedded_v4(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     let (high, low) = match v6.segments() {
         // The unspecified and the loopback address look like compatible ones.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => return None,
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
-        | [0x64, 0xff9b, 0 | 1, _, _, _, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
         | [0x2002, high, low, ..] => (high, low),
         _ => return None,
     };
@@ -112,6 +112,8 @@ mod tests {
             "::127.0.0.1",
             "64:ff9b::a9fe:a9fe",
             "64:ff9b:1::7f00:1",
+            "64:ff9b:1:a9fe:a9:fe00:808:808",
+            "64:ff9b::1:0:808:808",
             "2002:7f00:1::",
             "::ffff:0:127.0.0.1",
             "fc00::1",

@@ -132,6 +132,10 @@ impl Faults {
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.0.len() >= MAX_FAULTS
+    }
+
     fn into_result<T>(self, value: T) -> Result<T, Vec<Fault>> {
         if self.0.is_empty() { Ok(value) } else { Err(self.0) }
     }
@@ -148,6 +152,10 @@ pub fn parse(json: &str) -> Result<Event<'_>, Vec<Fault>> {
     let mut objects = None;
     let mut data = None;
     for (name, raw) in fields.0 {
+        // Every further name would be one to compare with, and none is needed to refuse the event.
+        if faults.is_full() {
+            break;
+        }
         let pointer = || pointer_to(&name);
         if seen.contains(&name) {
             faults.add(pointer(), "unique", format!("{name} is given more than once"));
@@ -254,6 +262,9 @@ fn read_objects(raw: &RawValue, parent: &str, faults: &mut Faults) -> Option<Obj
     };
     let mut seen: Vec<Cow<'_, str>> = Vec::with_capacity(fields.len());
     for (name, raw) in fields {
+        if faults.is_full() {
+            break;
+        }
         let pointer = || format!("{parent}{}", pointer_to(&name));
         if seen.contains(&name) {
             faults.add(pointer(), "unique", format!("{name} is given more than once"));

@@ -56,7 +56,7 @@ const CHECKS: [(&str, &str); 5] = [
 impl Ledger {
     /// Adds everything up, in one snapshot.
     pub async fn audit(&self) -> Result<Account, Error> {
-        let snapshot = self.store.read().begin().await?;
+        let snapshot = self.store.queries().begin().await?;
         let number = async |sql: &str| -> Result<i64, Error> {
             let rows = all(&snapshot, sql, []).await?;
             rows.first().map_or(Ok(0), |row| get(row, "n"))
@@ -96,7 +96,7 @@ impl Ledger {
     pub async fn without_event(&self, ids: &[EventId]) -> Result<Vec<EventId>, Error> {
         let mut found = HashSet::new();
         let values = ids.iter().map(|id| id.0.into()).collect();
-        for row in for_values(self.store.read(), "SELECT id FROM events WHERE id IN", values, "").await? {
+        for row in for_values(self.store.queries(), "SELECT id FROM events WHERE id IN", values, "").await? {
             found.insert(EventId(uuid(&row, "id")?));
         }
         Ok(ids.iter().copied().filter(|id| !found.contains(id)).collect())

@@ -38,8 +38,9 @@ pub enum Then {
         status: Closed,
         /// Why, unless it was delivered.
         reason: Option<Reason>,
-        /// The subscriber wants no more (410): its subscription is deactivated too.
-        deactivate: bool,
+        /// The subscriber wants no more (410): its subscription is deactivated too, if it is still as it
+        /// was when the attempt began, last changed at this time.
+        deactivate: Option<Timestamp>,
     },
     /// It stays open and is due then.
     Retry(Timestamp),
@@ -210,9 +211,17 @@ async fn finish(
     )
     .await?;
     let mut deactivated = false;
-    for (_, finish) in &closings {
-        if let Then::Close { deactivate: true, .. } = finish.then {
-            deactivated |= subscriptions::deactivate_gone(txn, finish.delivery.subscription, now).await?;
+    for (position, finish) in &closings {
+        if let (
+            Then::Close {
+                deactivate: Some(unchanged_since),
+                ..
+            },
+            Finished::Done,
+        ) = (finish.then, finished[*position])
+        {
+            let id = finish.delivery.subscription;
+            deactivated |= subscriptions::deactivate_gone(txn, id, unchanged_since, now).await?;
         }
     }
     Ok((finished, deactivated))

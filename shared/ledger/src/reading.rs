@@ -136,7 +136,7 @@ const CLOSED: &str = "SELECT d.id, d.event, e.id AS event_id, d.subscription, d.
 impl Ledger {
     /// Deliveries, newest first, at most `limit`.
     pub async fn deliveries(&self, filter: &DeliveryFilter, limit: usize) -> Result<Vec<DeliveryView>, Error> {
-        let snapshot = self.store.read().begin().await?;
+        let snapshot = self.store.queries().begin().await?;
         let mut found = Vec::new();
         let (open, closed) = match filter.status {
             None => (true, true),
@@ -157,7 +157,7 @@ impl Ledger {
 
     /// One delivery.
     pub async fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryView>, Error> {
-        let snapshot = self.store.read().begin().await?;
+        let snapshot = self.store.queries().begin().await?;
         for table in [OPEN, CLOSED] {
             let rows = all(&snapshot, &format!("{table} WHERE d.id = $1"), [id.0.into()]).await?;
             if let Some(row) = rows.first() {
@@ -171,7 +171,7 @@ impl Ledger {
     pub async fn attempts(&self, deliveries: &[DeliveryView]) -> Result<HashMap<DeliveryId, Vec<AttemptView>>, Error> {
         let ids = deliveries.iter().map(|delivery| delivery.id.0.into()).collect();
         let rows = for_values(
-            self.store.read(),
+            self.store.queries(),
             "SELECT * FROM attempts WHERE delivery IN",
             ids,
             "ORDER BY delivery, number, at",
@@ -197,7 +197,7 @@ impl Ledger {
     /// The events with that `Id`; several where several accounts used the same one.
     pub async fn events(&self, id: EventId) -> Result<Vec<EventView>, Error> {
         let rows = all(
-            self.store.read(),
+            self.store.queries(),
             "SELECT * FROM events WHERE id = $1 ORDER BY uid DESC",
             [id.0.into()],
         )
@@ -207,7 +207,12 @@ impl Ledger {
 
     /// The event of that identity.
     pub async fn event(&self, uid: EventUid) -> Result<Option<EventView>, Error> {
-        let rows = all(self.store.read(), "SELECT * FROM events WHERE uid = $1", [uid.0.into()]).await?;
+        let rows = all(
+            self.store.queries(),
+            "SELECT * FROM events WHERE uid = $1",
+            [uid.0.into()],
+        )
+        .await?;
         rows.first().map(event_view).transpose()
     }
 
@@ -231,7 +236,7 @@ impl Ledger {
     ) -> Result<Vec<RejectedView>, Error> {
         let before = before.unwrap_or(Uuid::max());
         let rows = all(
-            self.store.read(),
+            self.store.queries(),
             "SELECT * FROM rejected_events WHERE id < $1 AND ($2 IS NULL OR account = $2) ORDER BY id DESC LIMIT $3",
             [before.into(), account.map(str::to_owned).into(), limit.into()],
         )
@@ -293,6 +298,11 @@ async fn select<C: ConnectionTrait>(
     }
     if let Some(subscription) = filter.subscription {
         condition("d.subscription = ?", subscription.0.into());
+        if table == OPEN {
+            // The index of open deliveries begins with it.
+            let shard = herald_domain::id::Shard::of(subscription);
+            condition("d.shard = ?", i16::from(shard.0).into());
+        }
     }
     if let Some(owner) = filter.owner {
         condition(

@@ -13,7 +13,7 @@ use sea_orm::{
     ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode,
     TransactionOptions, TransactionTrait,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -21,21 +21,32 @@ use tokio::sync::{mpsc, oneshot};
 /// The most writes in one transaction, and waiting for it.
 const MAX_GROUP: usize = 64;
 
+/// For the delivery path.
 const READERS: u32 = 4;
+
+/// For the API, whose lists may be long: they wait for one another, and deliveries for none of them.
+const QUERIES: u32 = 2;
+
+/// How long a connection that failed may take to close.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// A handle to the database; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     read: DatabaseConnection,
+    queries: DatabaseConnection,
     write: mpsc::Sender<Job>,
 }
 
 /// Writes what the [`Store`]'s handles hand over; ends when they are all dropped.
 #[derive(Debug)]
 pub struct Writer {
+    file: PathBuf,
     connection: DatabaseConnection,
     jobs: mpsc::Receiver<Job>,
     clock: Arc<dyn Clock>,
+    /// The time of the last write.
+    last: Timestamp,
 }
 
 struct Job(Box<dyn Write>);
@@ -52,7 +63,8 @@ type Settle = Box<dyn FnOnce(Result<(), Error>) + Send>;
 trait Write: Send {
     /// Runs in a savepoint; the second value says whether to keep what it did.
     fn run(self: Box<Self>, txn: &DatabaseTransaction, now: Timestamp) -> BoxFuture<'_, (Settle, bool)>;
-    fn refuse(self: Box<Self>, error: Error);
+    /// Answers without having run.
+    fn settle(self: Box<Self>, outcome: Result<(), Error>);
 }
 
 struct Call<F, T> {
@@ -78,8 +90,8 @@ where
         })
     }
 
-    fn refuse(self: Box<Self>, error: Error) {
-        drop(self.answer.send(Err(error)));
+    fn settle(self: Box<Self>, outcome: Result<(), Error>) {
+        drop(self.answer.send(Err(outcome.err().unwrap_or(Error::Closed))));
     }
 }
 
@@ -88,12 +100,15 @@ impl Store {
     pub async fn open(file: &Path, clock: Arc<dyn Clock>) -> Result<(Self, Writer), Error> {
         let connection = connect(file, 1, false).await?;
         let read = connect(file, READERS, true).await?;
+        let queries = connect(file, QUERIES, true).await?;
         let (write, jobs) = mpsc::channel(MAX_GROUP);
         Ok((
-            Self { read, write },
+            Self { read, queries, write },
             Writer {
+                file: file.to_owned(),
                 connection,
                 jobs,
+                last: clock.now(),
                 clock,
             },
         ))
@@ -103,10 +118,19 @@ impl Store {
     pub async fn open_read_only(file: &Path) -> Result<Self, Error> {
         let read = connect(file, 1, true).await?;
         let (write, _closed) = mpsc::channel(1);
-        Ok(Self { read, write })
+        Ok(Self {
+            queries: read.clone(),
+            read,
+            write,
+        })
     }
 
-    /// Where to read.
+    /// Where to read what people ask for.
+    pub fn queries(&self) -> &DatabaseConnection {
+        &self.queries
+    }
+
+    /// Where to read what deliveries wait for.
     pub fn read(&self) -> &DatabaseConnection {
         &self.read
     }
@@ -135,46 +159,88 @@ impl Writer {
     pub async fn run(mut self) {
         let mut group = Vec::with_capacity(MAX_GROUP);
         while self.jobs.recv_many(&mut group, MAX_GROUP).await > 0 {
-            self.commit(group.drain(..)).await;
+            self.commit(std::mem::take(&mut group)).await;
         }
         if let Err(error) = self.connection.close().await {
             tracing::warn!(%error, "the ledger did not close cleanly; nothing is lost");
         }
     }
 
-    async fn commit(&self, group: impl Iterator<Item = Job> + Send) {
+    /// Commits a group, or refuses it whole.
+    async fn commit(&mut self, group: Vec<Job>) {
+        let mut settles = Vec::with_capacity(group.len());
+        let committed = match self.run_group(group, &mut settles).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // After a failure such as a full disk SQLite may have ended the transaction by itself, and
+                // nobody knows at which savepoint the connection stands. A new one stands at none.
+                self.reconnect().await;
+                Err(Error::from(error))
+            }
+        };
+        for settle in settles {
+            settle(committed.clone());
+        }
+    }
+
+    async fn run_group(&mut self, group: Vec<Job>, settles: &mut Vec<Settle>) -> Result<(), DbErr> {
         let immediate = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let txn = match self.connection.begin_with_options(immediate).await {
-            Ok(txn) => txn,
-            Err(error) => {
-                let error = Error::from(error);
-                group.for_each(|job| job.0.refuse(error.clone()));
-                return;
-            }
+        let mut group = group.into_iter();
+        let begun = self.connection.begin_with_options(immediate).await;
+        let result = match &begun {
+            Ok(txn) => self.run_jobs(txn, &mut group, settles).await,
+            Err(error) => Err(DbErr::Custom(error.to_string())),
         };
-        let mut settles = Vec::with_capacity(MAX_GROUP);
+        // Whoever did not get his turn is told the same as those who did.
+        settles.extend(group.map(|job| Box::new(|outcome| job.0.settle(outcome)) as Settle));
+        match (begun, result) {
+            (Ok(txn), Ok(())) => txn.commit().await,
+            (Ok(_), Err(error)) | (Err(error), _) => Err(error),
+        }
+    }
+
+    async fn run_jobs(
+        &mut self,
+        txn: &DatabaseTransaction,
+        group: &mut (impl Iterator<Item = Job> + Send),
+        settles: &mut Vec<Settle>,
+    ) -> Result<(), DbErr> {
         for job in group {
             let savepoint = match txn.begin().await {
                 Ok(savepoint) => savepoint,
                 Err(error) => {
-                    job.0.refuse(error.into());
-                    continue;
+                    settles.push(Box::new(|outcome| job.0.settle(outcome)));
+                    return Err(error);
                 }
             };
-            let (settle, keep) = job.0.run(&savepoint, self.clock.now()).await;
-            let ended = if keep {
-                savepoint.commit().await
+            // The ledger's time does not go back when the clock is set.
+            self.last = self.last.max(self.clock.now());
+            let (settle, keep) = job.0.run(&savepoint, self.last).await;
+            settles.push(settle);
+            if keep {
+                savepoint.commit().await?;
             } else {
-                savepoint.rollback().await
-            };
-            settles.push((settle, ended.map_err(Error::from)));
+                savepoint.rollback().await?;
+            }
         }
-        let committed = txn.commit().await.map_err(Error::from);
-        for (settle, ended) in settles {
-            settle(ended.and_then(|()| committed.clone()));
+        Ok(())
+    }
+
+    async fn reconnect(&mut self) {
+        match connect(&self.file, 1, false).await {
+            Ok(connection) => {
+                let former = std::mem::replace(&mut self.connection, connection);
+                match tokio::time::timeout(CLOSE, former.close()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "a connection to the ledger did not close cleanly"),
+                    Err(_elapsed) => tracing::warn!("a connection to the ledger did not close"),
+                }
+            }
+            // The next group fails on the old one, and it is tried again.
+            Err(error) => tracing::error!(%error, "the ledger could not be opened anew"),
         }
     }
 }

@@ -199,14 +199,16 @@ pub(crate) async fn changed_since<C: ConnectionTrait>(
     rows.into_iter().map(from_row).collect()
 }
 
-/// Deactivates a subscription whose subscriber answered 410; whether it was active.
+/// Deactivates a subscription whose subscriber answered 410, unless it was changed since: the answer was
+/// to what it was before. Whether it did.
 pub(crate) async fn deactivate_gone(
     txn: &DatabaseTransaction,
     id: SubscriptionId,
+    unchanged_since: Timestamp,
     now: Timestamp,
 ) -> Result<bool, Error> {
     match find(txn, id).await? {
-        Some(mut subscription) if subscription.settings.active => {
+        Some(mut subscription) if subscription.settings.active && subscription.updated_at == unchanged_since => {
             subscription.settings.active = false;
             subscription.updated_at = now;
             cancel_open(txn, &mut subscription, now).await?;

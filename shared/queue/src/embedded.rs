@@ -184,8 +184,8 @@ async fn read(store: &Store, position: i64, limit: usize) -> Result<Vec<Received
     let rows = sql::all(
         store.read(),
         "SELECT seq, account, accepted_at, traceparent, events, body FROM queue_messages WHERE seq > $1 AND seq <= coalesce( \
-           (SELECT max(seq) FROM (SELECT seq, sum(length(body)) OVER (ORDER BY seq) AS total, row_number() OVER (ORDER BY seq) AS n \
-            FROM (SELECT seq, body FROM queue_messages WHERE seq > $1 ORDER BY seq LIMIT $2)) WHERE total <= 4194304 OR n = 1), 0) \
+           (SELECT max(seq) FROM (SELECT seq, sum(bytes) OVER (ORDER BY seq) AS total, row_number() OVER (ORDER BY seq) AS n \
+            FROM (SELECT seq, length(body) AS bytes FROM queue_messages WHERE seq > $1 ORDER BY seq LIMIT $2)) WHERE total <= 4194304 OR n = 1), 0) \
          ORDER BY seq",
         [position.into(), limit.into()],
     )

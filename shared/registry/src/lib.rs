@@ -180,7 +180,7 @@ impl View {
         };
         match refusal {
             None => Ok(Arc::clone(subscription)),
-            Some(Refusal::AccountInactive) => Err((Closed::Refused, Reason::AccountInactive)),
+            Some(Refusal::AccountInactive) => Err((Closed::Cancelled, Reason::AccountInactive)),
             Some(Refusal::RoleMissing) => Err((Closed::Refused, Reason::RoleMissing)),
             Some(Refusal::PermissionMissing) => Err((Closed::Refused, Reason::PermissionMissing)),
         }

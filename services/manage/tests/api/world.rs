@@ -226,7 +226,7 @@ impl World {
         let then = Then::Close {
             status: Closed::Dead,
             reason: Some(Reason::GaveUp),
-            deactivate: false,
+            deactivate: None,
         };
         let finish = Finish {
             delivery,

@@ -163,10 +163,11 @@ async fn a_gone_subscriber_is_deactivated_and_what_is_open_cancelled_by_the_outb
         all.push((event, deliveries.remove(0)));
     }
     let (event, delivery) = all.remove(0);
+    let seen = rig.ledger.subscription(subscription).await.unwrap().unwrap().updated_at;
     let then = Then::Close {
         status: Closed::Dead,
         reason: Some(Reason::Gone),
-        deactivate: true,
+        deactivate: Some(seen),
     };
     let gone = Finish {
         then,

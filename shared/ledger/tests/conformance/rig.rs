@@ -187,7 +187,7 @@ pub(crate) fn delivered(delivery: Delivery, event: EventUid) -> Finish {
     let then = Then::Close {
         status: Closed::Delivered,
         reason: None,
-        deactivate: false,
+        deactivate: None,
     };
     Finish {
         delivery,
@@ -201,7 +201,7 @@ pub(crate) fn dead(delivery: Delivery, event: EventUid) -> Finish {
     let then = Then::Close {
         status: Closed::Dead,
         reason: Some(Reason::GaveUp),
-        deactivate: false,
+        deactivate: None,
     };
     Finish {
         delivery,

@@ -71,3 +71,42 @@ async fn the_schema_refuses_what_cannot_be() {
         assert!(format!("{error:?}").contains("CHECK"), "{sql}: {error:?}");
     }
 }
+
+/// A full disk makes SQLite end the whole transaction by itself, savepoints and all.
+#[tokio::test]
+async fn a_full_disk_refuses_the_group_and_nothing_is_answered_that_is_not_there() {
+    let rig = Rig::new().await;
+    let pages = "SELECT page_count AS n FROM pragma_page_count()";
+    let fill = |subject: String| {
+        rig.ledger.store().write(move |txn, _now| {
+            Box::pin(async move {
+                let insert = "INSERT INTO audit_log (at, action, subject) VALUES (0, 'fill', $1)";
+                execute(txn, insert, [subject.into()]).await
+            })
+        })
+    };
+    rig.ledger
+        .store()
+        .write(move |txn, _now| {
+            Box::pin(async move {
+                let rows = all(txn, pages, []).await?;
+                let n: i64 = get(&rows[0], "n")?;
+                execute(txn, &format!("PRAGMA max_page_count = {}", n + 4), []).await
+            })
+        })
+        .await
+        .unwrap();
+    let large = || fill("x".repeat(100_000));
+    let (a, b, c, d) = tokio::join!(fill("small".to_owned()), large(), fill("small".to_owned()), large());
+    let answered = [&a, &b, &c, &d].iter().filter(|write| write.is_ok()).count();
+    assert!(b.is_err() && d.is_err(), "there was no room for them");
+    assert_eq!(
+        logged(&rig).await.len(),
+        answered,
+        "what was answered is there, and nothing else"
+    );
+    // The new connection has no limit: as after somebody made room.
+    large().await.unwrap();
+    assert_eq!(logged(&rig).await.len(), answered + 1);
+    rig.assert_exact().await;
+}

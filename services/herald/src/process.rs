@@ -1,0 +1,21 @@
+//! What the operating system lets the process do.
+
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
+
+/// Takes as many descriptors as it may have, and keeps what it writes to its owner.
+///
+/// The usual soft limit of 1,024 descriptors is for programs that use select(2); connections to
+/// subscribers alone may be more.
+pub(crate) fn prepare() {
+    // Signing keys and payloads are in the data folder, which somebody else may have made.
+    umask(Mode::RWXG | Mode::RWXO);
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, ?limit, "the limit of descriptors could not be raised");
+    }
+}
