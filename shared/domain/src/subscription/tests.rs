@@ -1,3 +1,4 @@
+use super::reader::RESERVED_HEADERS;
 use super::*;
 use proptest::prelude::*;
 

@@ -1,0 +1,400 @@
+//! Reading a subscription's fields from JSON, each by its rule.
+
+use super::literal_address;
+use crate::address::EgressPolicy;
+use crate::catalogue::{ObjectType, Webhook};
+use crate::id::{ObjectGuid, parse_guid};
+use crate::index::Topic;
+use crate::problem::{Fault, pointer_to};
+use crate::retry::RetryPolicy;
+use crate::signing::{BadSecret, SigningKey};
+use serde_json::{Map, Value};
+use std::time::Duration;
+use url::Url;
+
+/// Headers that Herald sets itself, or that belong to the transport.
+pub(super) const RESERVED_HEADERS: [&str; 15] = [
+    "content-type",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "upgrade",
+    "host",
+    "expect",
+    "user-agent",
+    "traceparent",
+    "proxy-authorization",
+    "proxy-connection",
+    "accept-encoding",
+];
+
+const MAX_URL_CHARS: usize = 2048;
+const MAX_HEADER_CHARS: usize = 4096;
+
+/// Reads an object's fields, and collects what is wrong with them.
+pub(super) struct Reader<'a> {
+    pub(super) fields: &'a Map<String, Value>,
+    /// The pointer to the object.
+    pub(super) parent: &'static str,
+    pub(super) faults: Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn fault(&mut self, name: &str, rule: &'static str, detail: impl Into<String>) {
+        let pointer = format!("{}{}", self.parent, pointer_to(name));
+        self.faults.push(Fault::new(pointer, rule, detail));
+    }
+
+    /// The field, unless it is absent or null.
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn only(&mut self, known: &[&str], ignored: &[&str]) {
+        let fields = self.fields;
+        for name in fields.keys() {
+            if !known.contains(&name.as_str()) && !ignored.contains(&name.as_str()) {
+                self.fault(
+                    name,
+                    "known_field",
+                    format!("there is no field {name}; the fields are {}", known.join(", ")),
+                );
+            }
+        }
+    }
+
+    pub(super) fn topic(&mut self) -> Option<Topic> {
+        let webhook = match self.get("Webhook") {
+            None => {
+                self.fault("Webhook", "required", "Webhook is required");
+                None
+            }
+            Some(value) => {
+                let webhook = value.as_str().and_then(Webhook::named);
+                if webhook.is_none() {
+                    let names = Webhook::ALL.map(Webhook::name).join(", ");
+                    self.fault("Webhook", "one_of", format!("Webhook must be one of {names}"));
+                }
+                webhook
+            }
+        };
+        let object_type = self.object_type(webhook);
+        let object = self.object(webhook);
+        Some(Topic {
+            webhook: webhook?,
+            object_type: object_type?,
+            object: object?,
+        })
+    }
+
+    fn object_type(&mut self, webhook: Option<Webhook>) -> Option<ObjectType> {
+        const NAME: &str = "FilterObjectType";
+        let Some(value) = self.get(NAME) else {
+            self.fault(NAME, "required", "FilterObjectType is required");
+            return None;
+        };
+        let object_type = match value {
+            Value::Number(number) => number.as_i64().and_then(ObjectType::numbered),
+            Value::String(name) => ObjectType::named(name),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        };
+        let describe = |kinds: &[ObjectType]| {
+            let kinds: Vec<_> = kinds
+                .iter()
+                .map(|kind| format!("{} {}", kind.number(), kind.name()))
+                .collect();
+            kinds.join(", ")
+        };
+        let Some(object_type) = object_type else {
+            self.fault(
+                NAME,
+                "one_of",
+                format!("FilterObjectType must be one of {}", describe(&ObjectType::ALL)),
+            );
+            return None;
+        };
+        let webhook = webhook?;
+        if !webhook.filter_types().contains(&object_type) {
+            let confused = object_type == ObjectType::Packet && webhook.filter_types().contains(&ObjectType::Schedule);
+            let hint = if confused {
+                "; 81 is Packet, a Schedule is 260"
+            } else {
+                ""
+            };
+            let allowed = describe(webhook.filter_types());
+            self.fault(
+                NAME,
+                "one_of",
+                format!("{} filters by one of {allowed}{hint}", webhook.name()),
+            );
+            return None;
+        }
+        Some(object_type)
+    }
+
+    /// The GUID, if there is to be one; nothing at all where it is at fault. Absent, null, empty and all
+    /// zeros are all no GUID.
+    #[expect(clippy::option_option, reason = "outside: was it read; inside: was it given")]
+    fn object(&mut self, webhook: Option<Webhook>) -> Option<Option<ObjectGuid>> {
+        const NAME: &str = "FilterObjectGUID";
+        let guid = match self.get(NAME) {
+            None => None,
+            Some(Value::String(text)) if text.is_empty() => None,
+            Some(value) => {
+                let Some(Ok(guid)) = value.as_str().map(parse_guid) else {
+                    self.fault(NAME, "guid", "FilterObjectGUID must be a GUID");
+                    return None;
+                };
+                Some(ObjectGuid(guid)).filter(|guid| !guid.0.is_nil())
+            }
+        };
+        let webhook = webhook?;
+        if webhook.filters_by_guid() && guid.is_none() {
+            self.fault(NAME, "required", format!("{} needs a FilterObjectGUID", webhook.name()));
+            return None;
+        }
+        if !webhook.filters_by_guid() && guid.is_some() {
+            self.fault(
+                NAME,
+                "empty",
+                format!("{} filters by type alone; leave FilterObjectGUID empty", webhook.name()),
+            );
+            return None;
+        }
+        Some(guid)
+    }
+
+    pub(super) fn url(&mut self, egress: &EgressPolicy) -> Option<String> {
+        const NAME: &str = "SubscriberURL";
+        let Some(value) = self.get(NAME) else {
+            self.fault(NAME, "required", "SubscriberURL is required");
+            return None;
+        };
+        let checked = match value.as_str() {
+            None => Err(("url", "SubscriberURL must be text".to_owned())),
+            Some(text) => check_url(text, egress).map(|()| text.to_owned()),
+        };
+        match checked {
+            Ok(url) => Some(url),
+            Err((rule, detail)) => {
+                self.fault(NAME, rule, detail);
+                None
+            }
+        }
+    }
+
+    pub(super) fn custom_header(&mut self) -> Option<(String, String)> {
+        let name = self
+            .optional_text("CustomHeader", MAX_HEADER_CHARS)
+            .filter(|name| !name.is_empty());
+        let value = self.optional_text("CustomHeaderValue", MAX_HEADER_CHARS);
+        let Some(name) = name else {
+            if value.is_some_and(|value| !value.is_empty()) {
+                self.fault("CustomHeader", "required", "CustomHeaderValue needs a CustomHeader");
+            }
+            return None;
+        };
+        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        let lower = name.to_ascii_lowercase();
+        if !name.chars().all(token) {
+            self.fault(
+                "CustomHeader",
+                "header_name",
+                "CustomHeader must be an HTTP header name (RFC 9110): letters, digits and !#$%&'*+-.^_`|~",
+            );
+        } else if lower.starts_with("webhook-") || RESERVED_HEADERS.contains(&lower.as_str()) {
+            self.fault(
+                "CustomHeader",
+                "reserved",
+                format!("{name} is set by Herald or belongs to the transport"),
+            );
+        }
+        let Some(value) = value else {
+            self.fault(
+                "CustomHeaderValue",
+                "required",
+                "CustomHeader needs a CustomHeaderValue",
+            );
+            return None;
+        };
+        if value.trim() != value || !value.chars().all(|c| matches!(c, ' '..='~')) {
+            self.fault(
+                "CustomHeaderValue",
+                "header_value",
+                "CustomHeaderValue must be printable ASCII, without space at its ends",
+            );
+        }
+        Some((name, value))
+    }
+
+    pub(super) fn secret(&mut self) -> Option<(String, SigningKey)> {
+        let value = self.get("SecretKey")?;
+        let read = match value.as_str() {
+            Some(text) => SigningKey::from_secret(text).map(|key| (text.to_owned(), key)),
+            None => Err(BadSecret::Length),
+        };
+        match read {
+            Ok(secret) => Some(secret),
+            Err(rule) => {
+                self.fault("SecretKey", "secret", format!("SecretKey {rule}"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn retry(&mut self) -> RetryPolicy {
+        let defaults = RetryPolicy::default();
+        let fields = match self.get("Retry") {
+            None => return defaults,
+            Some(Value::Object(fields)) => fields,
+            Some(_) => {
+                self.fault("Retry", "object", "Retry must be an object");
+                return defaults;
+            }
+        };
+        let mut reader = Reader {
+            fields,
+            parent: "/Retry",
+            faults: Vec::new(),
+        };
+        reader.only(
+            &[
+                "InitialSeconds",
+                "Multiplier",
+                "MaxSeconds",
+                "GiveUpAfterSeconds",
+                "MaxAttempts",
+            ],
+            &[],
+        );
+        let initial = reader.seconds("InitialSeconds", defaults.initial.as_secs_f64(), 0.01, 604_800.0);
+        let max = reader.seconds("MaxSeconds", defaults.max.as_secs_f64(), 0.01, 604_800.0);
+        let policy = RetryPolicy {
+            initial,
+            multiplier: reader.float("Multiplier", defaults.multiplier, 1.0, 100.0),
+            max,
+            give_up_after: reader.seconds(
+                "GiveUpAfterSeconds",
+                defaults.give_up_after.as_secs_f64(),
+                0.0,
+                2_592_000.0,
+            ),
+            max_attempts: reader.whole("MaxAttempts", 1, 1000).and_then(|n| u32::try_from(n).ok()),
+        };
+        if reader.faults.is_empty() && max < initial {
+            reader.fault("MaxSeconds", "range", "MaxSeconds must not be less than InitialSeconds");
+        }
+        self.faults.append(&mut reader.faults);
+        policy
+    }
+
+    pub(super) fn optional_text(&mut self, name: &str, most: usize) -> Option<String> {
+        match self.get(name)? {
+            Value::String(text) if text.chars().count() <= most => Some(text.clone()),
+            Value::String(_) => {
+                self.fault(name, "max_length", format!("{name} may have at most {most} characters"));
+                None
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                self.fault(name, "text", format!("{name} must be text"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn boolean(&mut self, name: &str, default: bool) -> bool {
+        match self.get(name) {
+            None => default,
+            Some(Value::Bool(value)) => *value,
+            Some(_) => {
+                self.fault(name, "boolean", format!("{name} must be true or false"));
+                default
+            }
+        }
+    }
+
+    fn float(&mut self, name: &str, default: f64, least: f64, most: f64) -> f64 {
+        match self.get(name).map(Value::as_f64) {
+            None => default,
+            Some(Some(value)) if (least..=most).contains(&value) => value,
+            Some(_) => {
+                self.fault(name, "range", format!("{name} must be a number from {least} to {most}"));
+                default
+            }
+        }
+    }
+
+    pub(super) fn seconds(&mut self, name: &str, default: f64, least: f64, most: f64) -> Duration {
+        Duration::from_secs_f64(self.float(name, default, least, most))
+    }
+
+    pub(super) fn positive(&mut self, name: &str, most: f64) -> Option<f64> {
+        let value = self.get(name)?.as_f64();
+        match value {
+            Some(value) if value > 0.0 && value <= most => Some(value),
+            _ => {
+                self.fault(
+                    name,
+                    "range",
+                    format!("{name} must be a number above 0, at most {most}, or null"),
+                );
+                None
+            }
+        }
+    }
+
+    pub(super) fn whole(&mut self, name: &str, least: u64, most: u64) -> Option<u64> {
+        let value = self.get(name)?.as_u64();
+        match value {
+            Some(value) if (least..=most).contains(&value) => Some(value),
+            _ => {
+                self.fault(
+                    name,
+                    "range",
+                    format!("{name} must be a whole number from {least} to {most}"),
+                );
+                None
+            }
+        }
+    }
+}
+
+/// Judges a URL when a subscription is made. Names are judged later, when they are resolved; a
+/// literal address can be judged at once.
+fn check_url(text: &str, egress: &EgressPolicy) -> Result<(), (&'static str, String)> {
+    let fault = |rule, detail: &str| Err((rule, format!("SubscriberURL {detail}")));
+    if text.chars().count() > MAX_URL_CHARS {
+        return Err((
+            "max_length",
+            format!("SubscriberURL may have at most {MAX_URL_CHARS} characters"),
+        ));
+    }
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(error) => return Err(("url", format!("SubscriberURL must be an absolute URL: {error}"))),
+    };
+    if !matches!(url.scheme(), "http" | "https") {
+        return fault("url_scheme", "must begin with http:// or https://");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return fault(
+            "url_credentials",
+            "must not carry a user name or password; use CustomHeader",
+        );
+    }
+    if url.fragment().is_some() {
+        return fault("url_fragment", "must not have a fragment (#...); it would not be sent");
+    }
+    match literal_address(&url) {
+        Some(address) if !egress.permits(address) => Err((
+            "address_refused",
+            format!(
+                "SubscriberURL names {address}, which is not a public address; allow its network with --egress-allow"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
