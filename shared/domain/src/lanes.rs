@@ -16,9 +16,13 @@
 //! Guarantees, held by the tests below and by the model in `tests/model`:
 //! - a delivery is in at most one of the three places, so one owner never sends it twice at a time;
 //! - what is noted as due is fetched: nothing open is forgotten, whatever comes between;
-//! - lanes with work take turns, and no lane has more in flight than its own limit.
+//! - lanes with work take turns, and no lane has more in flight than its own limit;
+//! - nothing begins for a shard that is not owned, whoever offers, notes or fetches it.
 //!
-//! The owner of a subscription's shard alone has a lane for it; see the ledger's shards.
+//! Only the owner of a subscription's shard runs its lane, see the ledger's shards. Shards come and go:
+//! [`Lanes::own`] is followed by a look into the ledger, [`Lanes::release`] leaves everything to it. What
+//! has begun by then ends here, and is known until its outcome is recorded, so that it is not sent a
+//! second time if the shard comes back meanwhile.
 
 use crate::delivery::Delivery;
 use crate::id::{DeliveryId, SHARDS, Shard, SubscriptionId};
@@ -85,6 +89,17 @@ pub enum Action<P> {
     },
 }
 
+/// Whether a lane's rows are being read.
+#[derive(Debug, Default)]
+enum Fetch {
+    #[default]
+    None,
+    /// With what was forgotten since, which its rows may still show.
+    UnderWay(HashSet<DeliveryId>),
+    /// The shard was released since: another may have sent what its rows show.
+    Void,
+}
+
 #[derive(Debug)]
 struct Lane<P> {
     buffer: VecDeque<Work<P>>,
@@ -95,10 +110,20 @@ struct Lane<P> {
     recording: HashMap<DeliveryId, Option<Timestamp>>,
     /// The earliest time at which the ledger may hold a due delivery that is not known here.
     ledger_due: Option<Timestamp>,
-    /// While a fetch is under way: what was forgotten since, which its rows may still show.
-    fetching: Option<HashSet<DeliveryId>>,
+    fetch: Fetch,
     ready: bool,
     hungry: bool,
+}
+
+impl<P> Lane<P> {
+    fn is_fetching(&self) -> bool {
+        !matches!(self.fetch, Fetch::None)
+    }
+
+    /// Whether there is nothing to remember.
+    fn is_idle(&self) -> bool {
+        self.known.is_empty() && self.ledger_due.is_none() && !self.is_fetching()
+    }
 }
 
 impl<P> Default for Lane<P> {
@@ -109,7 +134,7 @@ impl<P> Default for Lane<P> {
             known: HashSet::new(),
             recording: HashMap::new(),
             ledger_due: None,
-            fetching: None,
+            fetch: Fetch::None,
             ready: false,
             hungry: false,
         }
@@ -132,11 +157,19 @@ pub struct Lanes<P> {
     bytes: usize,
     recording: usize,
     fetches: usize,
-    /// How many fetches have ended.
-    ended: u64,
-    /// Each shard's `ended` when its last fetch had ended. By shard and not by lane, for lanes come
-    /// and go; that another lane's fetch is taken for one's own costs no more than a read.
-    ended_in: Vec<u64>,
+    /// How often a fetch has ended or a shard was taken.
+    moments: u64,
+    /// By shard and not by lane, for lanes come and go; that another lane's fetch is taken for one's own
+    /// costs no more than a read.
+    shards: Vec<Hold>,
+}
+
+/// What is known of a shard.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hold {
+    owned: bool,
+    /// The moment at which its last fetch had ended, or it was taken.
+    looked_at: u64,
 }
 
 /// A moment in the life of [`Lanes`]; see [`Lanes::ticket`].
@@ -157,7 +190,7 @@ pub struct Load {
 }
 
 impl<P> Lanes<P> {
-    /// No lanes yet.
+    /// No lanes yet, and no shards.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -170,29 +203,95 @@ impl<P> Lanes<P> {
             bytes: 0,
             recording: 0,
             fetches: 0,
-            ended: 0,
-            ended_in: vec![0; SHARDS.into()],
+            moments: 0,
+            shards: vec![Hold::default(); SHARDS.into()],
         }
+    }
+
+    /// These shards are this process's now. What is open on them must be looked up after this, and noted.
+    pub fn own(&mut self, shards: impl IntoIterator<Item = Shard>) {
+        for shard in shards {
+            // What was recorded before is found by that look, and may have been sent by another owner.
+            self.looked_at(shard);
+            self.hold_mut(shard).owned = true;
+        }
+    }
+
+    /// These shards are no longer this process's: what waits here for its turn lies in the ledger, and is
+    /// forgotten.
+    pub fn release(&mut self, shards: impl IntoIterator<Item = Shard>) {
+        for shard in shards {
+            self.hold_mut(shard).owned = false;
+        }
+        let hold = &self.shards;
+        let owned = |subscription| hold[usize::from(Shard::of(subscription).0)].owned;
+        self.ready.retain(|subscription| owned(*subscription));
+        self.hungry.retain(|subscription| owned(*subscription));
+        self.timers.retain(|(_, subscription)| owned(*subscription));
+        for (_, lane) in self.by_subscription.iter_mut().filter(|(id, _)| !owned(**id)) {
+            (lane.ready, lane.hungry, lane.ledger_due) = (false, false, None);
+            if lane.is_fetching() {
+                lane.fetch = Fetch::Void;
+            }
+            for work in lane.buffer.drain(..) {
+                lane.known.remove(&work.delivery.id);
+                self.buffered -= 1;
+                self.bytes -= work.bytes;
+            }
+        }
+        self.by_subscription.retain(|_, lane| !lane.is_idle());
+    }
+
+    /// Whether the shard is this process's.
+    pub fn owns(&self, shard: Shard) -> bool {
+        self.shards[usize::from(shard.0)].owned
+    }
+
+    /// The deliveries of these shards whose attempts have begun and whose outcomes are not known to be in
+    /// the ledger: nobody else should send them yet. Each with its shard.
+    pub fn busy(&self, shards: &HashSet<Shard>) -> Vec<(Shard, DeliveryId)> {
+        let mut busy = Vec::new();
+        for (subscription, lane) in &self.by_subscription {
+            let shard = Shard::of(*subscription);
+            if shards.contains(&shard) {
+                let waiting: HashSet<_> = lane.buffer.iter().map(|work| work.delivery.id).collect();
+                busy.extend(lane.known.difference(&waiting).map(|id| (shard, *id)));
+            }
+        }
+        busy
+    }
+
+    fn hold_mut(&mut self, shard: Shard) -> &mut Hold {
+        &mut self.shards[usize::from(shard.0)]
+    }
+
+    fn looked_at(&mut self, shard: Shard) {
+        self.moments += 1;
+        self.hold_mut(shard).looked_at = self.moments;
     }
 
     /// Must be drawn before the transaction that records a delivery, and shown when it is offered. A
     /// fetch that ended in between may have brought the delivery here already; it may have been sent
-    /// and forgotten since.
+    /// and forgotten since, and if the shard was taken in between, by another owner.
     pub fn ticket(&self) -> Ticket {
-        Ticket(self.ended)
+        Ticket(self.moments)
     }
 
     /// Takes over a delivery that was just recorded, if its lane has room and nothing older waits in
-    /// the ledger; otherwise notes only that the ledger has it.
+    /// the ledger; otherwise notes only that the ledger has it. Nothing on a shard that is not owned.
     pub fn offer(&mut self, work: Work<P>, ticket: Ticket, now: Timestamp) {
         let (subscription, due_at) = (work.delivery.subscription, work.delivery.due_at);
+        let hold = self.shards[usize::from(Shard::of(subscription).0)];
+        if !hold.owned {
+            return;
+        }
         let room = self.room(subscription);
         let lane = self.by_subscription.entry(subscription).or_default();
         if lane.known.contains(&work.delivery.id) {
             return;
         }
-        let behind = lane.fetching.is_some() || lane.ledger_due.is_some_and(|due| due <= now);
-        let maybe_seen = self.ended_in[Shard::of(subscription).0 as usize] > ticket.0;
+        let behind = lane.is_fetching() || lane.ledger_due.is_some_and(|due| due <= now);
+        let maybe_seen = hold.looked_at > ticket.0;
         if behind || maybe_seen || room == 0 || due_at > now {
             self.note(subscription, due_at);
         } else {
@@ -200,8 +299,12 @@ impl<P> Lanes<P> {
         }
     }
 
-    /// Notes that the ledger may have an open delivery of that subscription, due then.
+    /// Notes that the ledger may have an open delivery of that subscription, due then. Nothing on a shard
+    /// that is not owned.
     pub fn note(&mut self, subscription: SubscriptionId, due_at: Timestamp) {
+        if !self.owns(Shard::of(subscription)) {
+            return;
+        }
         let lane = self.by_subscription.entry(subscription).or_default();
         if lane.ledger_due.is_some_and(|earlier| earlier <= due_at) {
             return;
@@ -264,7 +367,7 @@ impl<P> Lanes<P> {
             lane.hungry = false;
             let due = lane.ledger_due.is_some_and(|due| due <= now);
             // A lane asks again when its buffer is half empty, so that reads stay few.
-            if !due || lane.fetching.is_some() || lane.buffer.len() > self.limits.lane_buffer / 2 {
+            if !due || lane.is_fetching() || lane.buffer.len() > self.limits.lane_buffer / 2 {
                 self.forget_if_idle(subscription);
                 continue;
             }
@@ -273,7 +376,7 @@ impl<P> Lanes<P> {
                 continue;
             }
             lane.ledger_due = None;
-            lane.fetching = Some(HashSet::new());
+            lane.fetch = Fetch::UnderWay(HashSet::new());
             self.fetches += 1;
             // Rows of what is known come first, for they have been due longest.
             let limit = lane.known.len() + room;
@@ -283,9 +386,21 @@ impl<P> Lanes<P> {
 
     /// Takes the rows of a [`Action::Fetch`], ordered by `due_at`.
     pub fn fetched(&mut self, subscription: SubscriptionId, rows: Vec<Work<P>>, limit: usize, now: Timestamp) {
-        let Some(forgotten) = self.end_fetch(subscription) else {
-            return;
-        };
+        if let Fetch::UnderWay(forgotten) = self.end_fetch(subscription) {
+            self.take_rows(subscription, rows, limit, now, &forgotten);
+        }
+        self.make_hungry(subscription);
+        self.forget_if_idle(subscription);
+    }
+
+    fn take_rows(
+        &mut self,
+        subscription: SubscriptionId,
+        rows: Vec<Work<P>>,
+        limit: usize,
+        now: Timestamp,
+        forgotten: &HashSet<DeliveryId>,
+    ) {
         let last = rows.last().map(|row| row.delivery.due_at);
         if let Some(last) = last.filter(|_| rows.len() >= limit) {
             self.note(subscription, last);
@@ -318,13 +433,11 @@ impl<P> Lanes<P> {
                 self.buffer(work);
             }
         }
-        self.make_hungry(subscription);
-        self.forget_if_idle(subscription);
     }
 
     /// A [`Action::Fetch`] that failed is tried again at `again_at`.
     pub fn fetch_failed(&mut self, subscription: SubscriptionId, again_at: Timestamp) {
-        if self.end_fetch(subscription).is_some() {
+        if !matches!(self.end_fetch(subscription), Fetch::None) {
             // What was noted meanwhile waits too; its timer may have run out during the fetch.
             let noted = self
                 .by_subscription
@@ -334,15 +447,18 @@ impl<P> Lanes<P> {
                 self.timers.remove(&(noted, subscription));
             }
             self.note(subscription, again_at);
+            self.forget_if_idle(subscription);
         }
     }
 
-    fn end_fetch(&mut self, subscription: SubscriptionId) -> Option<HashSet<DeliveryId>> {
-        let forgotten = self.by_subscription.get_mut(&subscription)?.fetching.take()?;
-        self.fetches -= 1;
-        self.ended += 1;
-        self.ended_in[Shard::of(subscription).0 as usize] = self.ended;
-        Some(forgotten)
+    fn end_fetch(&mut self, subscription: SubscriptionId) -> Fetch {
+        let lane = self.by_subscription.get_mut(&subscription);
+        let fetch = lane.map_or(Fetch::None, |lane| std::mem::take(&mut lane.fetch));
+        if !matches!(fetch, Fetch::None) {
+            self.fetches -= 1;
+            self.looked_at(Shard::of(subscription));
+        }
+        fetch
     }
 
     /// An attempt is over; its outcome is now recorded, and the next may begin.
@@ -406,7 +522,7 @@ impl<P> Lanes<P> {
     fn forget(&mut self, subscription: SubscriptionId, id: DeliveryId, due_at: Option<Timestamp>) {
         if let Some(lane) = self.by_subscription.get_mut(&subscription) {
             lane.known.remove(&id);
-            if let Some(forgotten) = &mut lane.fetching {
+            if let Fetch::UnderWay(forgotten) = &mut lane.fetch {
                 forgotten.insert(id);
             }
         }
@@ -461,7 +577,7 @@ impl<P> Lanes<P> {
     fn make_hungry(&mut self, subscription: SubscriptionId) {
         if let Some(lane) = self.by_subscription.get_mut(&subscription)
             && !lane.hungry
-            && lane.fetching.is_none()
+            && !lane.is_fetching()
             && lane.ledger_due.is_some()
         {
             lane.hungry = true;
@@ -470,11 +586,7 @@ impl<P> Lanes<P> {
     }
 
     fn forget_if_idle(&mut self, subscription: SubscriptionId) {
-        if let Some(lane) = self.by_subscription.get(&subscription)
-            && lane.known.is_empty()
-            && lane.ledger_due.is_none()
-            && lane.fetching.is_none()
-        {
+        if self.by_subscription.get(&subscription).is_some_and(Lane::is_idle) {
             self.by_subscription.remove(&subscription);
         }
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::catalogue::Webhook;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -60,6 +60,13 @@ enum Step {
     Cancel(u8),
     /// Somebody else opens a closed one again.
     Reopen(u8),
+    /// The shard of that lane is taken, or lost to another owner.
+    Own(u8),
+    Release(u8),
+    /// What is open on a shard that was taken is looked up.
+    Scan(u8),
+    /// Another owner's attempt fails.
+    Elsewhere(u8, u16),
     Wait(u16),
 }
 
@@ -78,6 +85,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (any::<u8>(), later()).prop_map(|(i, later)| Step::Abandon(i, later)),
         1 => any::<u8>().prop_map(Step::Cancel),
         3 => any::<u8>().prop_map(Step::Reopen),
+        2 => (0..LANES).prop_map(Step::Own),
+        2 => (0..LANES).prop_map(Step::Release),
+        2 => any::<u8>().prop_map(Step::Scan),
+        2 => (any::<u8>(), later()).prop_map(|(i, later)| Step::Elsewhere(i, later)),
         2 => (0..1500u16).prop_map(Step::Wait),
     ]
 }
@@ -113,10 +124,21 @@ struct World {
     inserted: u128,
     unoffered: Vec<(Work<()>, Ticket)>,
     fetches: Vec<Fetch>,
-    in_flight: Vec<Work<()>>,
-    recording: Vec<(Work<()>, Option<Committed>)>,
+    /// Each with the epoch at which it began.
+    in_flight: Vec<(Work<()>, u32)>,
+    recording: Vec<(Work<()>, u32, Option<Committed>)>,
+    /// Of each shard: how often its owner changed.
+    epochs: BTreeMap<Shard, u32>,
+    unscanned: Vec<Shard>,
     /// Who was served since a lane could have been.
     overtaken_by: BTreeMap<SubscriptionId, Vec<SubscriptionId>>,
+}
+
+/// Lanes that own every shard.
+fn owner(limits: Limits) -> Lanes<()> {
+    let mut lanes = Lanes::new(limits);
+    lanes.own(Shard::all());
+    lanes
 }
 
 fn pick<T>(from: &[T], n: u8) -> Option<usize> {
@@ -126,7 +148,7 @@ fn pick<T>(from: &[T], n: u8) -> Option<usize> {
 impl World {
     fn new(limits: Limits) -> Self {
         Self {
-            lanes: Lanes::new(limits),
+            lanes: owner(limits),
             limits,
             now: at(0),
             open: BTreeMap::new(),
@@ -136,6 +158,8 @@ impl World {
             fetches: Vec::new(),
             in_flight: Vec::new(),
             recording: Vec::new(),
+            epochs: BTreeMap::new(),
+            unscanned: Vec::new(),
             overtaken_by: BTreeMap::new(),
         }
     }
@@ -191,19 +215,22 @@ impl World {
             }
             Step::Answer(i) => {
                 if let Some(i) = pick(&self.in_flight, i) {
-                    let work = self.in_flight.remove(i);
+                    let (work, epoch) = self.in_flight.remove(i);
                     self.lanes.answered(&work);
-                    self.recording.push((work, None));
+                    self.recording.push((work, epoch, None));
                 }
             }
             Step::Commit(i, retry) => {
                 if let Some(i) = pick(&self.recording, i)
-                    && self.recording[i].1.is_none()
+                    && self.recording[i].2.is_none()
                 {
                     let due_at = retry.map(|later| self.later(later));
-                    let id = self.recording[i].0.delivery.id;
-                    self.recording[i].1 = Some(Committed { due_at });
+                    let Delivery { id, subscription, .. } = self.recording[i].0.delivery;
+                    let stale = self.epoch(Shard::of(subscription)) != self.recording[i].1;
+                    self.recording[i].2 = Some(Committed { due_at });
                     match due_at {
+                        // Nothing is written, and whatever the row is now, the ledger knows.
+                        Some(_) if stale => self.recording[i].2 = Some(Committed { due_at: Some(self.now) }),
                         None => self.closed.extend(self.open.remove(&id).map(|row| (id, row))),
                         Some(due_at) => {
                             if let Some(row) = self.open.get_mut(&id) {
@@ -216,10 +243,10 @@ impl World {
             }
             Step::Recorded(i) => {
                 let done: Vec<_> = (0..self.recording.len())
-                    .filter(|i| self.recording[*i].1.is_some())
+                    .filter(|i| self.recording[*i].2.is_some())
                     .collect();
                 if let Some(i) = pick(&done, i) {
-                    let (work, committed) = self.recording.remove(done[i]);
+                    let (work, _, committed) = self.recording.remove(done[i]);
                     let due_at = committed.and_then(|committed| committed.due_at);
                     let Delivery { subscription, id, .. } = work.delivery;
                     self.lanes.recorded(subscription, id, due_at);
@@ -227,7 +254,7 @@ impl World {
             }
             Step::Abandon(i, later) => {
                 if let Some(i) = pick(&self.in_flight, i) {
-                    let work = self.in_flight.remove(i);
+                    let (work, _) = self.in_flight.remove(i);
                     self.lanes.abandoned(&work, self.later(later));
                 }
             }
@@ -247,9 +274,52 @@ impl World {
                     self.open.insert(work.delivery.id, work);
                 }
             }
+            Step::Own(n) => {
+                let shard = Shard::of(lane(n));
+                if !self.lanes.owns(shard) {
+                    *self.epochs.entry(shard).or_default() += 1;
+                    self.lanes.own([shard]);
+                    self.unscanned.push(shard);
+                }
+            }
+            Step::Release(n) => {
+                let shard = Shard::of(lane(n));
+                if self.lanes.owns(shard) {
+                    *self.epochs.entry(shard).or_default() += 1;
+                    self.lanes.release([shard]);
+                }
+            }
+            Step::Scan(i) => {
+                if let Some(i) = pick(&self.unscanned, i) {
+                    let shard = self.unscanned.remove(i);
+                    for row in self.open.values().map(|row| row.delivery) {
+                        if Shard::of(row.subscription) == shard {
+                            self.lanes.note(row.subscription, row.due_at);
+                        }
+                    }
+                }
+            }
+            Step::Elsewhere(i, later) => {
+                let due_at = self.later(later);
+                let lanes = &self.lanes;
+                let mut others: Vec<_> = self
+                    .open
+                    .values_mut()
+                    .map(|row| &mut row.delivery)
+                    .filter(|row| !lanes.owns(Shard::of(row.subscription)))
+                    .collect();
+                if let Some(i) = pick(&others, i) {
+                    others[i].attempts += 1;
+                    others[i].due_at = due_at;
+                }
+            }
             Step::Wait(millis) => self.now = self.later(millis),
         }
         self.check()
+    }
+
+    fn epoch(&self, shard: Shard) -> u32 {
+        self.epochs.get(&shard).copied().unwrap_or(0)
     }
 
     /// Polls; what it tells to attempt must be due, open as far as these lanes know, and in turn.
@@ -277,9 +347,9 @@ impl World {
                 Action::Attempt(work) => work,
             };
             let Delivery { id, subscription, .. } = work.delivery;
-            let held = self.in_flight.iter().chain(self.recording.iter().map(|(work, _)| work));
+            prop_assert!(self.lanes.owns(Shard::of(subscription)), "{id} is another owner's");
             prop_assert!(
-                held.into_iter().all(|other| other.delivery.id != id),
+                self.unsettled().all(|other| other.delivery.id != id),
                 "{id} twice at a time"
             );
             prop_assert!(!self.closed.contains_key(&id), "{id} was recorded as closed");
@@ -304,9 +374,16 @@ impl World {
                 *buffered -= 1;
                 *busy += 1;
             });
-            self.in_flight.push(work);
+            let epoch = self.epoch(Shard::of(subscription));
+            self.in_flight.push((work, epoch));
         }
         Ok(busy)
+    }
+
+    /// What is in flight or recording.
+    fn unsettled(&self) -> impl Iterator<Item = &Work<()>> {
+        let recording = self.recording.iter().map(|(work, ..)| work);
+        self.in_flight.iter().map(|(work, _)| work).chain(recording)
     }
 
     fn check(&mut self) -> Result<(), TestCaseError> {
@@ -316,9 +393,16 @@ impl World {
             let in_flight = self
                 .in_flight
                 .iter()
-                .filter(|work| work.delivery.subscription == *id)
+                .filter(|(work, _)| work.delivery.subscription == *id)
                 .count();
             prop_assert_eq!(lane.in_flight, in_flight);
+            prop_assert!(!lane.is_idle(), "{id} has nothing to remember");
+            prop_assert_eq!(lane.ready, lanes.ready.contains(id));
+            prop_assert_eq!(lane.hungry, lanes.hungry.contains(id));
+            prop_assert!(
+                lanes.owns(Shard::of(*id)) || (lane.buffer.is_empty() && lane.ledger_due.is_none()),
+                "{id} is another owner's"
+            );
             prop_assert!(in_flight <= limit_of(*id), "{in_flight} in flight in {id}");
             prop_assert!(
                 lane.buffer.len() <= most,
@@ -330,6 +414,14 @@ impl World {
                 self.overtaken_by.remove(id);
             }
         }
+        self.overtaken_by.retain(|id, _| lanes.by_subscription.contains_key(id));
+        let queued: HashSet<_> = lanes.ready.iter().chain(&lanes.hungry).collect();
+        prop_assert!(queued.iter().all(|id| lanes.by_subscription.contains_key(id)));
+        let noted = |(due, id): &(Timestamp, SubscriptionId)| lanes.by_subscription[id].ledger_due == Some(*due);
+        prop_assert!(lanes.timers.iter().all(noted), "a timer without its lane");
+        let busy: BTreeSet<_> = lanes.busy(&Shard::all().collect()).into_iter().collect();
+        let unsettled = self.unsettled().map(|work| work.delivery);
+        prop_assert_eq!(busy, unsettled.map(|it| (Shard::of(it.subscription), it.id)).collect());
         prop_assert_eq!(lanes.in_flight, self.in_flight.len());
         prop_assert_eq!(lanes.recording, self.recording.len());
         prop_assert_eq!(lanes.fetches, self.fetches.len());
@@ -337,7 +429,10 @@ impl World {
         prop_assert_eq!(lanes.buffered, buffered().count());
         prop_assert_eq!(
             lanes.bytes,
-            buffered().chain(&self.in_flight).map(|work| work.bytes).sum::<usize>()
+            buffered()
+                .chain(self.in_flight.iter().map(|(work, _)| work))
+                .map(|work| work.bytes)
+                .sum::<usize>()
         );
         prop_assert!(lanes.in_flight <= self.limits.in_flight);
         prop_assert!(lanes.fetches <= self.limits.fetches);
@@ -351,8 +446,12 @@ impl World {
         Ok(())
     }
 
-    /// Lets everything that has begun end well; time goes only as far as the lanes asked for.
+    /// Lets everything that has begun end well, with every shard owned; time goes only as far as the lanes
+    /// asked for.
     fn drain(&mut self) -> Result<(), TestCaseError> {
+        for n in 0..LANES {
+            self.do_step(&Step::Own(n))?;
+        }
         for _ in 0..10_000 {
             let steps = [
                 Step::HandOver(0),
@@ -360,12 +459,13 @@ impl World {
                 Step::Answer(0),
                 Step::Commit(0, None),
                 Step::Recorded(0),
+                Step::Scan(0),
             ];
             for step in &steps {
                 self.do_step(step)?;
             }
-            let waiting = self.unoffered.len() + self.fetches.len() + self.in_flight.len() + self.recording.len();
-            if self.poll()? || waiting > 0 {
+            let waiting = self.unoffered.len() + self.fetches.len() + self.unsettled().count();
+            if self.poll()? || waiting + self.unscanned.len() > 0 {
                 continue;
             }
             let Some(wake) = self.lanes.next_wake() else {
@@ -396,7 +496,7 @@ proptest! {
 
     #[test]
     fn busy_lanes_take_turns(busy in 1u8..12, at_a_time in 1usize..5, rounds in 1usize..8) {
-        let mut lanes = Lanes::new(Limits { in_flight: at_a_time, ..Limits::default() });
+        let mut lanes = owner(Limits { in_flight: at_a_time, ..Limits::default() });
         for n in 0..u128::from(busy) * rounds as u128 {
             let ticket = lanes.ticket();
             let turn = u8::try_from(n / rounds as u128).unwrap();
@@ -431,7 +531,7 @@ fn fetch(lane: u8, limit: usize) -> Action<()> {
 }
 
 fn small(lane_buffer: usize, buffered: usize) -> Lanes<()> {
-    Lanes::new(Limits {
+    owner(Limits {
         lane_buffer,
         buffered,
         ..Limits::default()
@@ -586,4 +686,63 @@ fn a_buffer_takes_no_more_than_its_size_even_when_all_that_was_known_has_gone() 
     lanes.fetched(lane(1), rows, 8, at(0));
     assert_eq!(lanes.load().buffered, 4);
     assert_eq!(lanes.oldest_due(at(0)), Some(at(0)), "the rest is noted as due");
+}
+
+#[test]
+fn nothing_of_a_shard_that_is_not_owned_is_taken() {
+    let mut lanes: Lanes<()> = Lanes::new(Limits::default());
+    offer(&mut lanes, 1, 1);
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| 1), []);
+    assert_eq!(lanes.next_wake(), None);
+    assert_eq!(lanes.load().lanes, 0);
+}
+
+#[test]
+fn what_is_in_flight_when_its_shard_is_released_is_known_until_it_is_recorded() {
+    let mut lanes = small(8, 100);
+    for n in 1..4 {
+        offer(&mut lanes, n, 1);
+    }
+    let shard = Shard::of(lane(1));
+    let begun = attempts(lanes.poll(at(0), |_| 1)).remove(0);
+    lanes.release([shard]);
+    assert_eq!(lanes.load().buffered, 0, "they lie in the ledger");
+    assert_eq!(lanes.busy(&HashSet::from([shard])), [(shard, begun.delivery.id)]);
+
+    lanes.own([shard]);
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| 2), [fetch(1, 9)]);
+    let rows = (1..4).map(|n| work(n, lane(1), at(0))).collect();
+    lanes.fetched(lane(1), rows, 9, at(0));
+    let next = attempts(lanes.poll(at(0), |_| 2)).remove(0);
+    assert_ne!(next.delivery.id, begun.delivery.id, "it is in flight still");
+    lanes.answered(&begun);
+    lanes.recorded(lane(1), begun.delivery.id, None);
+    assert_eq!(lanes.busy(&HashSet::from([shard])), [(shard, next.delivery.id)]);
+}
+
+#[test]
+fn a_fetch_from_before_a_release_brings_nothing_in() {
+    let mut lanes = small(8, 100);
+    let shard = Shard::of(lane(1));
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| 1), [fetch(1, 8)]);
+    lanes.release([shard]);
+    lanes.own([shard]);
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| 1), [], "one fetch at a time");
+    lanes.fetched(lane(1), vec![work(1, lane(1), at(0))], 8, at(0));
+    assert_eq!(lanes.poll(at(0), |_| 1), [fetch(1, 8)], "the ledger is asked again");
+}
+
+#[test]
+fn a_hand_over_from_before_a_release_is_looked_up() {
+    let mut lanes = small(8, 100);
+    let shard = Shard::of(lane(1));
+    let ticket = lanes.ticket();
+    lanes.release([shard]);
+    lanes.own([shard]);
+    lanes.offer(work(1, lane(1), at(0)), ticket, at(0));
+    assert_eq!(lanes.poll(at(0), |_| 1), [fetch(1, 8)], "another may have sent it");
 }

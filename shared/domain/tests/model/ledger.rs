@@ -14,6 +14,10 @@ use uuid::Uuid;
 /// Rows in one transaction of a large fan-out or cancellation.
 const CHUNK: usize = 2;
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
+/// The longest that a healthy process's request takes.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+/// And then its outcome's way to the ledger.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// The cursor of an event of which nothing is matched yet; `None` is a complete one.
 pub(crate) const START: SubscriptionId = SubscriptionId(Uuid::nil());
 
@@ -53,6 +57,8 @@ pub(crate) struct EventRow {
 pub(crate) struct Row {
     pub event: EventUid,
     pub delivery: Delivery,
+    /// Until then a former owner has it in flight, unless that one says more.
+    pub busy_until: Timestamp,
     /// How often it was retried by hand; the model's own.
     pub generation: u32,
 }
@@ -254,6 +260,7 @@ impl Ledger {
             let row = Row {
                 event: uid,
                 delivery,
+                busy_until: Timestamp::from_micros(0),
                 generation: 0,
             };
             self.open.insert(delivery.id, row);
@@ -307,6 +314,26 @@ impl Ledger {
         owns
     }
 
+    /// Gives a shard back, with what is in flight of it until when. Not if another has it by now.
+    pub(crate) fn release(&mut self, by: Owner, shard: Shard, in_flight: &[(DeliveryId, Timestamp)]) {
+        self.begin();
+        let Some(row) = self.shards.get_mut(&shard).filter(|row| row.owner == Some(by)) else {
+            return;
+        };
+        row.owner = None;
+        row.epoch += 1;
+        for (id, until) in in_flight {
+            if let Some(row) = self.open.get_mut(id) {
+                row.busy_until = *until;
+            }
+        }
+    }
+
+    /// Whether a former owner may still have the delivery in flight.
+    pub(crate) fn is_busy(&self, id: DeliveryId) -> bool {
+        self.open.get(&id).is_some_and(|row| row.busy_until > self.now)
+    }
+
     /// When each of the shard's subscriptions has its first open delivery due.
     pub(crate) fn scan(&self, shard: Shard) -> BTreeMap<SubscriptionId, Timestamp> {
         let mut earliest = BTreeMap::new();
@@ -347,7 +374,14 @@ impl Ledger {
     // Deliver
 
     pub(crate) fn due(&self, subscription: SubscriptionId, limit: usize) -> Vec<Delivery> {
-        let rows = self.open.values().map(|row| row.delivery);
+        let rows = self.open.values().map(|row| Delivery {
+            due_at: if row.busy_until > self.now {
+                row.delivery.due_at.max(row.busy_until)
+            } else {
+                row.delivery.due_at
+            },
+            ..row.delivery
+        });
         let mut rows: Vec<_> = rows.filter(|row| row.subscription == subscription).collect();
         rows.sort_by_key(|row| (row.due_at, row.id));
         rows.truncate(limit);
@@ -372,10 +406,11 @@ impl Ledger {
             };
         }
         let current = self.owns(by, Shard::of(seen.subscription), epoch);
+        let counts = current || self.is_busy(seen.id);
         let Some(row) = self
             .open
             .get_mut(&seen.id)
-            .filter(|row| current && row.delivery.attempts == seen.attempts)
+            .filter(|row| counts && row.delivery.attempts == seen.attempts)
         else {
             return Finished::Refused;
         };
@@ -383,6 +418,10 @@ impl Ledger {
             Decision::Retry(due_at) => {
                 row.delivery.attempts += 1;
                 row.delivery.due_at = due_at;
+                row.busy_until = Timestamp::from_micros(0);
+                if !current {
+                    self.wake(seen.subscription, due_at);
+                }
                 return Finished::Open(due_at);
             }
             Decision::Close(end, _) => self.close(seen.id, end, attempt.number),
@@ -463,6 +502,7 @@ impl Ledger {
             self.closed.remove(&id);
             row.generation += 1;
             (row.delivery.opened_at, row.delivery.due_at) = (now, now);
+            row.busy_until = Timestamp::from_micros(0);
             self.open.insert(id, row);
             self.wake(subscription, now);
         }

@@ -8,7 +8,7 @@
 //! | [`outside`] | producers and the queue | publish, now and then the same Id again; deliver at least once, in any order |
 //! | [`outside`] | subscribers | answer well, badly, or never |
 //! | [`worker`] | dispatch in 3 processes | pull; match; record; acknowledge; hand over in process. Also: sweep what is incomplete |
-//! | [`worker`] | deliver in 3 processes | take over a shard; scan it; renew (sent, then heard); take wakeups, then note them; poll; read, then fetched; answer; finish, then recorded |
+//! | [`worker`] | deliver in 3 processes | take over a shard; scan it; give it back (begin no more, then release); renew (sent, then heard); take wakeups, then note them; poll; read, then fetched; answer; finish, then recorded |
 //! | [`ledger`] | the SQL | one transaction per function, and the API: deactivate, activate, cancel a chunk, retry by hand |
 //!
 //! Between any two steps time may pass, a worker may crash and be replaced, or lose its connection to
@@ -21,11 +21,13 @@
 //!
 //! # What holds whenever a request begins ([`Worker::make`])
 //! - Its sender owns the shard, in the ledger too; the delivery is due, its copy of the row is not
-//!   stale, and it is not in flight twice at one epoch (promise 4).
+//!   stale, and it is not in flight twice at one epoch; without crash, freeze and loss not twice at all,
+//!   however often its shard was handed over in between (promise 4).
 //!
 //! # What holds whenever an outcome is recorded
-//! - A success counts at any epoch, a failure of an old one changes nothing, and no attempt is
-//!   counted twice (promise 4).
+//! - A success counts at any epoch; a failure of an old one changes nothing, unless its shard was handed
+//!   over with the delivery in flight, and then until the time that was said; and no attempt is counted
+//!   twice (promise 4).
 //!
 //! # What holds in the end ([`World::settle`], within a bounded number of rounds)
 //! - Every published event is in the ledger, and has a delivery for each matching subscription that
@@ -115,7 +117,7 @@ impl World {
             ledger: Ledger::new(subscriptions()),
             queue: Queue::default(),
             subscribers: Subscribers::new(),
-            workers: (0..started).map(|n| Worker::new(Owner(n))).collect(),
+            workers: (0..started).map(|n| Worker::new(Owner(n), faults)).collect(),
             started,
             faults,
             story: Vec::new(),
@@ -147,7 +149,11 @@ impl World {
                 self.make(worker, what, dice)?;
             }
             Step::Wait(millis) => {
-                self.pass(Duration::from_millis(millis.into()));
+                let time = Duration::from_millis(millis.into());
+                if !self.faults {
+                    self.finish_overdue(time)?;
+                }
+                self.pass(time);
                 if !self.faults {
                     self.renew()?;
                 }
@@ -155,7 +161,7 @@ impl World {
             Step::Crash(n) => {
                 let worker = &mut self.workers[usize::from(n)];
                 worker.crash(&mut self.queue, &mut self.subscribers);
-                *worker = Worker::new(Owner(self.started));
+                *worker = Worker::new(Owner(self.started), self.faults);
                 self.started += 1;
             }
             Step::Disconnect(n) => self.queue.release(self.workers[usize::from(n)].owner),
@@ -171,6 +177,16 @@ impl World {
             }
         }
         self.ledger.check()
+    }
+
+    /// While nothing fails, no request takes longer than its timeout, and no outcome long to be recorded.
+    fn finish_overdue(&mut self, time: Duration) -> Result<(), String> {
+        for worker in 0..self.workers.len() {
+            while let Some(what) = self.workers[worker].overdue(self.ledger.now.plus(time)) {
+                self.make(worker, what, 0)?;
+            }
+        }
+        Ok(())
     }
 
     fn renew(&mut self) -> Result<(), String> {

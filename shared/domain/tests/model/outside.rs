@@ -138,8 +138,8 @@ pub(crate) enum Mood {
 #[derive(Debug)]
 pub(crate) struct Subscribers {
     pub mood: Mood,
-    /// Requests that are not answered yet, and at which epoch they were sent.
-    under_way: BTreeSet<(DeliveryId, Epoch)>,
+    /// Requests that are not answered yet, and at which epoch and after how many manual retries they were sent.
+    under_way: BTreeSet<(DeliveryId, Epoch, u32)>,
     /// How many requests were begun.
     begun: BTreeMap<DeliveryId, u32>,
     /// How often each was answered with success, by epoch and manual retries.
@@ -159,11 +159,16 @@ impl Subscribers {
         }
     }
 
-    pub(crate) fn begin(&mut self, id: DeliveryId, epoch: Epoch) -> Result<(), String> {
+    /// A request begins. Without faults no other is under way, whoever sent it; else none of the same epoch.
+    pub(crate) fn begin(&mut self, id: DeliveryId, epoch: Epoch, generation: u32, faults: bool) -> Result<(), String> {
+        let same = |(other, at, retried): &(DeliveryId, Epoch, u32)| {
+            *other == id && (*at == epoch || !faults && *retried == generation)
+        };
         ensure!(
-            self.under_way.insert((id, epoch)),
-            "{id} is in flight twice at epoch {epoch}"
+            !self.under_way.iter().any(same),
+            "{id} is in flight twice, now at epoch {epoch}"
         );
+        self.under_way.insert((id, epoch, generation));
         *self.begun.entry(id).or_default() += 1;
         Ok(())
     }
@@ -172,12 +177,12 @@ impl Subscribers {
         self.begun.get(&id).copied().unwrap_or(0)
     }
 
-    pub(crate) fn forget(&mut self, id: DeliveryId, epoch: Epoch) {
-        self.under_way.remove(&(id, epoch));
+    pub(crate) fn forget(&mut self, id: DeliveryId, epoch: Epoch, generation: u32) {
+        self.under_way.remove(&(id, epoch, generation));
     }
 
     pub(crate) fn answer(&mut self, id: DeliveryId, epoch: Epoch, generation: u32, dice: u16) -> Outcome {
-        self.forget(id, epoch);
+        self.forget(id, epoch, generation);
         let answered = |status, seconds: Option<u64>| Outcome::Answered {
             status,
             retry_after: seconds.map(Duration::from_secs),

@@ -2,14 +2,14 @@
 //! between any two that the real one could be torn apart at.
 
 use crate::ensure;
-use crate::ledger::{Epoch, Finished, Key, LEASE, Lease, Leases, Ledger, Owner, Plan, Registry};
+use crate::ledger::{Epoch, Finished, GRACE, Key, LEASE, Lease, Leases, Ledger, Owner, Plan, Registry, TIMEOUT};
 use crate::outside::{Message, Queue, Subscribers, Tag};
 use herald_domain::delivery::{Attempt, Decision, Delivery, decide};
-use herald_domain::id::{EventUid, Shard, SubscriptionId};
+use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
 use herald_domain::lanes::{Action, Lanes, Limits, Ticket, Work};
 use herald_domain::retry::RetryPolicy;
 use herald_domain::time::Timestamp;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 const BATCH: usize = 3;
@@ -76,6 +76,7 @@ struct Finish {
     work: Work<Epoch>,
     attempt: Attempt,
     decision: Decision,
+    answered: Timestamp,
     result: Option<Finished>,
 }
 
@@ -91,6 +92,10 @@ pub(crate) enum Move {
     Sweep,
     TakeOver(Shard),
     Scan,
+    /// Begins nothing more of that shard, and notes what is in flight of it.
+    GiveBack(Shard),
+    Release,
+    ReleaseUnheard,
     Renew,
     Renewed,
     TakeWakeups,
@@ -108,6 +113,8 @@ pub(crate) enum Move {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub owner: Owner,
+    /// Whether anything may fail.
+    faults: bool,
     registry: Registry,
     dispatch: Dispatch,
     lanes: Lanes<Epoch>,
@@ -115,6 +122,8 @@ pub(crate) struct Worker {
     /// Leases as they will be when the reply to their renewal comes.
     renewing: Option<Leases>,
     unscanned: BTreeSet<Shard>,
+    /// Shards that are to be released, with what was in flight of them until when.
+    giving: BTreeMap<Shard, Vec<(DeliveryId, Timestamp)>>,
     woken: Vec<(SubscriptionId, Timestamp)>,
     reads: Vec<Read>,
     requests: Vec<(Work<Epoch>, Timestamp, u32)>,
@@ -122,15 +131,17 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(owner: Owner) -> Self {
+    pub(crate) fn new(owner: Owner, faults: bool) -> Self {
         Self {
             owner,
+            faults,
             registry: Registry::default(),
             dispatch: Dispatch::Idle,
             lanes: Lanes::new(LIMITS),
             leases: Leases::new(),
             renewing: None,
             unscanned: BTreeSet::new(),
+            giving: BTreeMap::new(),
             woken: Vec::new(),
             reads: Vec::new(),
             requests: Vec::new(),
@@ -144,6 +155,7 @@ impl Worker {
         moves.extend([Move::Poll, Move::TakeWakeups]);
         moves.extend((!self.leases.is_empty() && self.renewing.is_none()).then_some(Move::Renew));
         moves.extend(ledger.free_shards().map(Move::TakeOver));
+        moves.extend(self.leases.keys().copied().map(Move::GiveBack));
         if matches!(self.dispatch, Dispatch::Idle) {
             moves.extend(queue.has_waiting().then_some(Move::Pull));
             moves.extend(ledger.incomplete().map(|_| Move::Sweep));
@@ -165,6 +177,8 @@ impl Worker {
             Dispatch::Acknowledged(_) => moves.push(Move::HandOver),
         }
         moves.extend((!self.unscanned.is_empty()).then_some(Move::Scan));
+        moves.extend((!self.giving.is_empty()).then_some(Move::Release));
+        moves.extend((faults && !self.giving.is_empty()).then_some(Move::ReleaseUnheard));
         moves.extend(self.renewing.is_some().then_some(Move::Renewed));
         moves.extend((!self.woken.is_empty()).then_some(Move::NoteWakeups));
         for (i, read) in self.reads.iter().enumerate() {
@@ -214,14 +228,40 @@ impl Worker {
         match what {
             Move::Poll => return self.poll(ledger, subscribers),
             Move::Renew => self.renew(ledger),
-            Move::Renewed => self.leases = self.renewing.take().unwrap_or_default(),
+            Move::Renewed => {
+                let renewed = self.renewing.take().unwrap_or_default();
+                let lost = self.leases.keys().filter(|shard| !renewed.contains_key(shard));
+                self.lanes.release(lost.copied());
+                self.leases = renewed;
+            }
             Move::TakeOver(shard) => {
                 if let Some(epoch) = ledger.take_over(self.owner, shard) {
                     let until = now.plus(LEASE);
+                    // It may have been its own before, and another's since.
+                    self.lanes.release([shard]);
+                    self.lanes.own([shard]);
                     self.leases.insert(shard, Lease { epoch, until });
-                    // A reply that is still to come knows nothing of this.
+                    // A reply that is still to come knows nothing of this, nor of what was to be released.
                     self.renewing = None;
+                    self.giving.remove(&shard);
                     self.unscanned.insert(shard);
+                }
+            }
+            Move::GiveBack(shard) => {
+                self.leases.remove(&shard);
+                self.renewing = None;
+                self.lanes.release([shard]);
+                let busy = self.lanes.busy(&HashSet::from([shard]));
+                let busy = busy.into_iter().map(|(_, id)| (id, self.busy_until(id, now)));
+                self.giving.insert(shard, busy.collect());
+            }
+            Move::Release | Move::ReleaseUnheard => {
+                if let Some((shard, busy)) = self.giving.first_key_value() {
+                    let shard = *shard;
+                    ledger.release(self.owner, shard, busy);
+                    if matches!(what, Move::Release) {
+                        self.giving.remove(&shard);
+                    }
                 }
             }
             Move::Scan => {
@@ -286,6 +326,7 @@ impl Worker {
                     work,
                     attempt,
                     decision,
+                    answered: now,
                     result: None,
                 });
             }
@@ -296,13 +337,20 @@ impl Worker {
                     decision,
                     ..
                 } = &self.finishes[i];
+                let busy = ledger.is_busy(work.delivery.id);
                 let result = ledger.finish(self.owner, work.payload, &work.delivery, attempt, *decision);
                 let shard = Shard::of(work.delivery.subscription);
                 ensure!(
                     attempt.outcome.is_success()
+                        || busy
                         || ledger.owns(self.owner, shard, work.payload)
                         || matches!(result, Finished::Refused),
                     "promise 4: a failure of an old epoch counted for {}",
+                    work.delivery.id
+                );
+                ensure!(
+                    self.faults || !busy || !matches!(result, Finished::Refused),
+                    "promise 4: an attempt at {} that was handed over does not count",
                     work.delivery.id
                 );
                 let id = work.delivery.id;
@@ -437,6 +485,20 @@ impl Worker {
         self.renewing = Some(renewed);
     }
 
+    /// Until when the request of that delivery, or its outcome, is on its way.
+    fn busy_until(&self, id: DeliveryId, now: Timestamp) -> Timestamp {
+        let request = self.requests.iter().find(|(work, ..)| work.delivery.id == id);
+        request.map_or(now, |(_, began, _)| began.plus(TIMEOUT)).plus(GRACE)
+    }
+
+    /// What a healthy process must have done by then: requests time out, and outcomes are recorded.
+    pub(crate) fn overdue(&self, by: Timestamp) -> Option<Move> {
+        let request = self.requests.iter().position(|(_, began, _)| began.plus(TIMEOUT) <= by);
+        let unrecorded = |finish: &Finish| finish.result.is_none() && finish.answered.plus(GRACE) <= by;
+        let finish = self.finishes.iter().position(unrecorded);
+        request.map(Move::Answer).or_else(|| finish.map(Move::Finish))
+    }
+
     fn poll(&mut self, ledger: &Ledger, subscribers: &mut Subscribers) -> Result<(), String> {
         let now = ledger.now;
         for action in self.lanes.poll(now, limit_of) {
@@ -458,7 +520,8 @@ impl Worker {
                 ..
             } = work.delivery;
             match self.holds(subscription, now) {
-                Some(epoch) if epoch == work.payload && !self.registry.inactive.contains(&subscription) => {
+                Some(epoch) if !self.registry.inactive.contains(&subscription) => {
+                    ensure!(epoch == work.payload, "{id} was read at another epoch");
                     ensure!(
                         ledger.owns(self.owner, Shard::of(subscription), epoch),
                         "{id} is sent by one who owns it no more"
@@ -471,11 +534,9 @@ impl Worker {
                         );
                     }
                     let generation = ledger.generation(id);
-                    subscribers.begin(id, epoch)?;
+                    subscribers.begin(id, epoch, generation, self.faults)?;
                     self.requests.push((work, now, generation));
                 }
-                // Read under another epoch: the ledger is asked again.
-                Some(epoch) if epoch != work.payload => self.lanes.abandoned(&work, now),
                 _ => self.lanes.abandoned(&work, now.plus(Duration::from_secs(1))),
             }
         }
@@ -485,8 +546,8 @@ impl Worker {
     /// The process ends; nobody will ever read the answers to its requests.
     pub(crate) fn crash(&self, queue: &mut Queue, subscribers: &mut Subscribers) {
         queue.release(self.owner);
-        for (work, ..) in &self.requests {
-            subscribers.forget(work.delivery.id, work.payload);
+        for (work, _, generation) in &self.requests {
+            subscribers.forget(work.delivery.id, work.payload, *generation);
         }
     }
 }
