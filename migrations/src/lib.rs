@@ -9,7 +9,19 @@ pub struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(Ledger)]
+        vec![
+            Box::new(Migration {
+                name: "0001_ledger",
+                sqlite: include_str!("sqlite/0001_ledger.sql"),
+                postgres: include_str!("postgres/0001_ledger.sql"),
+            }),
+            Box::new(Migration {
+                name: "0002_workers",
+                sqlite: include_str!("sqlite/0002_workers.sql"),
+                // There from the first migration on.
+                postgres: "",
+            }),
+        ]
     }
 
     fn migration_table_name() -> DynIden {
@@ -17,22 +29,29 @@ impl MigratorTrait for Migrator {
     }
 }
 
-struct Ledger;
+struct Migration {
+    name: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
 
-impl MigrationName for Ledger {
-    fn name(&self) -> &'static str {
-        "0001_ledger"
+impl MigrationName for Migration {
+    fn name(&self) -> &str {
+        self.name
     }
 }
 
 #[async_trait::async_trait]
 #[expect(elided_lifetimes_in_paths, reason = "the trait's signature")]
-impl MigrationTrait for Ledger {
+impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager
-            .get_connection()
-            .execute_unprepared(include_str!("sqlite/0001_ledger.sql"))
-            .await?;
+        let sql = match manager.get_database_backend() {
+            sea_orm::DbBackend::Postgres => self.postgres,
+            _ => self.sqlite,
+        };
+        if !sql.is_empty() {
+            manager.get_connection().execute_unprepared(sql).await?;
+        }
         Ok(())
     }
 }

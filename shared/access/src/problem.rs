@@ -123,9 +123,9 @@ impl Problem {
         }
     }
 
-    /// 503: a part is away; the log says why.
+    /// 503: a part is away. Why is logged once by whoever lost it, and not for each of thousands of requests.
     pub fn unavailable(part: &str, error: &(dyn std::error::Error + 'static)) -> Self {
-        tracing::error!(error, part, "a request could not be served");
+        tracing::debug!(error, part, "a request could not be served");
         Self {
             retry_after_seconds: Some(1),
             ..Self::new(

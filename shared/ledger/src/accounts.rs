@@ -206,7 +206,15 @@ impl Ledger {
             + 'static,
         T: Send + 'static,
     {
-        let result = self.store.write(change).await;
+        let result = self
+            .store
+            .write(move |txn, now| {
+                Box::pin(async move {
+                    let now = registry::change(txn, now).await?;
+                    change(txn, now).await
+                })
+            })
+            .await;
         self.signals.registry.notify_waiters();
         result
     }

@@ -1,10 +1,10 @@
 //! Whether the accounts add up: every event's `matched_count` against its rows, in one snapshot.
 
-use crate::sql::{all, for_values, get, uuid};
+use crate::sql::{all, for_values, get, snapshot, uuid};
 use crate::{Error, Ledger};
 use herald_domain::delivery::{Closed, Status};
 use herald_domain::id::EventId;
-use sea_orm::{ConnectionTrait, TransactionTrait};
+use sea_orm::ConnectionTrait;
 use std::collections::HashSet;
 
 /// What an audit found.
@@ -31,19 +31,22 @@ const CHECKS: [(&str, &str); 5] = [
         "event {what} matched {a} subscriptions but has {b} deliveries",
         "SELECT e.uid AS what, e.matched_count AS a, coalesce(d.n, 0) AS b FROM events e LEFT JOIN \
          (SELECT event, count(*) AS n FROM (SELECT event FROM deliveries_open UNION ALL SELECT event FROM deliveries_closed) \
-          GROUP BY event) d ON d.event = e.uid WHERE e.matched_count <> coalesce(d.n, 0) LIMIT 1000",
+          AS every GROUP BY event) d ON d.event = e.uid WHERE e.matched_count <> coalesce(d.n, 0) LIMIT 1000",
     ),
     (
         "open delivery {what} belongs to no event",
-        "SELECT id AS what, 0 AS a, 0 AS b FROM deliveries_open WHERE event NOT IN (SELECT uid FROM events) LIMIT 1000",
+        "SELECT id AS what, CAST(0 AS bigint) AS a, CAST(0 AS bigint) AS b FROM deliveries_open d \
+         WHERE NOT EXISTS (SELECT 1 FROM events WHERE uid = d.event) LIMIT 1000",
     ),
     (
         "closed delivery {what} belongs to no event",
-        "SELECT id AS what, 0 AS a, 0 AS b FROM deliveries_closed WHERE event NOT IN (SELECT uid FROM events) LIMIT 1000",
+        "SELECT id AS what, CAST(0 AS bigint) AS a, CAST(0 AS bigint) AS b FROM deliveries_closed d \
+         WHERE NOT EXISTS (SELECT 1 FROM events WHERE uid = d.event) LIMIT 1000",
     ),
     (
         "delivery {what} is both open and closed",
-        "SELECT id AS what, 0 AS a, 0 AS b FROM deliveries_open WHERE id IN (SELECT id FROM deliveries_closed) LIMIT 1000",
+        "SELECT id AS what, CAST(0 AS bigint) AS a, CAST(0 AS bigint) AS b FROM deliveries_open \
+         WHERE id IN (SELECT id FROM deliveries_closed) LIMIT 1000",
     ),
     (
         "delivery {what} counts {a} attempts but has {b}",
@@ -56,7 +59,7 @@ const CHECKS: [(&str, &str); 5] = [
 impl Ledger {
     /// Adds everything up, in one snapshot.
     pub async fn audit(&self) -> Result<Account, Error> {
-        let snapshot = self.store.queries().begin().await?;
+        let snapshot = snapshot(self.store.queries()).await?;
         let number = async |sql: &str| -> Result<i64, Error> {
             let rows = all(&snapshot, sql, []).await?;
             rows.first().map_or(Ok(0), |row| get(row, "n"))
@@ -85,7 +88,7 @@ impl Ledger {
         differences.truncate(MAX_DIFFERENCES);
         Ok(Account {
             events: number("SELECT count(*) AS n FROM events").await?,
-            matched: number("SELECT coalesce(sum(matched_count), 0) AS n FROM events").await?,
+            matched: number("SELECT CAST(coalesce(sum(matched_count), 0) AS bigint) AS n FROM events").await?,
             rejected: number("SELECT count(*) AS n FROM rejected_events").await?,
             deliveries,
             differences,
@@ -96,7 +99,7 @@ impl Ledger {
     pub async fn without_event(&self, ids: &[EventId]) -> Result<Vec<EventId>, Error> {
         let mut found = HashSet::new();
         let values = ids.iter().map(|id| id.0.into()).collect();
-        for row in for_values(self.store.queries(), "SELECT id FROM events WHERE id IN", values, "").await? {
+        for row in for_values(self.store.queries(), "SELECT id FROM events WHERE id", values, "").await? {
             found.insert(EventId(uuid(&row, "id")?));
         }
         Ok(ids.iter().copied().filter(|id| !found.contains(id)).collect())

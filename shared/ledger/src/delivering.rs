@@ -5,9 +5,9 @@
 //! it; a failure counts only from the shard's present owner.
 
 use crate::dispatching::{EventRecord, event_record};
-use crate::shards::{Ownership, epochs};
-use crate::sql::{all, corrupt, for_rows, for_values, get, optional_timestamp, timestamp, uuid};
-use crate::{Error, Ledger, subscriptions};
+use crate::shards::epochs;
+use crate::sql::{corrupt, for_rows, for_values, get, time, timestamp, uuid};
+use crate::{Error, Ledger, outbox, shards, subscriptions};
 use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Attempt, Closed, Delivery, Reason};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
@@ -15,6 +15,7 @@ use herald_domain::time::Timestamp;
 use sea_orm::{DatabaseTransaction, QueryResult, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What is to be recorded about a delivery.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Finish {
     pub delivery: Delivery,
     /// Its event.
     pub event: EventUid,
+    /// The epoch of its shard at which it was taken up.
+    pub epoch: i64,
     /// The attempt; none when it was closed without one.
     pub attempt: Option<Attempt>,
     /// What follows.
@@ -58,22 +61,26 @@ pub enum Finished {
 }
 
 impl Ledger {
-    /// The open deliveries of a subscription in the order of `due_at`, with their events.
+    /// The open deliveries of a subscription in the order in which they are due, with their events. Those
+    /// that a former owner still has in flight are due when it has them no more.
     pub async fn open_deliveries(
         &self,
         subscription: SubscriptionId,
         limit: usize,
     ) -> Result<Vec<(Delivery, Arc<EventRecord>)>, Error> {
-        let rows = all(
-            self.store.read(),
-            "SELECT d.id AS delivery, d.subscription, d.webhook, d.attempts, max(d.due_at, d.busy_until) AS due_at, \
-             d.created_at, d.opened_at, e.uid, e.id, e.type, e.objects, e.data, e.accepted_at, e.traceparent \
-             FROM deliveries_open d JOIN events e ON e.uid = d.event \
-             WHERE d.shard = $1 AND d.subscription = $2 ORDER BY d.due_at LIMIT $3",
+        let rows = self.ask("SELECT d.id AS delivery, d.subscription, d.webhook, d.attempts, d.due, d.created_at, d.opened_at, \
+             e.uid, e.id, e.type, e.objects, e.data, e.accepted_at, e.traceparent \
+             FROM (SELECT * FROM (SELECT *, due_at AS due FROM deliveries_open \
+                   WHERE shard = $1 AND subscription = $2 AND busy_until <= $4 ORDER BY due_at LIMIT $3) free \
+                   UNION ALL \
+                   SELECT * FROM (SELECT *, CASE WHEN busy_until > due_at THEN busy_until ELSE due_at END AS due \
+                   FROM deliveries_open WHERE shard = $1 AND subscription = $2 AND busy_until > 0 AND busy_until > $4) busy) d \
+             JOIN events e ON e.uid = d.event ORDER BY due LIMIT $3",
             [
                 i16::from(Shard::of(subscription).0).into(),
                 subscription.0.into(),
                 u64::try_from(limit).unwrap_or(u64::MAX).into(),
+                self.now().as_micros().into(),
             ],
         )
         .await?;
@@ -82,45 +89,55 @@ impl Ledger {
             .collect()
     }
 
-    /// The lanes with open deliveries, each with its earliest `due_at`: what a takeover looks at. One
-    /// index look-up per lane, however many deliveries it has.
-    pub async fn open_lanes(&self) -> Result<Vec<(SubscriptionId, Timestamp)>, Error> {
-        let rows = all(
+    /// The lanes of these shards with open deliveries, each with its earliest `due_at`: what a takeover
+    /// looks at. One index look-up per lane, however many deliveries it has.
+    pub async fn open_lanes(
+        &self,
+        shards: impl IntoIterator<Item = Shard>,
+    ) -> Result<Vec<(SubscriptionId, Timestamp)>, Error> {
+        let lanes = for_values(
             self.store.read(),
             "WITH RECURSIVE lane (shard, subscription) AS ( \
-               SELECT * FROM (SELECT shard, subscription FROM deliveries_open ORDER BY shard, subscription LIMIT 1) \
-               UNION ALL \
-               SELECT (SELECT shard FROM deliveries_open d WHERE (d.shard, d.subscription) > (lane.shard, lane.subscription) \
-                       ORDER BY shard, subscription LIMIT 1), \
-                      (SELECT subscription FROM deliveries_open d WHERE (d.shard, d.subscription) > (lane.shard, lane.subscription) \
-                       ORDER BY shard, subscription LIMIT 1) \
-               FROM lane WHERE lane.shard IS NOT NULL) \
+               SELECT s.shard, (SELECT d.subscription FROM deliveries_open d WHERE d.shard = s.shard \
+                                ORDER BY d.subscription LIMIT 1) FROM shards s WHERE s.shard",
+            shards::numbers(shards),
+            "  UNION ALL \
+               SELECT lane.shard, (SELECT d.subscription FROM deliveries_open d WHERE d.shard = lane.shard \
+                                   AND d.subscription > lane.subscription ORDER BY d.subscription LIMIT 1) \
+               FROM lane WHERE lane.subscription IS NOT NULL) \
              SELECT subscription, (SELECT due_at FROM deliveries_open d WHERE d.shard = lane.shard \
                AND d.subscription = lane.subscription ORDER BY due_at LIMIT 1) AS due_at \
-             FROM lane WHERE shard IS NOT NULL",
-            [],
-        )
-        .await?;
+             FROM lane WHERE subscription IS NOT NULL",
+        );
+        let rows = self.store.soon(lanes).await?;
         rows.iter()
             .map(|row| Ok((SubscriptionId(uuid(row, "subscription")?), timestamp(row, "due_at")?)))
             .collect()
     }
 
-    /// How many deliveries are open, counted.
-    pub(crate) async fn count_open(&self) -> Result<i64, Error> {
-        let rows = all(self.store.read(), "SELECT count(*) AS n FROM deliveries_open", []).await?;
-        rows.first().map_or(Ok(0), |row| get(row, "n"))
+    /// Counts how many deliveries are open in these shards, for [`crate::Signals::open_deliveries`].
+    pub async fn count_open(&self, shards: impl IntoIterator<Item = Shard>) -> Result<(), Error> {
+        let rows = for_values(
+            self.store.queries(),
+            "SELECT count(*) AS n FROM deliveries_open WHERE shard",
+            shards::numbers(shards),
+            "",
+        )
+        .await?;
+        let open: i64 = rows.first().map_or(Ok(0), |row| get(row, "n"))?;
+        self.signals.open_deliveries.store(open, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Records a batch of outcomes in one transaction; what became of each, in order.
-    pub async fn finish(&self, batch: Vec<Finish>, owned: Ownership) -> Result<Vec<Finished>, Error> {
+    pub async fn finish(&self, batch: Vec<Finish>) -> Result<Vec<Finished>, Error> {
         let closing: Vec<bool> = batch
             .iter()
             .map(|finish| matches!(finish.then, Then::Close { .. }))
             .collect();
         let (finished, deactivated) = self
             .store
-            .write(move |txn, now| Box::pin(finish(txn, batch, owned, now)))
+            .write(move |txn, now| Box::pin(finish(txn, batch, now)))
             .await?;
         let closed = finished
             .iter()
@@ -135,28 +152,13 @@ impl Ledger {
     }
 }
 
-async fn finish(
-    txn: &DatabaseTransaction,
-    batch: Vec<Finish>,
-    owned: Ownership,
-    now: Timestamp,
-) -> Result<(Vec<Finished>, bool), Error> {
+async fn finish(txn: &DatabaseTransaction, batch: Vec<Finish>, now: Timestamp) -> Result<(Vec<Finished>, bool), Error> {
     let mut finished = vec![Finished::Stale; batch.len()];
-    let epochs = if batch.iter().all(counts_at_any_epoch) {
-        HashMap::new()
-    } else {
-        epochs(txn).await?
-    };
-    let current = |finish: &Finish| {
-        let shard = Shard::of(finish.delivery.subscription);
-        owned
-            .epoch(shard)
-            .is_some_and(|epoch| epochs.get(&shard) == Some(&epoch))
-    };
+    let former = of_former_owners(txn, &batch, now).await?;
     let counted: Vec<(usize, Finish)> = batch
         .into_iter()
         .enumerate()
-        .filter(|(_, finish)| counts_at_any_epoch(finish) || current(finish))
+        .filter(|(_, finish)| former.get(&finish.delivery.id) != Some(&Former::Void))
         .collect();
     let (closings, retries): (Vec<_>, Vec<_>) = counted
         .into_iter()
@@ -172,6 +174,7 @@ async fn finish(
             event,
             attempt,
             then,
+            ..
         } = finish;
         let done = closed.contains_key(&delivery.id) || reopened.contains(&delivery.id);
         finished[*position] = if done { Finished::Done } else { Finished::Late };
@@ -205,11 +208,24 @@ async fn finish(
     insert_closed(txn, rows).await?;
     for_rows(
         txn,
-        "INSERT INTO attempts (delivery, number, at, duration_us, status_code, error, detail, next_due_at) VALUES",
+        "INSERT INTO attempts (delivery, number, at, duration_us, status_code, error, detail, next_due_at)",
         attempts,
         "ON CONFLICT DO NOTHING",
     )
     .await?;
+    dead_letters(txn, &closings, &finished, now).await?;
+    let handed_over: Vec<Delivery> = retries
+        .iter()
+        .filter(|(_, finish)| former.contains_key(&finish.delivery.id))
+        .filter_map(|(_, finish)| match finish.then {
+            Then::Retry(due_at) => Some(Delivery {
+                due_at,
+                ..finish.delivery
+            }),
+            Then::Close { .. } => None,
+        })
+        .collect();
+    shards::wake(txn, &handed_over).await?;
     let mut deactivated = false;
     for (position, finish) in &closings {
         if let (
@@ -227,6 +243,42 @@ async fn finish(
     Ok((finished, deactivated))
 }
 
+/// What an outcome counts that is not the present owner's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Former {
+    /// The delivery is the former owner's until then, as it said when it gave the shard back.
+    Busy,
+    /// Nothing: the present owner may have sent the delivery too.
+    Void,
+}
+
+/// Of the outcomes that count only from an owner, those whose shard has changed hands since.
+async fn of_former_owners(
+    txn: &DatabaseTransaction,
+    batch: &[Finish],
+    now: Timestamp,
+) -> Result<HashMap<DeliveryId, Former>, Error> {
+    if batch.iter().all(counts_at_any_epoch) {
+        return Ok(HashMap::new());
+    }
+    let epochs = epochs(txn).await?;
+    let now = time(txn, now).await?;
+    let changed = |finish: &&Finish| {
+        !counts_at_any_epoch(finish) && epochs.get(&Shard::of(finish.delivery.subscription)) != Some(&finish.epoch)
+    };
+    let mut former: HashMap<_, _> = batch
+        .iter()
+        .filter(changed)
+        .map(|finish| (finish.delivery.id, Former::Void))
+        .collect();
+    let ids = former.keys().map(|id| id.0.into()).collect();
+    let busy = format!("AND busy_until > {} ", now.as_micros());
+    for row in for_values(txn, "SELECT id FROM deliveries_open WHERE id", ids, &busy).await? {
+        former.insert(DeliveryId(uuid(&row, "id")?), Former::Busy);
+    }
+    Ok(former)
+}
+
 fn counts_at_any_epoch(finish: &Finish) -> bool {
     matches!(
         finish.then,
@@ -235,6 +287,26 @@ fn counts_at_any_epoch(finish: &Finish) -> bool {
             ..
         }
     )
+}
+
+/// Leaves a job for each delivery that this batch closed as dead: others want a copy.
+async fn dead_letters(
+    txn: &DatabaseTransaction,
+    closings: &[(usize, Finish)],
+    finished: &[Finished],
+    now: Timestamp,
+) -> Result<(), Error> {
+    let dead = closings.iter().filter(|(position, finish)| {
+        let dead = matches!(
+            finish.then,
+            Then::Close {
+                status: Closed::Dead,
+                ..
+            }
+        );
+        dead && finished[*position] == Finished::Done
+    });
+    outbox::copy_dead_letters(txn, dead.map(|(_, finish)| finish.delivery.id), now).await
 }
 
 /// Sets the next `due_at` of what failed and is still open; which it was.
@@ -262,7 +334,7 @@ async fn reopen(txn: &DatabaseTransaction, retries: &[(usize, Finish)]) -> Resul
     }
     let updated = for_rows(
         txn,
-        "WITH failed (id, due_at, attempts, status_code, error) AS (VALUES",
+        "WITH failed (id, due_at, attempts, status_code, error) AS (",
         rows,
         ") UPDATE deliveries_open SET due_at = failed.due_at, attempts = failed.attempts, busy_until = 0, \
          last_status_code = failed.status_code, last_error = failed.error FROM failed \
@@ -292,7 +364,7 @@ impl Last {
 async fn delete_open(txn: &DatabaseTransaction, ids: Vec<Value>) -> Result<HashMap<DeliveryId, Last>, Error> {
     let rows = for_values(
         txn,
-        "DELETE FROM deliveries_open WHERE id IN",
+        "DELETE FROM deliveries_open WHERE id",
         ids,
         "RETURNING id, last_status_code, last_error",
     )
@@ -332,7 +404,7 @@ pub(crate) async fn insert_open(
     });
     for_rows(
         txn,
-        "INSERT INTO deliveries_open (id, event, subscription, shard, webhook, attempts, due_at, created_at, opened_at) VALUES",
+        "INSERT INTO deliveries_open (id, event, subscription, shard, webhook, attempts, due_at, created_at, opened_at)",
         rows.collect(),
         "ON CONFLICT DO NOTHING",
     )
@@ -372,7 +444,7 @@ pub(crate) async fn insert_closed(txn: &DatabaseTransaction, rows: Vec<ClosedRow
     for_rows(
         txn,
         "INSERT INTO deliveries_closed (id, event, subscription, webhook, status, reason, attempts, created_at, closed_at, \
-         last_status_code, last_error, attempt_at, attempt_duration_us, attempt_detail) VALUES",
+         last_status_code, last_error, attempt_at, attempt_duration_us, attempt_detail)",
         rows,
         "",
     )
@@ -397,7 +469,7 @@ fn micros(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Reads a delivery; its id in the column `delivery`.
+/// Reads a delivery; its id in the column `delivery`, and when it is due in `due`.
 pub(crate) fn delivery(row: &QueryResult) -> Result<Delivery, Error> {
     let attempts: i64 = get(row, "attempts")?;
     Ok(Delivery {
@@ -405,7 +477,7 @@ pub(crate) fn delivery(row: &QueryResult) -> Result<Delivery, Error> {
         subscription: SubscriptionId(uuid(row, "subscription")?),
         webhook: Webhook::coded(get(row, "webhook")?).ok_or_else(|| corrupt("an unknown webhook"))?,
         attempts: u32::try_from(attempts).map_err(|_negative| corrupt("an impossible attempt count"))?,
-        due_at: optional_timestamp(row, "due_at")?.unwrap_or(Timestamp::from_micros(0)),
+        due_at: timestamp(row, "due")?,
         created_at: timestamp(row, "created_at")?,
         opened_at: timestamp(row, "opened_at")?,
     })

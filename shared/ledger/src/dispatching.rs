@@ -7,8 +7,8 @@
 //! does so once.
 
 use crate::delivering::insert_open;
-use crate::sql::{all, corrupt, execute, for_rows, for_values, get, one, timestamp, uuid};
-use crate::{Error, Ledger, shards};
+use crate::sql::{corrupt, execute, for_rows, for_values, get, one, timestamp, uuid};
+use crate::{Error, Ledger, registry, shards};
 use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::delivery::Delivery;
 use herald_domain::event::Objects;
@@ -16,7 +16,7 @@ use herald_domain::id::{DeliveryId, EventId, EventUid, SubscriptionId};
 use herald_domain::time::Timestamp;
 use sea_orm::{DatabaseTransaction, Value};
 use shards::Ownership;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -129,6 +129,7 @@ impl Ledger {
             .store
             .write(move |txn, now| {
                 Box::pin(async move {
+                    let (_version, now) = registry::hold(txn, now).await?;
                     let (chunk, next) = first_chunk(&matches);
                     let moved = execute(
                         txn,
@@ -155,13 +156,13 @@ impl Ledger {
 
     /// Events whose fan-out is not complete, oldest first, at most `limit`.
     pub async fn incomplete(&self, limit: u64) -> Result<Vec<Incomplete>, Error> {
-        let rows = all(
-            self.store.read(),
-            "SELECT uid, id, type, objects, data, accepted_at, traceparent, cursor FROM events \
+        let rows = self
+            .ask(
+                "SELECT uid, id, type, objects, data, accepted_at, traceparent, cursor FROM events \
              WHERE cursor IS NOT NULL ORDER BY uid LIMIT $1",
-            [limit.into()],
-        )
-        .await?;
+                [limit.into()],
+            )
+            .await?;
         rows.iter()
             .map(|row| {
                 let cursor = SubscriptionId(uuid(row, "cursor")?);
@@ -181,7 +182,8 @@ async fn record(
     owner: Ownership,
     now: Timestamp,
 ) -> Result<Recorded, Error> {
-    if crate::registry::version(txn).await? != version {
+    let (current, now) = registry::hold(txn, now).await?;
+    if current != version {
         return Ok(Recorded::Stale);
     }
     let new = insert_keys(txn, &events, now).await?;
@@ -196,7 +198,7 @@ async fn record(
     for_rows(
         txn,
         "INSERT INTO events (uid, account, id, type, occurred_at, accepted_at, recorded_at, objects, data, traceparent, \
-         matched_count, cursor) VALUES",
+         matched_count, cursor)",
         rows.collect(),
         "",
     )
@@ -241,7 +243,13 @@ async fn insert_keys(
     events: &[NewEvent],
     now: Timestamp,
 ) -> Result<HashSet<EventUid>, Error> {
-    let rows = events.iter().map(|event| {
+    // Of one that comes twice in a batch the first counts; and all in one order, so that two who have the
+    // same events in hand wait for one another and never in a circle.
+    let mut keys = BTreeMap::new();
+    for event in events {
+        keys.entry((event.record.id.0, &*event.account)).or_insert(event);
+    }
+    let rows = keys.into_values().map(|event| {
         let record = &event.record;
         let account = Value::from(&*event.account);
         [
@@ -255,7 +263,7 @@ async fn insert_keys(
     let window = now.minus(IDEMPOTENCY_WINDOW).as_micros();
     let taken = for_rows(
         txn,
-        "INSERT INTO event_keys (id, account, uid, recorded_at, body_hash) VALUES",
+        "INSERT INTO event_keys (id, account, uid, recorded_at, body_hash)",
         rows.collect(),
         &format!(
             "ON CONFLICT (id, account) DO UPDATE SET uid = excluded.uid, recorded_at = excluded.recorded_at, \
@@ -277,13 +285,7 @@ async fn differing_repeats(
         return Ok(HashSet::new());
     }
     let ids = repeats.iter().map(|event| event.record.id.0.into()).collect();
-    let rows = for_values(
-        txn,
-        "SELECT id, account, body_hash FROM event_keys WHERE id IN",
-        ids,
-        "",
-    )
-    .await?;
+    let rows = for_values(txn, "SELECT id, account, body_hash FROM event_keys WHERE id", ids, "").await?;
     let mut first: HashMap<(Uuid, String), i64> = HashMap::new();
     for row in &rows {
         first.insert((uuid(row, "id")?, get(row, "account")?), get(row, "body_hash")?);

@@ -8,11 +8,15 @@
 //! | [`dispatching`] | records events with what they matched |
 //! | [`delivering`] | gives lanes their rows, and takes outcomes |
 //! | [`shards`] | says who owns which subscriptions' deliveries |
+//! | [`consumers`] | says what is in hand and not recorded yet |
 //! | [`handover`] | the short cut from dispatch to deliver within a process |
 //! | [`outbox`] | does what must follow from a change |
 //! | [`subscriptions`], [`accounts`] | what the management API changes |
 //! | [`registry`] | the changes since a version |
 //! | [`reading`], [`audit`] | what happened, and whether it adds up |
+//! | [`partitions`] | makes room for the days to come |
+//! | [`notices`] | what other processes hint at |
+//! | [`reconnect`] | how long to wait for a part that is away |
 //! | [`store`] | the connection: group commit |
 //!
 //! Each method is one statement or one transaction.
@@ -20,17 +24,24 @@
 
 pub mod accounts;
 pub mod audit;
+mod cause;
+pub mod consumers;
 pub mod delivering;
 pub mod dispatching;
 pub mod handover;
+pub mod notices;
 pub mod outbox;
+pub mod partitions;
 pub mod reading;
+pub mod reconnect;
 pub mod registry;
 pub mod shards;
 pub mod sql;
 pub mod store;
 pub mod subscriptions;
 
+pub use cause::Cause;
+use herald_domain::id::Shard;
 use herald_domain::time::{Clock, Timestamp};
 use herald_migrations::Migrator;
 use sea_orm::DbErr;
@@ -38,6 +49,7 @@ use sea_orm_migration::MigratorTrait;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 use store::{Store, Writer};
 use tokio::sync::Notify;
 
@@ -50,6 +62,12 @@ pub enum Error {
     /// A row that the schema should have ruled out.
     #[error("the ledger holds {0}, which cannot be")]
     Corrupt(&'static str),
+    /// The database took too long. What was being written may have been written all the same.
+    #[error("the ledger's database did not answer within {} s", .0.as_secs())]
+    Slow(Duration),
+    /// The schema is another version's.
+    #[error("the ledger's schema is not this version's: {0}")]
+    Schema(&'static str),
     /// There is no ledger in that place.
     #[error("there is no ledger at {0}")]
     Missing(PathBuf),
@@ -82,20 +100,26 @@ pub struct Signals {
     pub wakeup: Notify,
     /// The outbox has work.
     pub outbox: Notify,
-    /// How many deliveries are open, as far as this process knows: counted once at its start, and at
-    /// every change that it makes.
+    /// How many deliveries are open: of a ledger that a process has to itself counted once at its start
+    /// and at every change that it makes; of one that several share, in the shards that this process owns,
+    /// as of the last [`Ledger::count_open`].
     pub open_deliveries: AtomicI64,
+    shared: bool,
 }
 
 impl Signals {
     pub(crate) fn opened(&self, deliveries: usize) {
-        self.open_deliveries
-            .fetch_add(i64::try_from(deliveries).unwrap_or(0), Ordering::Relaxed);
+        if !self.shared {
+            self.open_deliveries
+                .fetch_add(i64::try_from(deliveries).unwrap_or(0), Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn closed(&self, deliveries: usize) {
-        self.open_deliveries
-            .fetch_sub(i64::try_from(deliveries).unwrap_or(0), Ordering::Relaxed);
+        if !self.shared {
+            self.open_deliveries
+                .fetch_sub(i64::try_from(deliveries).unwrap_or(0), Ordering::Relaxed);
+        }
     }
 }
 
@@ -110,11 +134,28 @@ impl Ledger {
         let (store, writer) = Store::open(file, Arc::clone(&clock)).await?;
         Migrator::up(writer.connection(), None).await?;
         let ledger = Self::over(store, clock);
-        ledger
-            .signals
-            .open_deliveries
-            .store(ledger.count_open().await?, Ordering::Relaxed);
+        ledger.count_open((0..=u8::MAX).map(Shard)).await?;
         Ok((ledger, writer))
+    }
+
+    /// Connects to the ledger in a PostgreSQL database, which [`Ledger::migrate`] has brought up to date.
+    /// Its clock is the database's.
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        let (store, clock) = Store::connect(url).await?;
+        partitions::check(&store).await?;
+        Ok(Self::over(store, clock))
+    }
+
+    /// Makes or updates the schema of a PostgreSQL database, and its partitions of the days to come. Of
+    /// several that do so at once, one does and the others wait.
+    pub async fn migrate(url: &str) -> Result<(), Error> {
+        let (store, _clock) = Store::connect(url).await?;
+        partitions::migrate(&store).await
+    }
+
+    /// The clock that the ledger goes by.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
     }
 
     /// Opens an existing ledger to read it, beside whoever writes it.
@@ -126,11 +167,24 @@ impl Ledger {
     }
 
     fn over(store: Store, clock: Arc<dyn Clock>) -> Self {
+        let signals = Signals {
+            shared: store.is_shared(),
+            ..Signals::default()
+        };
         Self {
             store,
             clock,
-            signals: Arc::default(),
+            signals: Arc::new(signals),
         }
+    }
+
+    /// Reads what deliveries wait for.
+    pub(crate) async fn ask(
+        &self,
+        sql: &str,
+        values: impl IntoIterator<Item = sea_orm::Value>,
+    ) -> Result<Vec<sea_orm::QueryResult>, Error> {
+        self.store.soon(sql::all(self.store.read(), sql, values)).await
     }
 
     /// The database below, which the embedded queue shares.

@@ -1,12 +1,12 @@
 //! What must follow from a change: a row written with it, done after it, removed when it is done.
 
 use crate::delivering::{Last, closed_row, delivery, insert_closed};
-use crate::sql::{all, execute, for_values, get, timestamp, uuid};
+use crate::sql::{all, execute, for_rows, for_values, get, timestamp, uuid};
 use crate::{Error, Ledger};
 use herald_domain::delivery::{Closed, Reason};
-use herald_domain::id::{EventUid, Shard, SubscriptionId};
+use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
-use sea_orm::{DatabaseTransaction, Value};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Value};
 
 /// How many deliveries one transaction cancels; other writes wait for it.
 const CANCEL_CHUNK: u64 = 1024;
@@ -37,12 +37,56 @@ pub(crate) async fn cancel_deliveries(
     Ok(())
 }
 
+/// Writes the jobs that publish copies of deliveries that are dead. On SQLite there is no broker to
+/// publish them to.
+pub(crate) async fn copy_dead_letters(
+    txn: &DatabaseTransaction,
+    deliveries: impl Iterator<Item = DeliveryId>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    if txn.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
+    }
+    let rows = deliveries
+        .map(|id| ["dead_letter".into(), id.0.into(), now.as_micros().into()])
+        .collect();
+    for_rows(txn, "INSERT INTO outbox (kind, delivery, created_at)", rows, "").await?;
+    Ok(())
+}
+
 impl Ledger {
-    /// The oldest job, if there is one.
+    /// The oldest deliveries whose dead-letter copies are to be published, each with its job's number.
+    pub async fn dead_letter_jobs(&self, limit: u64) -> Result<Vec<(i64, DeliveryId)>, Error> {
+        if !self.store.is_shared() {
+            return Ok(Vec::new());
+        }
+        let rows = self
+            .ask(
+                "SELECT id, delivery FROM outbox WHERE kind = 'dead_letter' ORDER BY id LIMIT $1",
+                [limit.into()],
+            )
+            .await?;
+        rows.iter()
+            .map(|row| Ok((get(row, "id")?, DeliveryId(uuid(row, "delivery")?))))
+            .collect()
+    }
+
+    /// Removes jobs that are done.
+    pub async fn jobs_done(&self, jobs: Vec<i64>) -> Result<(), Error> {
+        let jobs = jobs.into_iter().map(Value::from).collect();
+        self.store
+            .write(move |txn, _now| {
+                Box::pin(async move {
+                    for_values(txn, "DELETE FROM outbox WHERE id", jobs, "").await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// The oldest job that cancels deliveries, if there is one.
     pub async fn next_job(&self) -> Result<Option<Job>, Error> {
-        let rows = all(
-            self.store.read(),
-            "SELECT id, subscription, opened_before FROM outbox ORDER BY id LIMIT 1",
+        let rows = self.ask("SELECT id, subscription, opened_before FROM outbox WHERE kind = 'cancel_deliveries' ORDER BY id LIMIT 1",
             [],
         )
         .await?;
@@ -80,10 +124,9 @@ async fn cancel_chunk(txn: &DatabaseTransaction, job: Job, now: Timestamp) -> Re
         Some(row) if !get::<bool>(row, "deleted")? => Reason::SubscriptionInactive,
         _ => Reason::SubscriptionDeleted,
     };
-    let rows = all(
+    let chosen = all(
         txn,
-        "SELECT id AS delivery, event, subscription, webhook, attempts, due_at, created_at, opened_at, last_status_code, last_error \
-         FROM deliveries_open WHERE shard = $1 AND subscription = $2 AND opened_at < $3 ORDER BY due_at LIMIT $4",
+        "SELECT id FROM deliveries_open WHERE shard = $1 AND subscription = $2 AND opened_at < $3 ORDER BY due_at LIMIT $4",
         [
             i16::from(Shard::of(job.subscription).0).into(),
             job.subscription.0.into(),
@@ -92,7 +135,19 @@ async fn cancel_chunk(txn: &DatabaseTransaction, job: Job, now: Timestamp) -> Re
         ],
     )
     .await?;
-    let mut ids: Vec<Value> = Vec::with_capacity(rows.len());
+    let ids = chosen
+        .iter()
+        .map(|row| Ok(uuid(row, "id")?.into()))
+        .collect::<Result<_, Error>>()?;
+    // The delete is the gate: what an outcome has closed since is not cancelled too.
+    let rows = for_values(
+        txn,
+        "DELETE FROM deliveries_open WHERE id",
+        ids,
+        "RETURNING id AS delivery, event, subscription, webhook, attempts, due_at AS due, created_at, opened_at, \
+         last_status_code, last_error",
+    )
+    .await?;
     let mut closed = Vec::with_capacity(rows.len());
     for row in &rows {
         let delivery = delivery(row)?;
@@ -101,7 +156,6 @@ async fn cancel_chunk(txn: &DatabaseTransaction, job: Job, now: Timestamp) -> Re
             error: get(row, "last_error")?,
         };
         let event = EventUid(uuid(row, "event")?);
-        ids.push(delivery.id.0.into());
         closed.push(closed_row(
             &delivery,
             event,
@@ -111,10 +165,9 @@ async fn cancel_chunk(txn: &DatabaseTransaction, job: Job, now: Timestamp) -> Re
             now,
         ));
     }
-    for_values(txn, "DELETE FROM deliveries_open WHERE id IN", ids, "").await?;
     insert_closed(txn, closed).await?;
     let cancelled = u64::try_from(rows.len()).unwrap_or(u64::MAX);
-    if cancelled < CANCEL_CHUNK {
+    if u64::try_from(chosen.len()).is_ok_and(|chosen| chosen < CANCEL_CHUNK) {
         execute(txn, "DELETE FROM outbox WHERE id = $1", [job.id.into()]).await?;
     }
     Ok(cancelled)

@@ -3,14 +3,14 @@
 //! A delivery's id begins with the time of its event, so lists are newest first by id, and a cursor is
 //! an id.
 
-use crate::sql::{all, corrupt, execute, for_values, get, optional_timestamp, timestamp, uuid};
-use crate::{Error, Ledger, shards};
+use crate::sql::{all, corrupt, execute, for_update, for_values, get, optional_timestamp, snapshot, timestamp, uuid};
+use crate::{Error, Ledger, registry, shards};
 use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::delivery::{Closed, Delivery, Status};
 use herald_domain::event::Objects;
 use herald_domain::id::{DeliveryId, EventId, EventUid, SubscriptionId};
 use herald_domain::time::Timestamp;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, QueryResult, TransactionTrait, Value};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, QueryResult, Value};
 use std::collections::HashMap;
 use std::time::Duration;
 use uuid::Uuid;
@@ -126,7 +126,7 @@ pub enum Retried {
     Missing,
 }
 
-const OPEN: &str = "SELECT d.id, d.event, e.id AS event_id, d.subscription, d.webhook, 0 AS status, NULL AS reason, d.attempts, \
+const OPEN: &str = "SELECT d.id, d.event, e.id AS event_id, d.subscription, d.webhook, CAST(0 AS smallint) AS status, NULL AS reason, d.attempts, \
     d.due_at, d.created_at, NULL AS closed_at, d.last_status_code, d.last_error, NULL AS attempt_at, \
     NULL AS attempt_duration_us, NULL AS attempt_detail FROM deliveries_open d JOIN events e ON e.uid = d.event";
 const CLOSED: &str = "SELECT d.id, d.event, e.id AS event_id, d.subscription, d.webhook, d.status, d.reason, d.attempts, \
@@ -136,7 +136,7 @@ const CLOSED: &str = "SELECT d.id, d.event, e.id AS event_id, d.subscription, d.
 impl Ledger {
     /// Deliveries, newest first, at most `limit`.
     pub async fn deliveries(&self, filter: &DeliveryFilter, limit: usize) -> Result<Vec<DeliveryView>, Error> {
-        let snapshot = self.store.queries().begin().await?;
+        let snapshot = snapshot(self.store.queries()).await?;
         let mut found = Vec::new();
         let (open, closed) = match filter.status {
             None => (true, true),
@@ -157,7 +157,7 @@ impl Ledger {
 
     /// One delivery.
     pub async fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryView>, Error> {
-        let snapshot = self.store.queries().begin().await?;
+        let snapshot = snapshot(self.store.queries()).await?;
         for table in [OPEN, CLOSED] {
             let rows = all(&snapshot, &format!("{table} WHERE d.id = $1"), [id.0.into()]).await?;
             if let Some(row) = rows.first() {
@@ -172,7 +172,7 @@ impl Ledger {
         let ids = deliveries.iter().map(|delivery| delivery.id.0.into()).collect();
         let rows = for_values(
             self.store.queries(),
-            "SELECT * FROM attempts WHERE delivery IN",
+            "SELECT * FROM attempts WHERE delivery",
             ids,
             "ORDER BY delivery, number, at",
         )
@@ -358,7 +358,10 @@ fn first_id_at(since: Timestamp) -> Uuid {
 }
 
 async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Result<Retried, Error> {
-    let closed = all(txn, "SELECT * FROM deliveries_closed WHERE id = $1", [id.0.into()]).await?;
+    // Held, so that a deactivation is before or after this, and its cancelling knows which.
+    let (_version, now) = registry::hold(txn, now).await?;
+    let select = format!("SELECT * FROM deliveries_closed WHERE id = $1{}", for_update(txn));
+    let closed = all(txn, &select, [id.0.into()]).await?;
     let Some(row) = closed.first() else {
         let open = all(txn, "SELECT 1 FROM deliveries_open WHERE id = $1", [id.0.into()]).await?;
         return Ok(if open.is_empty() {
@@ -374,7 +377,7 @@ async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Res
     let subscription = SubscriptionId(uuid(row, "subscription")?);
     let wanted = all(
         txn,
-        "SELECT 1 FROM subscriptions WHERE id = $1 AND active = 1",
+        "SELECT 1 FROM subscriptions WHERE id = $1 AND active",
         [subscription.0.into()],
     )
     .await?;

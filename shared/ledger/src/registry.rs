@@ -1,12 +1,13 @@
 //! What the in-memory registry loads: everything that changed since a version.
 
 use crate::accounts::AccountRecord;
-use crate::sql::{corrupt, execute, get, one};
-use crate::{Error, Ledger, accounts, subscriptions};
+use crate::notices::Notice;
+use crate::sql::{corrupt, execute, get, one, timestamp};
+use crate::{Error, Ledger, accounts, notices, subscriptions};
 use herald_domain::id::AccountId;
 use herald_domain::subscription::Subscription;
 use herald_domain::time::Timestamp;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
 
 /// What changed.
 #[derive(Debug)]
@@ -26,13 +27,13 @@ const PAGE: u64 = 4096;
 impl Ledger {
     /// The registry's version.
     pub async fn registry_version(&self) -> Result<i64, Error> {
-        version(self.store.read()).await
+        self.store.soon(version(self.store.read())).await
     }
 
     /// Hands what changed since `since` to `apply`, in one or more pieces of one snapshot, the last of
     /// which carries the new version; before that the version is `since`.
     pub async fn changes_since(&self, since: i64, mut apply: impl FnMut(Changes) + Send) -> Result<(), Error> {
-        let snapshot = self.store.read().begin().await?;
+        let snapshot = crate::sql::snapshot(self.store.read()).await?;
         let version = version(&snapshot).await?;
         if version == since {
             return Ok(());
@@ -66,15 +67,36 @@ pub(crate) async fn version<C: ConnectionTrait>(connection: &C) -> Result<i64, E
     get(&row.ok_or_else(|| corrupt("no registry version"))?, "version")
 }
 
-/// Moves the version on; the new one.
+/// Holds the registry and the ownership of shards as they are until the transaction ends: the version,
+/// and a time that is after every change before and before every change after. Many may hold at once.
+pub(crate) async fn hold(txn: &DatabaseTransaction, now: Timestamp) -> Result<(i64, Timestamp), Error> {
+    if txn.get_database_backend() != DbBackend::Postgres {
+        return Ok((version(txn).await?, now));
+    }
+    held(txn, "SELECT version, now FROM herald_hold()").await
+}
+
+/// Waits until nobody holds what [`hold`] holds, and then has it alone until the transaction ends; the
+/// time of the change. Every change of the registry begins with it, so changes come one after the other.
+pub(crate) async fn change(txn: &DatabaseTransaction, now: Timestamp) -> Result<Timestamp, Error> {
+    if txn.get_database_backend() != DbBackend::Postgres {
+        return Ok(now);
+    }
+    Ok(held(txn, "SELECT version, now FROM herald_change()").await?.1)
+}
+
+/// Moves the version on; the new one. After [`change`].
 pub(crate) async fn bump(txn: &DatabaseTransaction) -> Result<i64, Error> {
-    let row = one(
-        txn,
-        "UPDATE registry_version SET version = version + 1 RETURNING version",
-        [],
-    )
-    .await?;
-    get(&row.ok_or_else(|| corrupt("no registry version"))?, "version")
+    let next = "UPDATE registry_version SET version = version + 1 RETURNING version";
+    let row = one(txn, next, []).await?;
+    let version = get(&row.ok_or_else(|| corrupt("no registry version"))?, "version")?;
+    notices::tell(txn, Notice::Registry).await?;
+    Ok(version)
+}
+
+async fn held(txn: &DatabaseTransaction, sql: &str) -> Result<(i64, Timestamp), Error> {
+    let row = one(txn, sql, []).await?.ok_or_else(|| corrupt("no registry version"))?;
+    Ok((get(&row, "version")?, timestamp(&row, "now")?))
 }
 
 /// Writes down who changed what.

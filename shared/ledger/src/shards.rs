@@ -1,37 +1,61 @@
-//! Who owns which shard: the row of a shard names its owner and an epoch that grows with every
-//! change of owner.
+//! Who owns which shard: the row of a shard names its owner, an epoch that grows with every change of
+//! owner, and until when the owner has leased it (the pattern of Kinesis' lease table).
 //!
-//! On SQLite one process has the data folder to itself, so it takes every shard when it starts. What
-//! a former process may still have believed is void with its epoch.
+//! On SQLite one process has the data folder to itself, so it takes every shard when it starts, for
+//! good. What a former process may still have believed is void with its epoch. On PostgreSQL every
+//! process that delivers renews its lease, takes its share of what is free, and gives back what is
+//! above its share; see [`Ledger::renew`], [`Ledger::take_free`] and [`Ledger::release`].
 
-use crate::sql::{all, execute, for_rows, for_values, get, uuid};
-use crate::{Error, Ledger};
+use crate::notices::Notice;
+use crate::sql::{self, all, execute, for_rows, for_values, get, uuid};
+use crate::{Error, Ledger, notices, registry};
 use herald_domain::delivery::Delivery;
-use herald_domain::id::Shard;
+use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
+use herald_domain::time::Timestamp;
 use sea_orm::{DatabaseTransaction, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// The shards that a process owns, each at its epoch; cheap to clone.
+/// The shards that a process owns, each at its epoch, as they were at one moment; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ownership {
     owner: Uuid,
     epochs: Arc<HashMap<Shard, i64>>,
+    /// When the lease ends, by this process's monotonic clock.
+    until: Option<Instant>,
 }
 
 impl Ownership {
     /// Owns nothing: what such a process records, others send.
     pub fn none() -> Self {
+        Self::leased(Uuid::nil(), HashMap::new(), Instant::now())
+    }
+
+    /// Owns these until then, unless the lease is renewed. `until` must be counted from before the
+    /// renewal was sent.
+    pub fn leased(owner: Uuid, epochs: HashMap<Shard, i64>, until: Instant) -> Self {
         Self {
-            owner: Uuid::nil(),
-            epochs: Arc::default(),
+            owner,
+            epochs: Arc::new(epochs),
+            until: Some(until),
         }
+    }
+
+    /// The process that owns them.
+    pub fn owner(&self) -> Uuid {
+        self.owner
     }
 
     /// The epoch at which the process owns that shard.
     pub fn epoch(&self, shard: Shard) -> Option<i64> {
         self.epochs.get(&shard).copied()
+    }
+
+    /// Whether the lease holds, so that attempts may begin.
+    pub fn holds(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| now < until)
     }
 
     /// The shards, in no order.
@@ -54,13 +78,7 @@ impl Ownership {
             return Ok(deliveries);
         }
         let numbers = shards.into_iter().map(|shard| i16::from(shard.0).into()).collect();
-        let rows = for_values(
-            txn,
-            "SELECT shard, owner, epoch FROM shards WHERE shard IN",
-            numbers,
-            "",
-        )
-        .await?;
+        let rows = for_values(txn, "SELECT shard, owner, epoch FROM shards WHERE shard", numbers, "").await?;
         let mut mine = HashSet::new();
         for row in &rows {
             let shard = shard(row)?;
@@ -99,25 +117,103 @@ pub(crate) async fn wake(txn: &DatabaseTransaction, deliveries: &[Delivery]) -> 
             due_at.as_micros().into(),
         ]);
     }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    notices::tell(txn, Notice::Wakeup).await?;
     for_rows(
         txn,
-        "INSERT INTO wakeups (shard, subscription, due_at) VALUES",
+        "INSERT INTO wakeups (shard, subscription, due_at)",
         rows,
-        "ON CONFLICT (shard, subscription) DO UPDATE SET due_at = min(wakeups.due_at, excluded.due_at)",
+        "ON CONFLICT (shard, subscription) DO UPDATE SET due_at = \
+         CASE WHEN excluded.due_at < wakeups.due_at THEN excluded.due_at ELSE wakeups.due_at END",
     )
     .await?;
     Ok(())
 }
 
-/// Whether a finish that claims these epochs may count its failures: the epochs as they are.
+/// Every shard's epoch.
 pub(crate) async fn epochs(txn: &DatabaseTransaction) -> Result<HashMap<Shard, i64>, Error> {
-    let rows = all(txn, "SELECT shard, epoch FROM shards", []).await?;
+    epochs_of(&all(txn, "SELECT shard, epoch FROM shards", []).await?)
+}
+
+fn epochs_of(rows: &[sea_orm::QueryResult]) -> Result<HashMap<Shard, i64>, Error> {
     rows.iter().map(|row| Ok((shard(row)?, get(row, "epoch")?))).collect()
 }
 
+pub(crate) fn numbers(shards: impl IntoIterator<Item = Shard>) -> Vec<Value> {
+    shards.into_iter().map(|shard| i16::from(shard.0).into()).collect()
+}
+
+/// What came of a renewal.
+#[derive(Debug, Clone)]
+pub struct Renewal {
+    /// The shards that the process still owns, each at its epoch.
+    pub epochs: HashMap<Shard, i64>,
+    /// How many processes deliver, this one included.
+    pub workers: usize,
+}
+
+/// How things stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Shards that nobody owns, or whose owner's lease ran out.
+    pub free: usize,
+    /// How many processes deliver.
+    pub workers: usize,
+}
+
+/// What was taken.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// The shards, each at its new epoch.
+    pub epochs: HashMap<Shard, i64>,
+    /// How many of them had an owner whose lease ran out.
+    pub from_dead: usize,
+}
+
+async fn take_free(
+    txn: &DatabaseTransaction,
+    owner: Uuid,
+    most: u64,
+    lease: Duration,
+    now: Timestamp,
+) -> Result<Taken, Error> {
+    // Whoever records a batch meanwhile has it recorded before this, and the look at the lanes finds it; or
+    // it sees the new owner, and wakes it.
+    let now = registry::change(txn, now).await?;
+    let free = all(
+        txn,
+        "SELECT shard, owner FROM shards WHERE owner IS NULL OR lease_until < $1 ORDER BY shard LIMIT $2",
+        [now.as_micros().into(), most.into()],
+    )
+    .await?;
+    let mut from_dead = 0;
+    for row in &free {
+        from_dead += usize::from(get::<Option<Uuid>>(row, "owner")?.is_some());
+    }
+    let until = now.plus(lease).as_micros();
+    let rows = free
+        .iter()
+        .map(|row| Ok([i16::from(shard(row)?.0).into(), owner.into(), until.into()]))
+        .collect::<Result<Vec<[Value; 3]>, Error>>()?;
+    let taken = for_rows(
+        txn,
+        "WITH taken (shard, owner, until) AS (",
+        rows,
+        ") UPDATE shards SET owner = taken.owner, epoch = epoch + 1, lease_until = taken.until FROM taken \
+         WHERE shards.shard = taken.shard RETURNING shards.shard, shards.epoch",
+    )
+    .await?;
+    Ok(Taken {
+        epochs: epochs_of(&taken)?,
+        from_dead,
+    })
+}
+
 impl Ledger {
-    /// Takes every shard for `owner`, a fresh id of this process. For a process that has the data
-    /// folder to itself.
+    /// Takes every shard for `owner`, a fresh id of this process, for good. For a process that has the
+    /// data folder to itself.
     pub async fn take_all_shards(&self, owner: Uuid) -> Result<Ownership, Error> {
         let epochs = self
             .store
@@ -131,26 +227,148 @@ impl Ledger {
         Ok(Ownership {
             owner,
             epochs: Arc::new(epochs),
+            until: None,
         })
+    }
+
+    /// Renews the lease of a process that delivers on all its shards, and says that it lives.
+    pub async fn renew(&self, owner: Uuid, lease: Duration) -> Result<Renewal, Error> {
+        self.store
+            .write(move |txn, now| {
+                Box::pin(async move {
+                    let now = sql::time(txn, now).await?;
+                    let until: Value = now.plus(lease).as_micros().into();
+                    execute(
+                        txn,
+                        "INSERT INTO workers (id, lease_until) VALUES ($1, $2) \
+                         ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until",
+                        [owner.into(), until.clone()],
+                    )
+                    .await?;
+                    let epochs = epochs_of(
+                        &all(
+                            txn,
+                            "UPDATE shards SET lease_until = $2 WHERE owner = $1 RETURNING shard, epoch",
+                            [owner.into(), until],
+                        )
+                        .await?,
+                    )?;
+                    let rows = all(
+                        txn,
+                        "SELECT count(*) AS n FROM workers WHERE lease_until > $1",
+                        [now.as_micros().into()],
+                    )
+                    .await?;
+                    let workers: i64 = rows.first().map_or(Ok(1), |row| get(row, "n"))?;
+                    Ok(Renewal {
+                        epochs,
+                        workers: usize::try_from(workers).unwrap_or(1),
+                    })
+                })
+            })
+            .await
+    }
+
+    /// How things stand, without holding anything.
+    pub async fn look_at_shards(&self) -> Result<Look, Error> {
+        let rows = self
+            .ask(
+                "SELECT (SELECT count(*) FROM shards WHERE owner IS NULL OR lease_until < $1) AS free, \
+                 (SELECT count(*) FROM workers WHERE lease_until > $1) AS workers",
+                [self.now().as_micros().into()],
+            )
+            .await?;
+        let number = |column| {
+            let n: i64 = rows.first().map_or(Ok(0), |row| get(row, column))?;
+            Ok::<_, Error>(usize::try_from(n).unwrap_or(0))
+        };
+        Ok(Look {
+            free: number("free")?,
+            workers: number("workers")?,
+        })
+    }
+
+    /// Takes at most that many of the shards that nobody owns or whose owner's lease ran out.
+    pub async fn take_free(&self, owner: Uuid, most: usize, lease: Duration) -> Result<Taken, Error> {
+        let most = u64::try_from(most).unwrap_or(u64::MAX);
+        self.store
+            .write(move |txn, now| Box::pin(take_free(txn, owner, most, lease, now)))
+            .await
+    }
+
+    /// Gives shards back at once. What is still in flight of them, each until when, is left alone by the
+    /// next owner until then.
+    pub async fn release(
+        &self,
+        owner: Uuid,
+        shards: Vec<Shard>,
+        in_flight: Vec<(DeliveryId, Timestamp)>,
+    ) -> Result<(), Error> {
+        self.store
+            .write(move |txn, _now| {
+                Box::pin(async move {
+                    // Of shards that are still its own: of others the present owner has them in flight.
+                    let busy: Vec<[Value; 3]> = in_flight
+                        .into_iter()
+                        .map(|(id, until)| [id.0.into(), until.as_micros().into(), owner.into()])
+                        .collect();
+                    for_rows(
+                        txn,
+                        "WITH busy (id, until, owner) AS (",
+                        busy,
+                        ") UPDATE deliveries_open SET busy_until = busy.until FROM busy WHERE deliveries_open.id = busy.id \
+                         AND deliveries_open.shard IN (SELECT shard FROM shards WHERE owner = busy.owner) \
+                         RETURNING deliveries_open.id",
+                    )
+                    .await?;
+                    // Those that are still its own: another may have taken one whose lease ran out.
+                    let rows = shards
+                        .into_iter()
+                        .map(|shard| [i16::from(shard.0).into(), owner.into()])
+                        .collect::<Vec<[Value; 2]>>();
+                    for_rows(
+                        txn,
+                        "WITH given (shard, owner) AS (",
+                        rows,
+                        ") UPDATE shards SET owner = NULL, lease_until = 0, epoch = epoch + 1 FROM given \
+                         WHERE shards.shard = given.shard AND shards.owner = given.owner RETURNING shards.shard",
+                    )
+                    .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// Says that a process delivers no more.
+    pub async fn leave(&self, owner: Uuid) -> Result<(), Error> {
+        self.store
+            .write(move |txn, _now| {
+                Box::pin(async move {
+                    execute(txn, "DELETE FROM workers WHERE id = $1", [owner.into()]).await?;
+                    Ok(())
+                })
+            })
+            .await
     }
 
     /// Takes the wake-ups of the shards that are owned.
     pub async fn take_wakeups(&self, owned: &Ownership) -> Result<Vec<Wakeup>, Error> {
         // Read first: mostly there is none, and a read is no write.
-        let waiting = all(self.store.read(), "SELECT 1 FROM wakeups LIMIT 1", []).await?;
-        if waiting.is_empty() {
+        let waiting = "SELECT 1 FROM wakeups w JOIN shards s ON s.shard = w.shard WHERE s.owner = $1 LIMIT 1";
+        if self.ask(waiting, [owned.owner.into()]).await?.is_empty() {
             return Ok(Vec::new());
         }
-        let shards: Vec<Value> = owned.shards().map(|shard| i16::from(shard.0).into()).collect();
+        let owner = owned.owner;
         let rows = self
             .store
             .write(move |txn, _now| {
                 Box::pin(async move {
-                    for_values(
+                    all(
                         txn,
-                        "DELETE FROM wakeups WHERE shard IN",
-                        shards,
-                        "RETURNING subscription, due_at",
+                        "DELETE FROM wakeups WHERE shard IN (SELECT shard FROM shards WHERE owner = $1) \
+                         RETURNING subscription, due_at",
+                        [owner.into()],
                     )
                     .await
                 })
@@ -159,8 +377,8 @@ impl Ledger {
         rows.iter()
             .map(|row| {
                 Ok(Wakeup {
-                    subscription: herald_domain::id::SubscriptionId(uuid(row, "subscription")?),
-                    due_at: crate::sql::timestamp(row, "due_at")?,
+                    subscription: SubscriptionId(uuid(row, "subscription")?),
+                    due_at: sql::timestamp(row, "due_at")?,
                 })
             })
             .collect()
@@ -171,7 +389,7 @@ impl Ledger {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wakeup {
     /// Whose.
-    pub subscription: herald_domain::id::SubscriptionId,
+    pub subscription: SubscriptionId,
     /// When the earliest of its deliveries is due.
-    pub due_at: herald_domain::time::Timestamp,
+    pub due_at: Timestamp,
 }

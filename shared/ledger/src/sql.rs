@@ -1,28 +1,45 @@
-//! Statements over many rows, and rows back into types.
+//! Statements over many rows, and rows back into types, on either database.
+//!
+//! One text serves both, with `$1` for parameters; where they differ, this module knows how.
 
 use crate::Error;
 use herald_domain::time::Timestamp;
-use sea_orm::{ConnectionTrait, QueryResult, Statement, TryGetable, Value};
+use sea_orm::sea_query::ArrayType;
+use sea_orm::{
+    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, IsolationLevel, QueryResult,
+    Statement, TransactionOptions, TransactionTrait, TryGetable, Value,
+};
 use uuid::Uuid;
 
-/// Statements are prepared once per length, so rows go in lengths of these and no other.
+/// SQLite prepares a statement once per length, so rows go in lengths of these and no other.
 const LENGTHS: [usize; 5] = [256, 64, 16, 4, 1];
 
-/// Runs `before (..),(..) after` for all rows, a few statements at most, and collects what they return.
+/// Stand for NULL in arrays, see [`arrays`]; none of them is ever a value.
+const NULL_UUID: Uuid = Uuid::max();
+const NULL_TEXT: &str = "\u{1}NULL\u{1}";
+
+/// Runs `before <rows> after` for all rows, a few statements at most, and collects what they return.
+/// The rows stand where `VALUES (..),(..)` may stand.
 pub async fn for_rows<const N: usize, C: ConnectionTrait>(
     connection: &C,
     before: &str,
     rows: Vec<[Value; N]>,
     after: &str,
 ) -> Result<Vec<QueryResult>, Error> {
+    if connection.get_database_backend() == DbBackend::Postgres {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (columns, values) = arrays(rows);
+        return all(connection, &format!("{before} {columns} {after}"), values).await;
+    }
     let mut rows = rows.into_iter();
     let mut returned = Vec::new();
     for length in LENGTHS {
         while rows.len() >= length {
             let values: Vec<Value> = rows.by_ref().take(length).flatten().collect();
-            let sql = format!("{before} {} {after}", tuples(length, N));
-            let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
-            returned.extend(connection.query_all_raw(statement).await?);
+            let sql = format!("{before} VALUES {} {after}", tuples(length, N));
+            returned.extend(all(connection, &sql, values).await?);
         }
     }
     Ok(returned)
@@ -35,25 +52,124 @@ fn tuples(rows: usize, columns: usize) -> String {
     vec![row; rows].join(",")
 }
 
-/// Runs `before (?,..) after` over a list of values, in a few statements at most.
+/// Rows as one array per column, which PostgreSQL takes as one parameter each, and the query that makes
+/// rows of them again. An array that goes through `sea_orm` cannot hold NULL, so in the columns of types
+/// that may be null a value that never occurs stands for it.
+fn arrays<const N: usize>(rows: Vec<[Value; N]>) -> (String, Vec<Value>) {
+    let mut columns: [Vec<Value>; N] = std::array::from_fn(|_| Vec::with_capacity(rows.len()));
+    for row in rows {
+        for (column, value) in columns.iter_mut().zip(row) {
+            column.push(value);
+        }
+    }
+    let mut selected = Vec::with_capacity(N);
+    let mut unnested = Vec::with_capacity(N);
+    let mut values = Vec::with_capacity(N);
+    for (n, mut column) in columns.into_iter().enumerate() {
+        let kind = column.first().map_or(ArrayType::BigInt, Value::array_type);
+        let (sql_type, null) = sql_type(&kind);
+        for value in &mut column {
+            if let (true, Some((absent, _))) = (is_null(value), &null) {
+                *value = absent.clone();
+            }
+        }
+        selected.push(match null {
+            Some((_, literal)) => format!("nullif(c{n}, {literal})"),
+            None => format!("c{n}"),
+        });
+        unnested.push(format!("${}::{sql_type}[]", n + 1));
+        values.push(Value::Array(kind, Some(Box::new(column))));
+    }
+    let names: Vec<_> = (0..N).map(|n| format!("c{n}")).collect();
+    let sql = format!(
+        "SELECT {} FROM unnest({}) AS r ({})",
+        selected.join(","),
+        unnested.join(","),
+        names.join(",")
+    );
+    (sql, values)
+}
+
+/// The column type of an array's elements, and what stands for NULL among them: the value, and how SQL
+/// writes it.
+fn sql_type(kind: &ArrayType) -> (&'static str, Option<(Value, String)>) {
+    match kind {
+        ArrayType::Bool => ("boolean", None),
+        ArrayType::SmallInt => ("smallint", None),
+        ArrayType::Int => ("integer", Some((i32::MIN.into(), format!("({})", i32::MIN)))),
+        ArrayType::BigInt => ("bigint", Some((i64::MIN.into(), format!("({})", i64::MIN)))),
+        ArrayType::Uuid => ("uuid", Some((NULL_UUID.into(), format!("'{NULL_UUID}'::uuid")))),
+        ArrayType::Bytes => ("bytea", None),
+        _ => ("text", Some((NULL_TEXT.into(), format!("'{NULL_TEXT}'")))),
+    }
+}
+
+fn is_null(value: &Value) -> bool {
+    *value == value.as_null()
+}
+
+/// Runs `before IN (..) after`, for a list of values, in a few statements at most; `before` ends with the
+/// column.
 pub async fn for_values<C: ConnectionTrait>(
     connection: &C,
     before: &str,
     values: Vec<Value>,
     after: &str,
 ) -> Result<Vec<QueryResult>, Error> {
+    if connection.get_database_backend() == DbBackend::Postgres {
+        let Some(kind) = values.first().map(Value::array_type) else {
+            return Ok(Vec::new());
+        };
+        let array = Value::Array(kind, Some(Box::new(values)));
+        return all(connection, &format!("{before} = ANY ($1) {after}"), [array]).await;
+    }
     let mut values = values.into_iter();
     let mut returned = Vec::new();
     for length in LENGTHS {
         while values.len() >= length {
             let chunk: Vec<Value> = values.by_ref().take(length).collect();
-            let sql = format!("{before} {} {after}", tuples(1, length));
-            let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, chunk);
-            returned.extend(connection.query_all_raw(statement).await?);
+            let sql = format!("{before} IN {} {after}", tuples(1, length));
+            returned.extend(all(connection, &sql, chunk).await?);
         }
     }
     Ok(returned)
 }
+
+/// The time by the database's own clock, at this point of the transaction: after whatever it waited for.
+/// On SQLite there is nobody to wait for once a write runs, and `now` is the time.
+pub(crate) async fn time<C: ConnectionTrait>(connection: &C, now: Timestamp) -> Result<Timestamp, Error> {
+    if connection.get_database_backend() != DbBackend::Postgres {
+        return Ok(now);
+    }
+    let row = one(connection, &format!("SELECT {CLOCK} AS now"), []).await?;
+    timestamp(&row.ok_or_else(|| corrupt("no time"))?, "now")
+}
+
+/// Ends a SELECT whose rows are changed next: of two transactions the second waits. On SQLite there are
+/// no two.
+pub(crate) fn for_update<C: ConnectionTrait>(connection: &C) -> &'static str {
+    match connection.get_database_backend() {
+        DbBackend::Postgres => " FOR UPDATE",
+        _ => "",
+    }
+}
+
+/// A transaction that sees one state of the database throughout.
+pub(crate) async fn snapshot(connection: &DatabaseConnection) -> Result<DatabaseTransaction, Error> {
+    let options = match connection.get_database_backend() {
+        DbBackend::Postgres => TransactionOptions {
+            isolation_level: Some(IsolationLevel::RepeatableRead),
+            access_mode: Some(AccessMode::ReadOnly),
+            ..TransactionOptions::default()
+        },
+        // Every transaction does.
+        _ => TransactionOptions::default(),
+    };
+    Ok(connection.begin_with_options(options).await?)
+}
+
+/// PostgreSQL's clock in microseconds; unlike `now()` not the time at which the transaction began.
+pub(crate) const CLOCK: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
 /// Runs a query; its rows.
 pub async fn all<C: ConnectionTrait>(

@@ -1,128 +1,69 @@
-//! The database: one writer, several readers.
-//!
-//! SQLite has one writer at a time, and a commit costs a sync to disk. So all writes go to one task,
-//! which runs what has arrived in one transaction, each piece in a savepoint of its own, and answers
-//! only after the commit: *group commit*. Under load a sync is shared by many; alone, a write waits for
-//! nobody.
+//! The database: where to read, and how to write.
+
+mod postgres;
+mod sqlite;
 
 use crate::Error;
 use futures_util::future::BoxFuture;
 use herald_domain::time::{Clock, Timestamp};
-use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
-use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait,
-};
-use std::path::{Path, PathBuf};
+pub use postgres::DatabaseClock;
+use sea_orm::{DatabaseConnection, DatabaseTransaction};
+pub use sqlite::Writer;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
 
-/// The most writes in one transaction, and waiting for it.
-const MAX_GROUP: usize = 64;
-
-/// For the delivery path.
+/// Connections for the delivery path.
 const READERS: u32 = 4;
 
 /// For the API, whose lists may be long: they wait for one another, and deliveries for none of them.
 const QUERIES: u32 = 2;
-
-/// How long a connection that failed may take to close.
-const CLOSE: Duration = Duration::from_secs(5);
 
 /// A handle to the database; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     read: DatabaseConnection,
     queries: DatabaseConnection,
-    write: mpsc::Sender<Job>,
+    write: Write,
 }
 
-/// Writes what the [`Store`]'s handles hand over; ends when they are all dropped.
-#[derive(Debug)]
-pub struct Writer {
-    file: PathBuf,
-    connection: DatabaseConnection,
-    jobs: mpsc::Receiver<Job>,
-    clock: Arc<dyn Clock>,
-    /// The time of the last write.
-    last: Timestamp,
-}
-
-struct Job(Box<dyn Write>);
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Job")
-    }
-}
-
-/// Tells the caller what came of its write, once the commit is known.
-type Settle = Box<dyn FnOnce(Result<(), Error>) + Send>;
-
-trait Write: Send {
-    /// Runs in a savepoint; the second value says whether to keep what it did.
-    fn run(self: Box<Self>, txn: &DatabaseTransaction, now: Timestamp) -> BoxFuture<'_, (Settle, bool)>;
-    /// Answers without having run.
-    fn settle(self: Box<Self>, outcome: Result<(), Error>);
-}
-
-struct Call<F, T> {
-    write: F,
-    answer: oneshot::Sender<Result<T, Error>>,
-}
-
-impl<F, T> Write for Call<F, T>
-where
-    F: for<'t> FnOnce(&'t DatabaseTransaction, Timestamp) -> BoxFuture<'t, Result<T, Error>> + Send + 'static,
-    T: Send + 'static,
-{
-    fn run(self: Box<Self>, txn: &DatabaseTransaction, now: Timestamp) -> BoxFuture<'_, (Settle, bool)> {
-        let Self { write, answer } = *self;
-        Box::pin(async move {
-            let result = write(txn, now).await;
-            let keep = result.is_ok();
-            let settle = move |committed: Result<(), Error>| {
-                // A caller that has gone away does not want the answer; the write stands all the same.
-                drop(answer.send(result.and_then(|value| committed.map(|()| value))));
-            };
-            (Box::new(settle) as Settle, keep)
-        })
-    }
-
-    fn settle(self: Box<Self>, outcome: Result<(), Error>) {
-        drop(self.answer.send(Err(outcome.err().unwrap_or(Error::Closed))));
-    }
+#[derive(Debug, Clone)]
+enum Write {
+    /// One writer for all, in groups.
+    Sqlite(sqlite::Handle),
+    /// A transaction each; the database groups their commits.
+    Postgres(postgres::Pool),
 }
 
 impl Store {
     /// Opens the file, made if need be, for reading and writing. The writer is to be run by the caller.
     pub async fn open(file: &Path, clock: Arc<dyn Clock>) -> Result<(Self, Writer), Error> {
-        let connection = connect(file, 1, false).await?;
-        let read = connect(file, READERS, true).await?;
-        let queries = connect(file, QUERIES, true).await?;
-        let (write, jobs) = mpsc::channel(MAX_GROUP);
-        Ok((
-            Self { read, queries, write },
-            Writer {
-                file: file.to_owned(),
-                connection,
-                jobs,
-                last: clock.now(),
-                clock,
-            },
-        ))
+        let (write, writer) = Writer::open(file, clock).await?;
+        let read = sqlite::connect(file, READERS, true).await?;
+        let queries = sqlite::connect(file, QUERIES, true).await?;
+        let write = Write::Sqlite(write);
+        Ok((Self { read, queries, write }, writer))
     }
 
     /// Opens an existing file for reading beside whoever writes it.
     pub async fn open_read_only(file: &Path) -> Result<Self, Error> {
-        let read = connect(file, 1, true).await?;
-        let (write, _closed) = mpsc::channel(1);
+        let read = sqlite::connect(file, 1, true).await?;
         Ok(Self {
             queries: read.clone(),
             read,
-            write,
+            write: Write::Sqlite(sqlite::Handle::closed()),
         })
+    }
+
+    /// Connects to a PostgreSQL database.
+    pub async fn connect(url: &str) -> Result<(Self, Arc<DatabaseClock>), Error> {
+        let pool = postgres::Pool::connect(url).await?;
+        let clock = pool.clock();
+        let store = Self {
+            read: pool.reading().clone(),
+            queries: postgres::connect(url, QUERIES, postgres::SLOW).await?,
+            write: Write::Postgres(pool),
+        };
+        Ok((store, clock))
     }
 
     /// Where to read what people ask for.
@@ -135,136 +76,31 @@ impl Store {
         &self.read
     }
 
-    /// Runs a write, whole or not at all, and returns when it is synced to disk. It is handed the time
-    /// at which it runs, so that in the ledger what comes later has the later time.
+    /// Reads, but not for longer than a write may take: what waits for it must hear of a database that
+    /// hangs.
+    pub(crate) async fn soon<T>(&self, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match tokio::time::timeout(postgres::PATIENCE, read).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(Error::Slow(postgres::PATIENCE)),
+        }
+    }
+
+    /// Runs a write, whole or not at all, and returns when it is durable. It is handed the time at which
+    /// it runs. On SQLite writes run one after the other, so what comes later has the later time; on
+    /// PostgreSQL see [`crate::sql::time`].
     pub async fn write<T, F>(&self, write: F) -> Result<T, Error>
     where
         F: for<'t> FnOnce(&'t DatabaseTransaction, Timestamp) -> BoxFuture<'t, Result<T, Error>> + Send + 'static,
         T: Send + 'static,
     {
-        let (answer, answered) = oneshot::channel();
-        let job = Job(Box::new(Call { write, answer }));
-        self.write.send(job).await.map_err(|_returned_job| Error::Closed)?;
-        answered.await.map_err(|_dropped| Error::Closed)?
-    }
-}
-
-impl Writer {
-    /// The writing connection, for what comes before the first write: migrations.
-    pub(crate) fn connection(&self) -> &DatabaseConnection {
-        &self.connection
-    }
-
-    /// Runs until every [`Store`] handle is gone.
-    pub async fn run(mut self) {
-        let mut group = Vec::with_capacity(MAX_GROUP);
-        while self.jobs.recv_many(&mut group, MAX_GROUP).await > 0 {
-            self.commit(std::mem::take(&mut group)).await;
-        }
-        if let Err(error) = self.connection.close().await {
-            tracing::warn!(%error, "the ledger did not close cleanly; nothing is lost");
+        match &self.write {
+            Write::Sqlite(handle) => handle.write(write).await,
+            Write::Postgres(pool) => pool.write(write).await,
         }
     }
 
-    /// Commits a group, or refuses it whole.
-    async fn commit(&mut self, group: Vec<Job>) {
-        let mut settles = Vec::with_capacity(group.len());
-        let committed = match self.run_group(group, &mut settles).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                // After a failure such as a full disk SQLite may have ended the transaction by itself, and
-                // nobody knows at which savepoint the connection stands. A new one stands at none.
-                self.reconnect().await;
-                Err(Error::from(error))
-            }
-        };
-        for settle in settles {
-            settle(committed.clone());
-        }
+    /// Whether several processes share the database.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.write, Write::Postgres(_))
     }
-
-    async fn run_group(&mut self, group: Vec<Job>, settles: &mut Vec<Settle>) -> Result<(), DbErr> {
-        let immediate = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        let mut group = group.into_iter();
-        let begun = self.connection.begin_with_options(immediate).await;
-        let result = match &begun {
-            Ok(txn) => self.run_jobs(txn, &mut group, settles).await,
-            Err(error) => Err(DbErr::Custom(error.to_string())),
-        };
-        // Whoever did not get his turn is told the same as those who did.
-        settles.extend(group.map(|job| Box::new(|outcome| job.0.settle(outcome)) as Settle));
-        match (begun, result) {
-            (Ok(txn), Ok(())) => txn.commit().await,
-            (Ok(_), Err(error)) | (Err(error), _) => Err(error),
-        }
-    }
-
-    async fn run_jobs(
-        &mut self,
-        txn: &DatabaseTransaction,
-        group: &mut (impl Iterator<Item = Job> + Send),
-        settles: &mut Vec<Settle>,
-    ) -> Result<(), DbErr> {
-        for job in group {
-            let savepoint = match txn.begin().await {
-                Ok(savepoint) => savepoint,
-                Err(error) => {
-                    settles.push(Box::new(|outcome| job.0.settle(outcome)));
-                    return Err(error);
-                }
-            };
-            // The ledger's time does not go back when the clock is set.
-            self.last = self.last.max(self.clock.now());
-            let (settle, keep) = job.0.run(&savepoint, self.last).await;
-            settles.push(settle);
-            if keep {
-                savepoint.commit().await?;
-            } else {
-                savepoint.rollback().await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn reconnect(&mut self) {
-        match connect(&self.file, 1, false).await {
-            Ok(connection) => {
-                let former = std::mem::replace(&mut self.connection, connection);
-                match tokio::time::timeout(CLOSE, former.close()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "a connection to the ledger did not close cleanly"),
-                    Err(_elapsed) => tracing::warn!("a connection to the ledger did not close"),
-                }
-            }
-            // The next group fails on the old one, and it is tried again.
-            Err(error) => tracing::error!(%error, "the ledger could not be opened anew"),
-        }
-    }
-}
-
-async fn connect(file: &Path, connections: u32, read_only: bool) -> Result<DatabaseConnection, DbErr> {
-    let file = Arc::new(file.to_owned());
-    let mut options = ConnectOptions::new("sqlite://");
-    options
-        .max_connections(connections)
-        .min_connections(1)
-        .acquire_timeout(Duration::from_secs(30))
-        .test_before_acquire(false)
-        .sqlx_logging(false)
-        .map_sqlx_sqlite_opts(move |sqlite| {
-            sqlite
-                .filename(&*file)
-                .create_if_missing(!read_only)
-                .journal_mode(SqliteJournalMode::Wal)
-                // 202 means on disk: FULL syncs the log at every commit, NORMAL only at checkpoints.
-                .synchronous(SqliteSynchronous::Full)
-                .busy_timeout(Duration::from_secs(10))
-                .statement_cache_capacity(256)
-                .pragma("query_only", if read_only { "on" } else { "off" })
-                .pragma("cache_size", if read_only { "-2000" } else { "-16000" })
-        });
-    Database::connect(options).await
 }

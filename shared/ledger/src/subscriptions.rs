@@ -60,6 +60,7 @@ impl Ledger {
         self.store
             .write(move |txn, now| {
                 Box::pin(async move {
+                    let now = registry::change(txn, now).await?;
                     let version = registry::bump(txn).await?;
                     registry::log(
                         txn,
@@ -96,6 +97,7 @@ impl Ledger {
             .store
             .write(move |txn, now| {
                 Box::pin(async move {
+                    let now = registry::change(txn, now).await?;
                     let Some(mut subscription) = find(txn, id).await? else {
                         return Ok(None);
                     };
@@ -123,6 +125,7 @@ impl Ledger {
             .store
             .write(move |txn, now| {
                 Box::pin(async move {
+                    let now = registry::change(txn, now).await?;
                     let Some(mut subscription) = find(txn, id).await? else {
                         return Ok(false);
                     };
@@ -207,6 +210,7 @@ pub(crate) async fn deactivate_gone(
     unchanged_since: Timestamp,
     now: Timestamp,
 ) -> Result<bool, Error> {
+    let now = registry::change(txn, now).await?;
     match find(txn, id).await? {
         Some(mut subscription) if subscription.settings.active && subscription.updated_at == unchanged_since => {
             subscription.settings.active = false;

@@ -12,6 +12,7 @@ use herald_domain::index::Index;
 use herald_domain::subscription::Subscription;
 use herald_ledger::registry::Changes;
 use herald_ledger::{Error, Ledger};
+use herald_telemetry::health::Health;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// How often the version is compared, whether or not there was a hint.
 const INTERVAL: Duration = Duration::from_millis(250);
+
+const PART: &str = "registry";
 
 /// SHA-256 of an API key.
 pub type KeyHash = [u8; 32];
@@ -99,15 +102,33 @@ impl Registry {
         self.checked_at.read().unwrap_or_else(PoisonError::into_inner).elapsed() <= MAX_AGE
     }
 
-    /// Keeps the view up to date until shutdown.
-    pub async fn run(&self, shutdown: CancellationToken) {
+    /// Keeps the view up to date until shutdown. Where it goes stale, `health` hears of it.
+    pub async fn run(&self, shutdown: CancellationToken, health: Option<Health>) {
+        let mut failing = false;
         loop {
             let hint = self.ledger.signals().registry.notified();
-            if let Err(error) = self.refresh().await {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the registry could not be refreshed"
-                );
+            match self.refresh().await {
+                Ok(()) => {
+                    failing = false;
+                    if let Some(health) = &health {
+                        health.ok(PART);
+                    }
+                }
+                Err(error) => {
+                    // Once, and not four times a second until it is back.
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "the registry could not be refreshed; it is tried again"
+                        );
+                    }
+                    if let Some(health) = &health {
+                        health.failing(
+                            PART,
+                            "the ledger cannot be read, so rights and subscriptions may be out of date",
+                        );
+                    }
+                }
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,

@@ -1,14 +1,13 @@
 //! Events are recorded once, with exactly the deliveries that follow from them.
 
-use crate::rig::{Rig, event};
+use crate::rig::{Database, Rig, event};
 use herald_domain::id::{DeliveryId, SubscriptionId};
 use herald_ledger::dispatching::{CHUNK, Disposition, IDEMPOTENCY_WINDOW, NewEvent, Recorded};
 use herald_ledger::shards::Ownership;
 use uuid::Uuid;
 
-#[tokio::test]
-async fn an_event_is_recorded_once_per_account() {
-    let rig = Rig::new().await;
+async fn an_event_is_recorded_once_per_account(database: Database) {
+    let rig = Rig::new(database).await;
     let subscription = rig.subscribe(1).await;
     let id = Uuid::now_v7();
     let first = event(id, "a", &[subscription]);
@@ -29,17 +28,16 @@ async fn an_event_is_recorded_once_per_account() {
     rig.assert_exact().await;
 }
 
-#[tokio::test]
-async fn the_same_id_is_a_new_event_after_the_window() {
-    let rig = Rig::new().await;
+async fn the_same_id_is_a_new_event_after_the_window(database: Database) {
+    let rig = Rig::new(database).await;
     let id = Uuid::now_v7();
     rig.record(vec![event(id, "a", &[])]).await;
-    rig.pass(IDEMPOTENCY_WINDOW.mul_f64(0.999));
+    rig.pass(IDEMPOTENCY_WINDOW.mul_f64(0.999)).await;
     assert!(matches!(
         rig.record(vec![event(id, "a", &[])]).await[0],
         Disposition::Repeated { .. }
     ));
-    rig.pass(IDEMPOTENCY_WINDOW.mul_f64(0.002));
+    rig.pass(IDEMPOTENCY_WINDOW.mul_f64(0.002)).await;
     assert!(matches!(
         rig.record(vec![event(id, "a", &[])]).await[0],
         Disposition::New { .. }
@@ -47,9 +45,8 @@ async fn the_same_id_is_a_new_event_after_the_window() {
     rig.assert_exact().await;
 }
 
-#[tokio::test]
-async fn a_batch_matched_against_an_older_registry_is_not_recorded() {
-    let rig = Rig::new().await;
+async fn a_batch_matched_against_an_older_registry_is_not_recorded(database: Database) {
+    let rig = Rig::new(database).await;
     let version = rig.version().await;
     rig.subscribe(1).await;
     let stale = rig
@@ -61,9 +58,8 @@ async fn a_batch_matched_against_an_older_registry_is_not_recorded() {
     assert_eq!(rig.ledger.audit().await.unwrap().events, 0);
 }
 
-#[tokio::test]
-async fn large_and_small_batches_are_recorded_alike() {
-    let rig = Rig::new().await;
+async fn large_and_small_batches_are_recorded_alike(database: Database) {
+    let rig = Rig::new(database).await;
     let subscriptions = [rig.subscribe(1).await, rig.subscribe(2).await];
     let mut recorded = 0;
     for size in [1, 2, 3, 5, 17, 70, 300] {
@@ -86,9 +82,8 @@ async fn large_and_small_batches_are_recorded_alike() {
     rig.assert_exact().await;
 }
 
-#[tokio::test]
-async fn a_large_fan_out_goes_on_from_its_cursor_once() {
-    let mut rig = Rig::new().await;
+async fn a_large_fan_out_goes_on_from_its_cursor_once(database: Database) {
+    let mut rig = Rig::new(database).await;
     let subscriptions: Vec<_> = (0..CHUNK * 2 + 10)
         .map(|n| SubscriptionId(Uuid::from_u128(n as u128)))
         .collect();
@@ -129,9 +124,8 @@ async fn a_large_fan_out_goes_on_from_its_cursor_once() {
     rig.assert_exact().await;
 }
 
-#[tokio::test]
-async fn what_another_process_owns_is_left_to_it_with_a_wake_up() {
-    let rig = Rig::new().await;
+async fn what_another_process_owns_is_left_to_it_with_a_wake_up(database: Database) {
+    let rig = Rig::new(database).await;
     let subscriptions = [rig.subscribe(1).await, rig.subscribe(2).await];
     let event = event(Uuid::now_v7(), "a", &subscriptions);
     let version = rig.version().await;
@@ -157,5 +151,14 @@ async fn what_another_process_owns_is_left_to_it_with_a_wake_up() {
         rig.ledger.take_wakeups(&rig.owned).await.unwrap().is_empty(),
         "taken once"
     );
-    assert_eq!(rig.ledger.open_lanes().await.unwrap().len(), 2);
+    assert_eq!(rig.ledger.open_lanes(rig.owned.shards()).await.unwrap().len(), 2);
 }
+
+on_both!(
+    an_event_is_recorded_once_per_account,
+    the_same_id_is_a_new_event_after_the_window,
+    a_batch_matched_against_an_older_registry_is_not_recorded,
+    large_and_small_batches_are_recorded_alike,
+    a_large_fan_out_goes_on_from_its_cursor_once,
+    what_another_process_owns_is_left_to_it_with_a_wake_up,
+);

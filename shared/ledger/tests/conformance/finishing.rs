@@ -1,14 +1,13 @@
 //! A delivery is closed once, by whoever's delete finds it; a success counts whenever it comes.
 
-use crate::rig::{Rig, dead, delivered, retried};
+use crate::rig::{Database, Rig, dead, delivered, retried, under};
 use herald_domain::delivery::{Closed, Reason, Status};
 use herald_ledger::delivering::{Finish, Finished, Then};
 use herald_ledger::reading::Retried;
 use std::time::Duration;
 
-#[tokio::test]
-async fn a_delivery_that_succeeds_at_once_is_one_row_with_its_attempt() {
-    let rig = Rig::new().await;
+async fn a_delivery_that_succeeds_at_once_is_one_row_with_its_attempt(database: Database) {
+    let rig = Rig::new(database).await;
     let subscription = rig.subscribe(1).await;
     let (event, deliveries) = rig.deliveries(&[subscription]).await;
     assert_eq!(rig.finish(delivered(deliveries[0], event)).await, Finished::Done);
@@ -22,9 +21,8 @@ async fn a_delivery_that_succeeds_at_once_is_one_row_with_its_attempt() {
     rig.assert_exact().await;
 }
 
-#[tokio::test]
-async fn a_failure_is_due_again_and_its_attempts_add_up() {
-    let rig = Rig::new().await;
+async fn a_failure_is_due_again_and_its_attempts_add_up(database: Database) {
+    let rig = Rig::new(database).await;
     let subscription = rig.subscribe(1).await;
     let (event, deliveries) = rig.deliveries(&[subscription]).await;
     let due_at = rig.ledger.now().plus(Duration::from_secs(5));
@@ -32,7 +30,10 @@ async fn a_failure_is_due_again_and_its_attempts_add_up() {
     rig.assert_exact().await;
     let (again, record) = rig.ledger.open_deliveries(subscription, 10).await.unwrap().remove(0);
     assert_eq!((again.attempts, again.due_at, record.uid), (1, due_at, event));
-    assert_eq!(rig.ledger.open_lanes().await.unwrap(), [(subscription, due_at)]);
+    assert_eq!(
+        rig.ledger.open_lanes(rig.owned.shards()).await.unwrap(),
+        [(subscription, due_at)]
+    );
     assert_eq!(rig.finish(delivered(again, event)).await, Finished::Done);
     let view = rig.ledger.delivery(again.id).await.unwrap().unwrap();
     let attempts = rig.ledger.attempts(std::slice::from_ref(&view)).await.unwrap();
@@ -47,22 +48,21 @@ async fn a_failure_is_due_again_and_its_attempts_add_up() {
     rig.assert_exact().await;
 }
 
-#[tokio::test]
-async fn only_the_present_owner_counts_failures_but_a_success_counts_from_anybody() {
-    let mut rig = Rig::new().await;
+async fn only_the_present_owner_counts_failures_but_a_success_counts_from_anybody(database: Database) {
+    let mut rig = Rig::new(database).await;
     let subscription = rig.subscribe(1).await;
     let (event, deliveries) = rig.deliveries(&[subscription]).await;
     let former = rig.owned.clone();
     rig.restart().await;
     let due_at = rig.ledger.now().plus(Duration::from_mins(1));
     for failure in [retried(deliveries[0], event, due_at), dead(deliveries[0], event)] {
-        let finished = rig.ledger.finish(vec![failure], former.clone()).await.unwrap();
+        let finished = rig.ledger.finish(vec![under(&former, failure)]).await.unwrap();
         assert_eq!(finished, [Finished::Stale]);
     }
     assert_eq!(rig.count("Open").await, 1);
     let finished = rig
         .ledger
-        .finish(vec![delivered(deliveries[0], event)], former)
+        .finish(vec![under(&former, delivered(deliveries[0], event))])
         .await
         .unwrap();
     assert_eq!(finished, [Finished::Done]);
@@ -75,9 +75,8 @@ async fn only_the_present_owner_counts_failures_but_a_success_counts_from_anybod
     rig.assert_exact().await;
 }
 
-#[tokio::test]
-async fn a_success_after_the_end_is_kept_as_an_attempt() {
-    let rig = Rig::new().await;
+async fn a_success_after_the_end_is_kept_as_an_attempt(database: Database) {
+    let rig = Rig::new(database).await;
     let subscription = rig.subscribe(1).await;
     let (event, deliveries) = rig.deliveries(&[subscription]).await;
     assert_eq!(rig.finish(dead(deliveries[0], event)).await, Finished::Done);
@@ -94,9 +93,8 @@ async fn a_success_after_the_end_is_kept_as_an_attempt() {
     assert_eq!(codes, [Some(500), Some(200)]);
 }
 
-#[tokio::test]
-async fn a_batch_of_every_kind_is_recorded_in_order() {
-    let rig = Rig::new().await;
+async fn a_batch_of_every_kind_is_recorded_in_order(database: Database) {
+    let rig = Rig::new(database).await;
     let subscription = rig.subscribe(1).await;
     let mut batch = Vec::new();
     for n in 0..30 {
@@ -108,7 +106,7 @@ async fn a_batch_of_every_kind_is_recorded_in_order() {
             _ => retried(deliveries[0], event, due_at),
         });
     }
-    let finished = rig.ledger.finish(batch.clone(), rig.owned.clone()).await.unwrap();
+    let finished = rig.finish_all(batch.clone()).await;
     assert_eq!(finished, vec![Finished::Done; 30]);
     assert_eq!(
         [
@@ -118,7 +116,7 @@ async fn a_batch_of_every_kind_is_recorded_in_order() {
         ],
         [10, 10, 10]
     );
-    let finished = rig.ledger.finish(batch, rig.owned.clone()).await.unwrap();
+    let finished = rig.finish_all(batch).await;
     assert!(
         finished.iter().all(|finished| *finished == Finished::Late),
         "twice is once: {finished:?}"
@@ -126,9 +124,8 @@ async fn a_batch_of_every_kind_is_recorded_in_order() {
     rig.assert_exact().await;
 }
 
-#[tokio::test]
-async fn a_dead_delivery_is_retried_by_hand_with_its_id_and_numbers() {
-    let rig = Rig::new().await;
+async fn a_dead_delivery_is_retried_by_hand_with_its_id_and_numbers(database: Database) {
+    let rig = Rig::new(database).await;
     let subscription = rig.subscribe(1).await;
     let (event, deliveries) = rig.deliveries(&[subscription]).await;
     let id = deliveries[0].id;
@@ -153,9 +150,8 @@ async fn a_dead_delivery_is_retried_by_hand_with_its_id_and_numbers() {
     rig.assert_exact().await;
 }
 
-#[tokio::test]
-async fn a_gone_subscriber_is_deactivated_and_what_is_open_cancelled_by_the_outbox() {
-    let rig = Rig::new().await;
+async fn a_gone_subscriber_is_deactivated_and_what_is_open_cancelled_by_the_outbox(database: Database) {
+    let rig = Rig::new(database).await;
     let subscription = rig.subscribe(1).await;
     let mut all = Vec::new();
     for _ in 0..5 {
@@ -201,9 +197,8 @@ async fn a_gone_subscriber_is_deactivated_and_what_is_open_cancelled_by_the_outb
     rig.assert_exact().await;
 }
 
-#[tokio::test]
-async fn what_is_opened_after_a_deactivation_is_not_cancelled_by_it() {
-    let rig = Rig::new().await;
+async fn what_is_opened_after_a_deactivation_is_not_cancelled_by_it(database: Database) {
+    let rig = Rig::new(database).await;
     let subscription = rig.subscribe(1).await;
     rig.deliveries(&[subscription]).await;
     let set = async |active| {
@@ -229,3 +224,14 @@ async fn what_is_opened_after_a_deactivation_is_not_cancelled_by_it() {
     );
     rig.assert_exact().await;
 }
+
+on_both!(
+    a_delivery_that_succeeds_at_once_is_one_row_with_its_attempt,
+    a_failure_is_due_again_and_its_attempts_add_up,
+    only_the_present_owner_counts_failures_but_a_success_counts_from_anybody,
+    a_success_after_the_end_is_kept_as_an_attempt,
+    a_batch_of_every_kind_is_recorded_in_order,
+    a_dead_delivery_is_retried_by_hand_with_its_id_and_numbers,
+    a_gone_subscriber_is_deactivated_and_what_is_open_cancelled_by_the_outbox,
+    what_is_opened_after_a_deactivation_is_not_cancelled_by_it,
+);

@@ -1,15 +1,14 @@
 //! What the management API changes is found again, and the registry hears of it.
 
-use crate::rig::{Rig, guid, topic};
+use crate::rig::{Database, Rig, guid, topic};
 use herald_domain::access::{Account, Grant, OPERATOR, Role, Roles};
 use herald_domain::catalogue::ObjectType;
 use herald_domain::id::{AccountId, KeyId};
 use herald_ledger::accounts::ApiKey;
 use uuid::Uuid;
 
-#[tokio::test]
-async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted() {
-    let rig = Rig::new().await;
+async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted(database: Database) {
+    let rig = Rig::new(database).await;
     let id = rig.subscribe(7).await;
     let found = rig.ledger.subscription(id).await.unwrap().unwrap();
     assert_eq!(found.settings.topic, topic());
@@ -39,9 +38,8 @@ async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted() {
     assert!(rig.ledger.subscriptions(None, None, 10).await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn subscriptions_are_listed_newest_first_in_pages() {
-    let rig = Rig::new().await;
+async fn subscriptions_are_listed_newest_first_in_pages(database: Database) {
+    let rig = Rig::new(database).await;
     let mut ids = Vec::new();
     for n in 1..=5 {
         ids.push(rig.subscribe(n).await);
@@ -68,9 +66,8 @@ async fn subscriptions_are_listed_newest_first_in_pages() {
     );
 }
 
-#[tokio::test]
-async fn the_registry_hears_of_every_change_and_of_nothing_else() {
-    let rig = Rig::new().await;
+async fn the_registry_hears_of_every_change_and_of_nothing_else(database: Database) {
+    let rig = Rig::new(database).await;
     let changes = async |since| {
         let mut all = (Vec::new(), Vec::new(), since);
         let collect = |changes: herald_ledger::registry::Changes| {
@@ -143,9 +140,8 @@ async fn the_registry_hears_of_every_change_and_of_nothing_else() {
     assert_eq!(rig.ledger.accounts(None, 10).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn the_operators_first_key_is_made_once() {
-    let rig = Rig::new().await;
+async fn the_operators_first_key_is_made_once(database: Database) {
+    let rig = Rig::new(database).await;
     let key = |n: u8| ApiKey {
         id: KeyId(Uuid::from_u128(n.into())),
         account: OPERATOR,
@@ -160,3 +156,10 @@ async fn the_operators_first_key_is_made_once() {
     let operator = rig.ledger.account(OPERATOR).await.unwrap().unwrap();
     assert_eq!(operator.keys.iter().map(|key| key.hash[0]).collect::<Vec<_>>(), [1]);
 }
+
+on_both!(
+    a_subscription_is_found_as_it_was_made_until_it_is_deleted,
+    subscriptions_are_listed_newest_first_in_pages,
+    the_registry_hears_of_every_change_and_of_nothing_else,
+    the_operators_first_key_is_made_once,
+);

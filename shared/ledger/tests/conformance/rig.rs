@@ -5,15 +5,16 @@ use herald_domain::address::EgressPolicy;
 use herald_domain::catalogue::{EventType, ObjectType, Webhook};
 use herald_domain::delivery::{Attempt, AttemptError, Closed, Delivery, Outcome, Reason};
 use herald_domain::event::Objects;
-use herald_domain::id::{EventId, EventUid, ObjectGuid, SubscriptionId};
+use herald_domain::id::{EventId, EventUid, ObjectGuid, Shard, SubscriptionId};
 use herald_domain::index::Topic;
 use herald_domain::signing::SigningKey;
 use herald_domain::subscription::{Subscription, parse};
 use herald_domain::time::{Clock, Timestamp};
-use herald_ledger::Ledger;
 use herald_ledger::delivering::{Finish, Finished, Then};
 use herald_ledger::dispatching::{Disposition, EventRecord, NewEvent, Recorded};
 use herald_ledger::shards::Ownership;
+use herald_ledger::{Error, Ledger};
+use sea_orm::ConnectionTrait;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -29,34 +30,88 @@ impl Clock for TestClock {
     }
 }
 
+/// Which database a test is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Database {
+    Sqlite,
+    Postgres,
+}
+
+/// Where a test's ledger is.
+enum Place {
+    File {
+        folder: tempfile::TempDir,
+        clock: Arc<TestClock>,
+    },
+    /// A database of its own, on the server that `HERALD_TEST_POSTGRES` names.
+    Database { url: String },
+}
+
 pub(crate) struct Rig {
-    pub(crate) folder: tempfile::TempDir,
-    pub(crate) clock: Arc<TestClock>,
+    place: Place,
     pub(crate) ledger: Ledger,
     pub(crate) owned: Ownership,
 }
 
 impl Rig {
-    pub(crate) async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let clock = Arc::new(TestClock(AtomicI64::new(1_800_000_000_000_000)));
-        let (ledger, owned) = open(&folder, &clock).await;
-        Self {
-            folder,
-            clock,
-            ledger,
-            owned,
+    pub(crate) async fn new(database: Database) -> Self {
+        let place = match database {
+            Database::Sqlite => Place::File {
+                folder: tempfile::tempdir().unwrap(),
+                clock: Arc::new(TestClock(AtomicI64::new(1_800_000_000_000_000))),
+            },
+            Database::Postgres => Place::Database {
+                url: own_database().await,
+            },
+        };
+        let ledger = place.open().await;
+        let owned = ledger.take_all_shards(Uuid::now_v7()).await.unwrap();
+        Self { place, ledger, owned }
+    }
+
+    pub(crate) fn database(&self) -> Database {
+        match self.place {
+            Place::File { .. } => Database::Sqlite,
+            Place::Database { .. } => Database::Postgres,
         }
     }
 
-    /// Another process over the same file, after this one died.
-    pub(crate) async fn restart(&mut self) {
-        (self.ledger, self.owned) = open(&self.folder, &self.clock).await;
+    /// Another process over the same ledger.
+    pub(crate) async fn another(&self) -> Ledger {
+        self.place.open().await
     }
 
-    pub(crate) fn pass(&self, time: Duration) {
+    /// Another process over the same ledger, after this one died.
+    pub(crate) async fn restart(&mut self) {
+        self.ledger = self.another().await;
+        self.owned = self.ledger.take_all_shards(Uuid::now_v7()).await.unwrap();
+    }
+
+    /// Lets time pass. A database's own clock cannot be set, so what counts against it is made older.
+    pub(crate) async fn pass(&self, time: Duration) {
         let micros = i64::try_from(time.as_micros()).unwrap();
-        self.clock.0.fetch_add(micros, Ordering::Relaxed);
+        if let Place::File { clock, .. } = &self.place {
+            clock.0.fetch_add(micros, Ordering::Relaxed);
+            return;
+        }
+        let older = |sql: &str| format!("{sql} - {micros}");
+        let statements = [
+            older("UPDATE event_keys SET recorded_at = recorded_at"),
+            older("UPDATE shards SET lease_until = lease_until"),
+            older("UPDATE workers SET lease_until = lease_until"),
+            older("UPDATE deliveries_open SET busy_until = busy_until"),
+        ];
+        for sql in statements {
+            self.execute(sql).await.unwrap();
+        }
+    }
+
+    pub(crate) async fn execute(&self, sql: String) -> Result<u64, Error> {
+        let write = self
+            .ledger
+            .store()
+            .write(move |txn, _now| Box::pin(async move { herald_ledger::sql::execute(txn, &sql, []).await }));
+        write.await
     }
 
     pub(crate) async fn subscribe(&self, n: u128) -> SubscriptionId {
@@ -106,7 +161,12 @@ impl Rig {
     }
 
     pub(crate) async fn finish(&self, finish: Finish) -> Finished {
-        self.ledger.finish(vec![finish], self.owned.clone()).await.unwrap()[0]
+        self.finish_all(vec![finish]).await[0]
+    }
+
+    pub(crate) async fn finish_all(&self, batch: Vec<Finish>) -> Vec<Finished> {
+        let batch = batch.into_iter().map(|finish| under(&self.owned, finish)).collect();
+        self.ledger.finish(batch).await.unwrap()
     }
 
     /// The account must be exact at every moment.
@@ -122,13 +182,42 @@ impl Rig {
     }
 }
 
-async fn open(folder: &tempfile::TempDir, clock: &Arc<TestClock>) -> (Ledger, Ownership) {
-    let file = herald_ledger::file_in(folder.path());
-    let clock: Arc<dyn Clock> = Arc::<TestClock>::clone(clock);
-    let (ledger, writer) = Ledger::open(&file, clock).await.unwrap();
-    tokio::spawn(writer.run());
-    let owned = ledger.take_all_shards(Uuid::now_v7()).await.unwrap();
-    (ledger, owned)
+impl Place {
+    async fn open(&self) -> Ledger {
+        match self {
+            Self::File { folder, clock } => {
+                let file = herald_ledger::file_in(folder.path());
+                let clock: Arc<dyn Clock> = Arc::<TestClock>::clone(clock);
+                let (ledger, writer) = Ledger::open(&file, clock).await.unwrap();
+                tokio::spawn(writer.run());
+                ledger
+            }
+            Self::Database { url } => Ledger::connect(url).await.unwrap(),
+        }
+    }
+}
+
+/// Makes a database; they all go with the server.
+async fn own_database() -> String {
+    let server = std::env::var("HERALD_TEST_POSTGRES")
+        .expect("HERALD_TEST_POSTGRES names no server: run tests/run, or tests/with-services cargo test ...");
+    let name = format!("t{}", Uuid::new_v4().simple());
+    let (base, _database) = server.rsplit_once('/').unwrap();
+    let connection = sea_orm::Database::connect(&server).await.unwrap();
+    connection
+        .execute_unprepared(&format!("CREATE DATABASE {name}"))
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+    let url = format!("{base}/{name}");
+    Ledger::migrate(&url).await.unwrap();
+    url
+}
+
+/// An outcome of whoever owns these.
+pub(crate) fn under(owned: &Ownership, finish: Finish) -> Finish {
+    let epoch = owned.epoch(Shard::of(finish.delivery.subscription)).unwrap();
+    Finish { epoch, ..finish }
 }
 
 pub(crate) fn guid(n: u128) -> ObjectGuid {
@@ -192,6 +281,7 @@ pub(crate) fn delivered(delivery: Delivery, event: EventUid) -> Finish {
     Finish {
         delivery,
         event,
+        epoch: 0,
         attempt: Some(attempt(delivery.attempts + 1, Some(200))),
         then,
     }
@@ -206,6 +296,7 @@ pub(crate) fn dead(delivery: Delivery, event: EventUid) -> Finish {
     Finish {
         delivery,
         event,
+        epoch: 0,
         attempt: Some(attempt(delivery.attempts + 1, Some(500))),
         then,
     }
@@ -215,6 +306,7 @@ pub(crate) fn retried(delivery: Delivery, event: EventUid, due_at: Timestamp) ->
     Finish {
         delivery,
         event,
+        epoch: 0,
         attempt: Some(attempt(delivery.attempts + 1, None)),
         then: Then::Retry(due_at),
     }

@@ -1,0 +1,104 @@
+//! Telling apart why the ledger refused: because of what was to be written, or for another reason.
+
+use crate::Error;
+use sea_orm::{DbErr, RuntimeErr, SqlxError};
+
+/// What a failure is due to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The data: they will be refused again, however often they are tried.
+    Data,
+    /// The ledger is away, busy or full: that passes, and says nothing of the data.
+    Away,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Error {
+    /// What the failure is due to.
+    pub fn cause(&self) -> Cause {
+        let Self::Database(error) = self else {
+            return match self {
+                Self::Corrupt(_) => Cause::Unknown,
+                _ => Cause::Away,
+            };
+        };
+        match &**error {
+            // Our own words for a transaction that could not begin are custom ones.
+            DbErr::Conn(_) | DbErr::ConnectionAcquire(_) | DbErr::Custom(_) => Cause::Away,
+            DbErr::Exec(error) | DbErr::Query(error) => of_runtime(error),
+            _ => Cause::Unknown,
+        }
+    }
+}
+
+fn of_runtime(error: &RuntimeErr) -> Cause {
+    let RuntimeErr::SqlxError(error) = error else {
+        return Cause::Unknown;
+    };
+    match &**error {
+        SqlxError::Database(error) => error.code().map_or(Cause::Unknown, |code| of_code(&code)),
+        SqlxError::Encode(_) => Cause::Data,
+        SqlxError::Io(_)
+        | SqlxError::Tls(_)
+        | SqlxError::Protocol(_)
+        | SqlxError::PoolTimedOut
+        | SqlxError::PoolClosed
+        | SqlxError::WorkerCrashed => Cause::Away,
+        _ => Cause::Unknown,
+    }
+}
+
+/// PostgreSQL's codes have five characters, of which the first two are the class; SQLite's are
+/// numbers, of which the low byte is the class.
+fn of_code(code: &str) -> Cause {
+    const BUSY: u16 = 5;
+    const LOCKED: u16 = 6;
+    const READ_ONLY: u16 = 8;
+    const IO: u16 = 10;
+    const FULL: u16 = 13;
+    const CANNOT_OPEN: u16 = 14;
+    const TOO_BIG: u16 = 18;
+    const CONSTRAINT: u16 = 19;
+    const MISMATCH: u16 = 20;
+    if code.len() == 5 {
+        return match code.get(..2) {
+            // A partition that is missing is told like this too, and is not the data's fault.
+            _ if code == "23514" => Cause::Away,
+            // Data exceptions, and violated constraints.
+            Some("22" | "23") => Cause::Data,
+            // Connections, rolled back transactions, resources, intervention by an operator, the system.
+            Some("08" | "25" | "40" | "53" | "55" | "57" | "58") => Cause::Away,
+            _ => Cause::Unknown,
+        };
+    }
+    match code.parse::<u16>().map(|code| code & 0xff) {
+        Ok(TOO_BIG | CONSTRAINT | MISMATCH) => Cause::Data,
+        Ok(BUSY | LOCKED | READ_ONLY | IO | FULL | CANNOT_OPEN) => Cause::Away,
+        _ => Cause::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_both_databases_are_told_apart() {
+        for data in ["22021", "23505", "22P05", "19", "275", "1299", "2067", "18"] {
+            assert_eq!(of_code(data), Cause::Data, "{data}");
+        }
+        for away in ["08006", "23514", "57P01", "53300", "40001", "5", "261", "778", "13"] {
+            assert_eq!(of_code(away), Cause::Away, "{away}");
+        }
+        for unknown in ["42P01", "XX000", "1", "", "nonsense"] {
+            assert_eq!(of_code(unknown), Cause::Unknown, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn a_closed_ledger_is_away() {
+        assert_eq!(Error::Closed.cause(), Cause::Away);
+        assert_eq!(Error::Corrupt("a row").cause(), Cause::Unknown);
+    }
+}

@@ -1,0 +1,82 @@
+//! What the consumers of the event queue have in hand, as they tell it themselves.
+//!
+//! A broker says how many messages are ready, and not how many were handed out and are not acknowledged.
+//! So each consumer writes that down every second, and an audit adds it up: what was ready when it asked,
+//! and what was told after it asked, together are all that was in transit then.
+
+use crate::sql::{all, execute, get, time};
+use crate::{Error, Ledger};
+use herald_domain::time::Timestamp;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// After this long without a word a consumer is gone.
+const GONE: Duration = Duration::from_mins(1);
+
+/// What consumers told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// How many told anything.
+    pub consumers: u64,
+    /// How many messages they have in hand, together.
+    pub held: u64,
+}
+
+impl Ledger {
+    /// Writes down how many messages a consumer has in hand.
+    pub async fn tell_held(&self, consumer: Uuid, held: u64) -> Result<(), Error> {
+        let held = i64::try_from(held).unwrap_or(i64::MAX);
+        self.store
+            .write(move |txn, now| {
+                Box::pin(async move {
+                    let now = time(txn, now).await?;
+                    execute(
+                        txn,
+                        "INSERT INTO consumers (id, held, told_at) VALUES ($1, $2, $3) \
+                         ON CONFLICT (id) DO UPDATE SET held = excluded.held, told_at = excluded.told_at",
+                        [consumer.into(), held.into(), now.as_micros().into()],
+                    )
+                    .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// Removes a consumer, and those that have been silent for long.
+    pub async fn forget_consumer(&self, consumer: Uuid) -> Result<(), Error> {
+        self.store
+            .write(move |txn, now| {
+                Box::pin(async move {
+                    let silent_since = time(txn, now).await?.minus(GONE).as_micros();
+                    let values = [consumer.into(), silent_since.into()];
+                    execute(txn, "DELETE FROM consumers WHERE id = $1 OR told_at < $2", values).await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// What was told after that moment, by the database's clock.
+    pub async fn told_since(&self, moment: Timestamp) -> Result<Told, Error> {
+        let rows = all(
+            self.store.queries(),
+            "SELECT count(*) AS consumers, CAST(coalesce(sum(held), 0) AS bigint) AS held FROM consumers WHERE told_at > $1",
+            [moment.as_micros().into()],
+        )
+        .await?;
+        let number = |column| {
+            let n: i64 = rows.first().map_or(Ok(0), |row| get(row, column))?;
+            Ok::<_, Error>(u64::try_from(n).unwrap_or(0))
+        };
+        Ok(Told {
+            consumers: number("consumers")?,
+            held: number("held")?,
+        })
+    }
+
+    /// The time by the database's own clock.
+    pub async fn database_time(&self) -> Result<Timestamp, Error> {
+        time(self.store.queries(), self.now()).await
+    }
+}

@@ -1,0 +1,77 @@
+//! Hints between processes that share a PostgreSQL database: LISTEN and NOTIFY.
+//!
+//! What is hinted at stands in the ledger and is looked for there at intervals, so a notice may be lost
+//! and nothing waits for long. Within one process [`crate::Signals`] do the same.
+
+use crate::Ledger;
+use crate::reconnect::Delays;
+use crate::sql::execute;
+use sea_orm::sqlx::postgres::PgListener;
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
+use tokio_util::sync::CancellationToken;
+
+/// What to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// The registry's version.
+    Registry,
+    /// The wake-ups.
+    Wakeup,
+}
+
+impl Notice {
+    fn channel(self) -> &'static str {
+        match self {
+            Self::Registry => "herald_registry",
+            Self::Wakeup => "herald_wakeup",
+        }
+    }
+}
+
+/// Tells the other processes when the transaction is committed.
+pub(crate) async fn tell(txn: &DatabaseTransaction, notice: Notice) -> Result<(), crate::Error> {
+    if txn.get_database_backend() == DbBackend::Postgres {
+        execute(txn, &format!("NOTIFY {}", notice.channel()), []).await?;
+    }
+    Ok(())
+}
+
+impl Ledger {
+    /// Passes on what other processes hint at, until shutdown. On SQLite there are none.
+    pub async fn listen(&self, shutdown: CancellationToken) {
+        if !self.store.is_shared() {
+            return shutdown.cancelled().await;
+        }
+        let mut delays = Delays::default();
+        loop {
+            let heard = tokio::select! {
+                () = shutdown.cancelled() => return,
+                heard = self.hear(&mut delays) => heard,
+            };
+            if let Err(error) = heard {
+                tracing::debug!(%error, "notices cannot be heard; what they hint at is looked for at intervals");
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(delays.next_delay()) => {}
+            }
+        }
+    }
+
+    async fn hear(&self, delays: &mut Delays) -> Result<(), sea_orm::sqlx::Error> {
+        let pool = self.store.read().get_postgres_connection_pool();
+        let mut listener = PgListener::connect_with(pool).await?;
+        let channels = [Notice::Registry.channel(), Notice::Wakeup.channel()];
+        listener.listen_all(channels).await?;
+        delays.reset();
+        // Nothing where the connection was lost: what was said meanwhile is not known.
+        while let Some(notice) = listener.try_recv().await? {
+            if notice.channel() == Notice::Registry.channel() {
+                self.signals.registry.notify_waiters();
+            } else {
+                self.signals.wakeup.notify_one();
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! PostgreSQL: a transaction per write, and the database's own time.
+
+use crate::Error;
+use crate::sql::{CLOCK, one, timestamp};
+use futures_util::future::BoxFuture;
+use herald_domain::time::{Clock, Timestamp};
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How many writes at a time: dispatch, outcomes, leases, and the API's changes.
+const WRITERS: u32 = 8;
+
+/// How long anything on the delivery path may take. Whoever was frozen in the middle of a transaction is
+/// cut off by the server a little sooner, so that the locks it holds are not in the way of a takeover.
+pub(super) const PATIENCE: Duration = Duration::from_secs(8);
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
+
+/// How long a query for the API, or an audit, may take.
+pub(super) const SLOW: Duration = Duration::from_mins(10);
+
+/// The connections that write and those that deliveries wait for.
+#[derive(Debug, Clone)]
+pub(super) struct Pool {
+    write: DatabaseConnection,
+    read: DatabaseConnection,
+    clock: Arc<DatabaseClock>,
+}
+
+impl Pool {
+    pub(super) async fn connect(url: &str) -> Result<Self, Error> {
+        let pool = Self {
+            write: connect(url, WRITERS, PATIENCE).await?,
+            read: connect(url, super::READERS, PATIENCE).await?,
+            clock: Arc::default(),
+        };
+        pool.clock.observe(clock(&pool.read).await?);
+        Ok(pool)
+    }
+
+    pub(super) fn reading(&self) -> &DatabaseConnection {
+        &self.read
+    }
+
+    pub(super) fn clock(&self) -> Arc<DatabaseClock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// Runs a write in a transaction of its own. After an error or a timeout it is unknown whether it was
+    /// committed, as with every commit whose answer is lost.
+    pub(super) async fn write<T, F>(&self, write: F) -> Result<T, Error>
+    where
+        F: for<'t> FnOnce(&'t DatabaseTransaction, Timestamp) -> BoxFuture<'t, Result<T, Error>> + Send + 'static,
+    {
+        let run = async {
+            let txn = self.write.begin().await?;
+            let value = write(&txn, self.clock.now()).await?;
+            txn.commit().await?;
+            Ok(value)
+        };
+        match tokio::time::timeout(PATIENCE, run).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(Error::Slow(PATIENCE)),
+        }
+    }
+}
+
+pub(super) async fn connect(url: &str, connections: u32, patience: Duration) -> Result<DatabaseConnection, DbErr> {
+    let mut options = ConnectOptions::new(url);
+    options
+        .max_connections(connections)
+        .min_connections(0)
+        .acquire_timeout(PATIENCE)
+        .idle_timeout(Duration::from_mins(10))
+        // A server that was restarted has ended them all, and whoever gets such a one would hear of it.
+        .test_before_acquire_if_idle_for(Duration::from_secs(1))
+        .sqlx_logging(false)
+        .map_sqlx_postgres_opts(move |postgres| {
+            postgres
+                .application_name("herald")
+                .statement_cache_capacity(256)
+                .options([
+                    ("statement_timeout", millis(patience)),
+                    ("idle_in_transaction_session_timeout", millis(IDLE_IN_TRANSACTION)),
+                    // A client that is gone without a word holds its locks no longer than that.
+                    ("tcp_keepalives_idle", "10".to_owned()),
+                    ("tcp_keepalives_interval", "5".to_owned()),
+                    ("tcp_keepalives_count", "2".to_owned()),
+                ])
+        });
+    Database::connect(options).await
+}
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+async fn clock(connection: &DatabaseConnection) -> Result<Timestamp, Error> {
+    let row = one(connection, &format!("SELECT {CLOCK} AS now"), []).await?;
+    timestamp(&row.ok_or(Error::Corrupt("no time"))?, "now")
+}
+
+/// The database's clock as this process can tell it: all processes that share a ledger go by one clock,
+/// whatever their own machines' clocks say.
+///
+/// What the database said when is compared with this process's monotonic clock. An answer arrives after
+/// it was given, so a time told by this clock is behind the database's by the shortest way that an
+/// answer took of late, and never before one that this process was told.
+#[derive(Debug)]
+pub struct DatabaseClock {
+    started: Instant,
+    /// The greatest offsets of this window and the one before, in microseconds since `started`.
+    offsets: Mutex<Offsets>,
+}
+
+#[derive(Debug, Default)]
+struct Offsets {
+    window_began: Duration,
+    before: Option<i64>,
+    current: Option<i64>,
+}
+
+/// How long an observation counts at least; clocks drift apart by less than a millisecond in it.
+const WINDOW: Duration = Duration::from_secs(30);
+
+impl Default for DatabaseClock {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            offsets: Mutex::default(),
+        }
+    }
+}
+
+impl DatabaseClock {
+    /// Takes note of what the database's clock just said.
+    pub fn observe(&self, told: Timestamp) {
+        self.observe_at(told, self.started.elapsed());
+    }
+
+    fn observe_at(&self, told: Timestamp, elapsed: Duration) {
+        let offset = told.as_micros() - micros(elapsed);
+        let mut offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
+        if elapsed.saturating_sub(offsets.window_began) > WINDOW {
+            offsets.window_began = elapsed;
+            offsets.before = offsets.current.take();
+        }
+        offsets.current = offsets.current.max(Some(offset));
+    }
+
+    fn at(&self, elapsed: Duration) -> Timestamp {
+        let offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = offsets.current.max(offsets.before).unwrap_or_default();
+        Timestamp::from_micros(offset + micros(elapsed))
+    }
+}
+
+impl Clock for DatabaseClock {
+    fn now(&self) -> Timestamp {
+        self.at(self.started.elapsed())
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_is_never_before_what_it_was_told_and_follows_a_drift() {
+        let clock = DatabaseClock::default();
+        let second = |n| Duration::from_secs(n);
+        let told = |n: i64| Timestamp::from_micros(1_000_000_000 + n);
+        clock.observe_at(told(0), second(0));
+        clock.observe_at(told(999_000), second(1));
+        assert_eq!(clock.at(second(1)), told(1_000_000), "a slow answer changes nothing");
+        clock.observe_at(told(2_000_500), second(2));
+        assert_eq!(clock.at(second(2)), told(2_000_500));
+        // The database's clock goes slower: after two windows that is what counts.
+        clock.observe_at(told(39_900_000), second(40));
+        clock.observe_at(told(79_800_000), second(80));
+        assert_eq!(clock.at(second(80)), told(79_900_000));
+        clock.observe_at(told(119_700_000), second(120));
+        assert_eq!(clock.at(second(120)), told(119_800_000));
+    }
+}

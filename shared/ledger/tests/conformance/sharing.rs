@@ -1,0 +1,197 @@
+//! Shards: leased, renewed, given back, taken over; and what counts from whom meanwhile.
+
+use crate::rig::{Database, Rig, dead, delivered, event, retried, under};
+use herald_domain::id::Shard;
+use herald_ledger::Ledger;
+use herald_ledger::delivering::Finished;
+use herald_ledger::dispatching::{Disposition, Recorded};
+use herald_ledger::shards::Ownership;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+const LEASE: Duration = Duration::from_secs(15);
+
+fn leased(owner: Uuid, epochs: HashMap<Shard, i64>) -> Ownership {
+    Ownership::leased(owner, epochs, Instant::now() + LEASE)
+}
+
+/// A process that has taken what was free.
+async fn worker(ledger: &Ledger, most: usize) -> Ownership {
+    let owner = Uuid::now_v7();
+    ledger.renew(owner, LEASE).await.unwrap();
+    leased(owner, ledger.take_free(owner, most, LEASE).await.unwrap().epochs)
+}
+
+/// Gives back what the rig took.
+async fn free_all(rig: &Rig) {
+    let all = rig.owned.shards().collect();
+    rig.ledger.release(rig.owned.owner(), all, Vec::new()).await.unwrap();
+}
+
+async fn a_lease_is_taken_once_renewed_and_taken_over_when_it_ran_out(database: Database) {
+    let rig = Rig::new(database).await;
+    free_all(&rig).await;
+    let first = worker(&rig.ledger, 200).await;
+    let second = worker(&rig.ledger, 200).await;
+    assert_eq!((first.shards().count(), second.shards().count()), (200, 56));
+    assert!(first.shards().all(|shard| second.epoch(shard).is_none()));
+    rig.pass(LEASE.mul_f64(0.7)).await;
+    let renewed = rig.ledger.renew(first.owner(), LEASE).await.unwrap();
+    assert_eq!((renewed.epochs.len(), renewed.workers), (200, 2));
+    assert_eq!(
+        rig.ledger.take_free(first.owner(), 256, LEASE).await.unwrap().epochs,
+        HashMap::new()
+    );
+    rig.pass(LEASE.mul_f64(0.5)).await;
+    let taken = rig.ledger.take_free(first.owner(), 256, LEASE).await.unwrap();
+    assert_eq!((taken.epochs.len(), taken.from_dead), (56, 56));
+    assert!(
+        taken
+            .epochs
+            .iter()
+            .all(|(shard, epoch)| Some(*epoch) > second.epoch(*shard))
+    );
+    // It wakes up, and learns that it owns nothing.
+    let renewed = rig.ledger.renew(second.owner(), LEASE).await.unwrap();
+    assert!(renewed.epochs.is_empty());
+    rig.ledger.leave(second.owner()).await.unwrap();
+    let renewed = rig.ledger.renew(first.owner(), LEASE).await.unwrap();
+    assert_eq!((renewed.epochs.len(), renewed.workers), (256, 1));
+}
+
+async fn what_is_given_back_in_flight_is_left_alone_and_its_outcome_counts(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let (event, deliveries) = rig.deliveries(&[subscription]).await;
+    let (_other, _) = rig.deliveries(&[subscription]).await;
+    let shard = Shard::of(subscription);
+    let busy_until = rig.ledger.now().plus(Duration::from_secs(30));
+    rig.ledger
+        .release(
+            rig.owned.owner(),
+            rig.owned.shards().collect(),
+            vec![(deliveries[0].id, busy_until)],
+        )
+        .await
+        .unwrap();
+    let next = worker(&rig.ledger, 256).await;
+    let open = rig.ledger.open_deliveries(subscription, 10).await.unwrap();
+    assert_eq!(open.len(), 2);
+    assert_eq!(open[1].0.id, deliveries[0].id, "the busy one is due later");
+    assert_eq!(open[1].0.due_at, busy_until);
+    // The former owner's failure counts, and the present owner is woken for it.
+    let due_at = rig.ledger.now().plus(Duration::from_secs(5));
+    assert_eq!(rig.finish(retried(deliveries[0], event, due_at)).await, Finished::Done);
+    let woken = rig.ledger.take_wakeups(&next).await.unwrap();
+    assert_eq!((woken[0].subscription, woken[0].due_at), (subscription, due_at));
+    // It cannot say once more that something of them is in flight.
+    let much_later = rig.ledger.now().plus(Duration::from_hours(1));
+    rig.ledger
+        .release(rig.owned.owner(), vec![shard], vec![(deliveries[0].id, much_later)])
+        .await
+        .unwrap();
+    // A second one does not: the present owner may have sent it meanwhile.
+    let again = rig.ledger.open_deliveries(subscription, 10).await.unwrap()[1].0;
+    assert_eq!((again.id, again.attempts, again.due_at), (deliveries[0].id, 1, due_at));
+    assert_eq!(rig.finish(dead(again, event)).await, Finished::Stale);
+    let of_next = under(&next, dead(again, event));
+    assert_eq!(rig.ledger.finish(vec![of_next]).await.unwrap(), [Finished::Done]);
+    assert_eq!(next.epoch(shard), rig.owned.epoch(shard).map(|epoch| epoch + 2));
+    rig.assert_exact().await;
+}
+
+async fn what_was_busy_too_long_is_the_next_owners(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let (event, deliveries) = rig.deliveries(&[subscription]).await;
+    let busy_until = rig.ledger.now().plus(Duration::from_secs(30));
+    let all = rig.owned.shards().collect();
+    rig.ledger
+        .release(rig.owned.owner(), all, vec![(deliveries[0].id, busy_until)])
+        .await
+        .unwrap();
+    rig.pass(Duration::from_secs(31)).await;
+    let next = worker(&rig.ledger, 256).await;
+    let open = rig.ledger.open_deliveries(subscription, 10).await.unwrap();
+    assert!(open[0].0.due_at <= rig.ledger.now());
+    assert_eq!(rig.finish(dead(deliveries[0], event)).await, Finished::Stale);
+    let of_next = under(&next, delivered(deliveries[0], event));
+    assert_eq!(rig.ledger.finish(vec![of_next]).await.unwrap(), [Finished::Done]);
+}
+
+/// However dispatch and takeovers fall together, a delivery is handed over, or its lane is woken, or the
+/// look after the takeover finds it.
+async fn nothing_falls_between_dispatch_and_takeover(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let shard = Shard::of(subscription);
+    let version = rig.version().await;
+    let mut owned = rig.owned.clone();
+    for _ in 0..20 {
+        let former = owned.clone();
+        let new = event(Uuid::now_v7(), "a", &[subscription]);
+        let record = rig.ledger.record(vec![new], version, former.clone());
+        let take_over = async {
+            rig.ledger
+                .release(former.owner(), vec![shard], Vec::new())
+                .await
+                .unwrap();
+            let owner = Uuid::now_v7();
+            let taken = rig.ledger.take_free(owner, 256, LEASE).await.unwrap();
+            let owned = leased(owner, taken.epochs);
+            let found = rig.ledger.open_lanes(owned.shards()).await.unwrap();
+            (owned, found)
+        };
+        let (recorded, (next, found)) = tokio::join!(record, take_over);
+        let Recorded::Done(recorded) = recorded.unwrap() else {
+            panic!("the registry did not change")
+        };
+        let Disposition::New { mine, .. } = &recorded[0] else {
+            panic!("it is new")
+        };
+        let woken = rig.ledger.take_wakeups(&next).await.unwrap();
+        assert!(!found.is_empty() || !woken.is_empty(), "mine: {mine:?}");
+        for (delivery, record) in rig.ledger.open_deliveries(subscription, 10).await.unwrap() {
+            let finish = under(&next, delivered(delivery, record.uid));
+            rig.ledger.finish(vec![finish]).await.unwrap();
+        }
+        owned = next;
+    }
+    rig.assert_exact().await;
+}
+
+async fn wake_ups_are_the_owners_alone(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let version = rig.version().await;
+    let new = event(Uuid::now_v7(), "a", &[subscription]);
+    rig.ledger.record(vec![new], version, Ownership::none()).await.unwrap();
+    let stranger = leased(Uuid::now_v7(), HashMap::from([(Shard::of(subscription), 99)]));
+    assert!(rig.ledger.take_wakeups(&stranger).await.unwrap().is_empty());
+    assert_eq!(rig.ledger.take_wakeups(&rig.owned).await.unwrap().len(), 1);
+}
+
+async fn consumers_tell_what_they_have_in_hand(database: Database) {
+    let rig = Rig::new(database).await;
+    let before = rig.ledger.database_time().await.unwrap();
+    let (a, b) = (Uuid::now_v7(), Uuid::now_v7());
+    rig.ledger.tell_held(a, 3).await.unwrap();
+    rig.ledger.tell_held(b, 4).await.unwrap();
+    rig.ledger.tell_held(a, 5).await.unwrap();
+    let told = rig.ledger.told_since(before).await.unwrap();
+    assert_eq!((told.consumers, told.held), (2, 9));
+    let after = rig.ledger.database_time().await.unwrap();
+    rig.ledger.forget_consumer(a).await.unwrap();
+    assert_eq!(rig.ledger.told_since(before).await.unwrap().consumers, 1);
+    assert_eq!(rig.ledger.told_since(after).await.unwrap().consumers, 0);
+}
+
+on_both!(
+    consumers_tell_what_they_have_in_hand,
+    a_lease_is_taken_once_renewed_and_taken_over_when_it_ran_out,
+    what_is_given_back_in_flight_is_left_alone_and_its_outcome_counts,
+    what_was_busy_too_long_is_the_next_owners,
+    nothing_falls_between_dispatch_and_takeover,
+    wake_ups_are_the_owners_alone,
+);
