@@ -74,7 +74,7 @@ impl Embedded {
         self.store
             .write(move |txn, _now| {
                 Box::pin(async move {
-                    sql::execute(txn, "DELETE FROM queue_messages WHERE seq <= $1", [up_to.0.into()]).await
+                    sql::execute(txn, "DELETE FROM queue_messages WHERE seq <= $1", [up_to.place.into()]).await
                 })
             })
             .await?;
@@ -99,7 +99,7 @@ impl Embedded {
             let page = read(&self.store, position, 64).await?;
             for received in &page {
                 look(&received.message);
-                position = received.tag.0;
+                position = received.tag.place;
             }
             if page.is_empty() {
                 return Ok(());
@@ -121,7 +121,7 @@ async fn run_publisher(store: Store, mut publications: mpsc::Receiver<Publicatio
         let written = store
             .write(move |txn, _now| {
                 Box::pin(async move {
-                    let insert = "INSERT INTO queue_messages (account, accepted_at, traceparent, events, body) VALUES";
+                    let insert = "INSERT INTO queue_messages (account, accepted_at, traceparent, events, body)";
                     for_rows(txn, insert, rows, "").await
                 })
             })
@@ -168,7 +168,7 @@ impl Consumer {
             let fits = fits.count();
             taken.truncate(fits);
             if let Some(last) = taken.last() {
-                self.position = last.tag.0;
+                self.position = last.tag.place;
                 return Ok(taken);
             }
             self.arrived.notified().await;
@@ -195,7 +195,13 @@ async fn read(store: &Store, position: i64, limit: usize) -> Result<Vec<Received
         let account: String = get(row, "account")?;
         let events: i64 = get(row, "events")?;
         messages.push(Received {
-            tag: Tag(get(row, "seq")?),
+            tag: Tag {
+                generation: 0,
+                place: get(row, "seq")?,
+            },
+            trusted: true,
+            message_id: None,
+            redeliveries: 0,
             message: Message {
                 account: account.into(),
                 accepted_at: Timestamp::from_micros(get(row, "accepted_at")?),

@@ -9,9 +9,14 @@
 #![warn(missing_docs)]
 
 mod embedded;
+pub mod rabbitmq;
 
 pub use embedded::Embedded;
+use herald_domain::catalogue::EventType;
+use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
+use prometheus::IntCounter;
+pub use rabbitmq::{Direction, Rabbit};
 use std::sync::Arc;
 
 /// One message: an event, or a JSON array of them.
@@ -29,18 +34,64 @@ pub struct Message {
     pub body: Vec<u8>,
 }
 
+/// What a message is, for consumers beside Herald: it makes the routing key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// One event, of that type and with that `Id`.
+    Event(EventType, EventId),
+    /// An array, which no other consumer is promised to understand.
+    Batch,
+}
+
+impl Route {
+    /// The routing key.
+    pub const fn key(&self) -> &'static str {
+        match self {
+            Self::Event(kind, _) => routing_key(*kind),
+            Self::Batch => "batch",
+        }
+    }
+}
+
+/// The routing key of an event of that type.
+pub const fn routing_key(kind: EventType) -> &'static str {
+    match kind {
+        EventType::PacketCreated => "packet.created",
+        EventType::PacketUpdated => "packet.updated",
+        EventType::NewCommunication => "communication.new",
+        EventType::BusinessObjectCreated => "business-object.created",
+        EventType::BusinessObjectUpdated => "business-object.updated",
+    }
+}
+
+/// Whether a text looks like W3C Trace Context; what does not is left out, as the standard says.
+pub fn is_traceparent(text: &str) -> bool {
+    let allowed = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-');
+    text.len() == 55 && text.bytes().all(allowed)
+}
+
 /// A message handed out, to be acknowledged.
 #[derive(Debug)]
 pub struct Received {
     /// Its place in the queue.
     pub tag: Tag,
+    /// It was put into the queue by Herald itself, so it may be an array.
+    pub trusted: bool,
+    /// The publisher's id for it: the event's `Id`, if the event has none.
+    pub message_id: Option<String>,
+    /// How often it was handed out before.
+    pub redeliveries: u64,
     /// The message.
     pub message: Message,
 }
 
-/// A message's place in the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tag(i64);
+/// A message's place in the queue; the default one is before all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tag {
+    /// Which of the consumer's connections handed it out; a place means nothing to another.
+    generation: u64,
+    place: i64,
+}
 
 /// Why the queue could not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -48,6 +99,35 @@ pub enum Error {
     /// The file below failed. Whether a message being published was kept is unknown.
     #[error("the event queue failed")]
     Storage(#[from] herald_ledger::Error),
+    /// There is no connection to RabbitMQ.
+    #[error("RabbitMQ is not available: {0}")]
+    Away(Arc<str>),
+    /// RabbitMQ takes nothing for the time being.
+    #[error("RabbitMQ blocks publishers: it is low on memory or disk")]
+    Blocked,
+    /// RabbitMQ takes too long; whether the message was kept is unknown.
+    #[error("RabbitMQ did not confirm in time")]
+    Slow,
+    /// Whether the message was kept is unknown.
+    #[error("RabbitMQ did not confirm: {0}")]
+    Unconfirmed(Arc<str>),
+    /// Somebody has to change something: the URL, the user's rights, what is declared.
+    #[error("{0}")]
+    Setup(Arc<str>),
+}
+
+impl Error {
+    pub(crate) fn away(why: impl AsRef<str>) -> Self {
+        Self::Away(why.as_ref().into())
+    }
+
+    pub(crate) fn unconfirmed(why: impl AsRef<str>) -> Self {
+        Self::Unconfirmed(why.as_ref().into())
+    }
+
+    pub(crate) fn setup(why: impl AsRef<str>) -> Self {
+        Self::Setup(why.as_ref().into())
+    }
 }
 
 /// The event queue.
@@ -55,34 +135,55 @@ pub enum Error {
 pub enum Queue {
     /// In the ledger's own file.
     Embedded(Embedded),
+    /// In RabbitMQ.
+    Rabbit(Rabbit),
 }
 
 impl Queue {
-    /// Puts a message into the queue, durably.
-    pub async fn publish(&self, message: Message) -> Result<(), Error> {
+    /// Puts a message into the queue, durably. After an error nobody knows whether it is there.
+    pub async fn publish(&self, message: Message, route: Route) -> Result<(), Error> {
         match self {
+            // Nobody else reads that one.
             Self::Embedded(queue) => queue.publish(message).await,
+            Self::Rabbit(queue) => queue.publish(message, &route).await,
         }
     }
 
-    /// A reader of everything that is not acknowledged, from the oldest on.
+    /// A reader of everything that is not acknowledged, from the oldest on; there is one at a time.
     pub fn consumer(&self) -> Consumer {
         match self {
             Self::Embedded(queue) => Consumer::Embedded(queue.consumer()),
+            Self::Rabbit(queue) => Consumer::Rabbit(queue.consumer()),
         }
     }
 
-    /// Acknowledges this message and every one handed out before it.
+    /// Acknowledges this message and every one handed out before it. Of a message that was handed out
+    /// before the consumer lost its connection it is void: that message comes again.
     pub async fn acknowledge(&self, up_to: Tag) -> Result<(), Error> {
         match self {
             Self::Embedded(queue) => queue.acknowledge(up_to).await,
+            Self::Rabbit(queue) => {
+                queue.acknowledge(up_to).await;
+                Ok(())
+            }
         }
     }
 
-    /// How many events are in the queue and not acknowledged.
+    /// How much is in the queue: of the embedded one, the events that are not acknowledged; of
+    /// RabbitMQ, the messages that no consumer holds (see [`Rabbit::held`] for those).
     pub async fn in_transit(&self) -> Result<u64, Error> {
         match self {
             Self::Embedded(queue) => queue.in_transit().await,
+            Self::Rabbit(queue) => queue.in_transit().await,
+        }
+    }
+
+    /// How often a connection to the queue was made again, to be registered as a metric; none where
+    /// there are no connections.
+    pub fn reconnections(&self, direction: Direction) -> Option<IntCounter> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Rabbit(queue) => Some(queue.reconnections(direction)),
         }
     }
 }
@@ -92,6 +193,8 @@ impl Queue {
 pub enum Consumer {
     /// Of the embedded queue.
     Embedded(embedded::Consumer),
+    /// Of RabbitMQ.
+    Rabbit(rabbitmq::Consumer),
 }
 
 impl Consumer {
@@ -100,6 +203,7 @@ impl Consumer {
     pub async fn next(&mut self, max_events: usize, max_bytes: usize) -> Result<Vec<Received>, Error> {
         match self {
             Self::Embedded(consumer) => consumer.next(max_events, max_bytes).await,
+            Self::Rabbit(consumer) => consumer.next(max_events, max_bytes).await,
         }
     }
 }

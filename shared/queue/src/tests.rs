@@ -1,6 +1,10 @@
 //! One suite for every queue.
 
+mod broker;
+mod rabbitmq_only;
+
 use super::*;
+use broker::Vhost;
 use herald_domain::time::SystemClock;
 use herald_ledger::store::{Store, Writer};
 use std::time::Duration;
@@ -15,52 +19,91 @@ fn message(n: usize, bytes: usize) -> Message {
     }
 }
 
+/// A queue of a test's own.
 struct Rig {
-    folder: tempfile::TempDir,
+    place: Place,
     queue: Queue,
 }
 
+enum Place {
+    Folder(tempfile::TempDir),
+    Vhost(Vhost),
+}
+
 impl Rig {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let queue = Self::open(&folder).await;
-        Self { folder, queue }
+    async fn embedded() -> Self {
+        Self::at(Place::Folder(tempfile::tempdir().unwrap())).await
     }
 
-    async fn open(folder: &tempfile::TempDir) -> Queue {
-        let file = herald_ledger::file_in(folder.path());
-        let clock = Arc::new(SystemClock);
-        let (ledger, writer): (_, Writer) = herald_ledger::Ledger::open(&file, clock).await.unwrap();
-        let store: Store = ledger.store().clone();
-        let (queue, publisher) = Embedded::open(store);
-        tokio::spawn(writer.run());
-        tokio::spawn(publisher);
-        Queue::Embedded(queue)
+    async fn rabbitmq() -> Self {
+        Self::at(Place::Vhost(Vhost::new().await)).await
     }
 
-    /// What a consumer sees after a crash.
-    async fn restarted(&self) -> Consumer {
-        Self::open(&self.folder).await.consumer()
+    async fn at(place: Place) -> Self {
+        let queue = open(&place).await;
+        Self { place, queue }
+    }
+
+    /// What a process sees that comes after this one's crash.
+    async fn restarted(self) -> Self {
+        drop(self.queue);
+        Self::at(self.place).await
+    }
+
+    async fn publish(&self, message: Message) {
+        self.queue.publish(message, Route::Batch).await.unwrap();
+    }
+
+    /// Waits until the consumer has that many which are not acknowledged.
+    async fn arrived(&self, count: u64) {
+        if let Queue::Rabbit(rabbit) = &self.queue {
+            until(async || rabbit.held() == count).await;
+        }
+    }
+}
+
+async fn open(place: &Place) -> Queue {
+    match place {
+        Place::Folder(folder) => {
+            let file = herald_ledger::file_in(folder.path());
+            let clock = Arc::new(SystemClock);
+            let (ledger, writer): (_, Writer) = herald_ledger::Ledger::open(&file, clock).await.unwrap();
+            let store: Store = ledger.store().clone();
+            let (queue, publisher) = Embedded::open(store);
+            tokio::spawn(writer.run());
+            tokio::spawn(publisher);
+            Queue::Embedded(queue)
+        }
+        Place::Vhost(vhost) => Queue::Rabbit(vhost.open().await),
+    }
+}
+
+async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "it did not come about");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 async fn drain(consumer: &mut Consumer, count: usize) -> Vec<Received> {
     let mut all = Vec::new();
     while all.len() < count {
-        all.extend(consumer.next(100, 1 << 20).await.unwrap());
+        let next = consumer.next(100, 1 << 20);
+        let next = tokio::time::timeout(Duration::from_secs(30), next).await;
+        all.extend(next.expect("messages come").unwrap());
     }
     all
 }
 
-#[tokio::test]
-async fn what_is_published_at_once_comes_whole_and_in_each_publishers_order() {
-    let rig = Rig::new().await;
+async fn what_is_published_at_once_comes_whole_and_in_each_publishers_order(rig: Rig) {
     let publishers: Vec<_> = (0..8)
         .map(|publisher| {
             let queue = rig.queue.clone();
             tokio::spawn(async move {
                 for n in 0..50 {
-                    queue.publish(message(publisher * 1000 + n, 40)).await.unwrap();
+                    let message = message(publisher * 1000 + n, 40);
+                    queue.publish(message, Route::Batch).await.unwrap();
                 }
             })
         })
@@ -82,57 +125,122 @@ async fn what_is_published_at_once_comes_whole_and_in_each_publishers_order() {
     }
 }
 
-#[tokio::test]
-async fn what_is_not_acknowledged_comes_again_after_a_restart() {
-    let rig = Rig::new().await;
+async fn what_is_not_acknowledged_comes_again_after_a_restart(rig: Rig) {
     for n in 0..10 {
-        rig.queue.publish(message(n, 10)).await.unwrap();
+        rig.publish(message(n, 10)).await;
     }
     let mut consumer = rig.queue.consumer();
     let received = drain(&mut consumer, 10).await;
-    assert_eq!(rig.queue.in_transit().await.unwrap(), 19);
     rig.queue.acknowledge(received[3].tag).await.unwrap();
-    let mut again = rig.restarted().await;
-    let rest = drain(&mut again, 6).await;
+    drop(consumer);
+    let rig = rig.restarted().await;
+    let mut consumer = rig.queue.consumer();
+    let rest = drain(&mut consumer, 6).await;
     let numbers: Vec<_> = rest
         .iter()
         .map(|received| received.message.accepted_at.as_micros())
         .collect();
     assert_eq!(numbers, [4, 5, 6, 7, 8, 9]);
     rig.queue.acknowledge(rest[5].tag).await.unwrap();
-    assert_eq!(rig.queue.in_transit().await.unwrap(), 0);
-    rig.queue.publish(message(10, 10)).await.unwrap();
-    let mut third = rig.restarted().await;
-    assert_eq!(drain(&mut third, 1).await[0].message, message(10, 10));
+    drop(consumer);
+    let rig = rig.restarted().await;
+    until(async || rig.queue.in_transit().await.unwrap() == 0).await;
+    rig.publish(message(10, 10)).await;
+    let received = drain(&mut rig.queue.consumer(), 1).await;
+    assert_eq!(received[0].message, message(10, 10));
+    assert!(received[0].trusted);
 }
 
-#[tokio::test]
-async fn a_batch_stays_within_its_bounds_but_never_empty() {
-    let rig = Rig::new().await;
-    for n in 0..4 {
-        rig.queue.publish(message(0, 3_000_000 + n)).await.unwrap();
-    }
+async fn a_batch_stays_within_its_bounds_but_never_empty(rig: Rig) {
     let mut consumer = rig.queue.consumer();
+    for n in 0..4 {
+        rig.publish(message(0, 3_000_000 + n)).await;
+    }
+    rig.arrived(4).await;
     for _ in 0..4 {
         assert_eq!(consumer.next(100, 1000).await.unwrap().len(), 1);
     }
     for n in [2, 2, 2] {
-        rig.queue.publish(message(n, 10)).await.unwrap();
+        rig.publish(message(n, 10)).await;
     }
+    rig.arrived(7).await;
     assert_eq!(consumer.next(6, 1 << 20).await.unwrap().len(), 2);
 }
 
-#[tokio::test]
-async fn an_idle_consumer_wakes_when_a_message_arrives() {
-    let rig = Rig::new().await;
+async fn an_idle_consumer_wakes_when_a_message_arrives(rig: Rig) {
     let mut consumer = rig.queue.consumer();
     let waiting = tokio::spawn(async move { consumer.next(10, 1000).await });
     tokio::task::yield_now().await;
-    rig.queue.publish(message(1, 10)).await.unwrap();
+    rig.publish(message(1, 10)).await;
     let received = tokio::time::timeout(Duration::from_secs(10), waiting)
         .await
         .unwrap()
         .unwrap()
         .unwrap();
     assert_eq!(received[0].message, message(1, 10));
+}
+
+macro_rules! conformance {
+    ($($queue:ident: $($test:ident),*;)*) => {
+        $(mod $queue {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(super::Rig::$queue().await).await;
+            })*
+        })*
+    };
+}
+
+conformance! {
+    embedded:
+        what_is_published_at_once_comes_whole_and_in_each_publishers_order,
+        what_is_not_acknowledged_comes_again_after_a_restart,
+        a_batch_stays_within_its_bounds_but_never_empty,
+        an_idle_consumer_wakes_when_a_message_arrives;
+    rabbitmq:
+        what_is_published_at_once_comes_whole_and_in_each_publishers_order,
+        what_is_not_acknowledged_comes_again_after_a_restart,
+        a_batch_stays_within_its_bounds_but_never_empty,
+        an_idle_consumer_wakes_when_a_message_arrives;
+}
+
+#[tokio::test]
+async fn events_in_transit_are_counted_until_acknowledged() {
+    let rig = Rig::embedded().await;
+    for n in 0..10 {
+        rig.publish(message(n, 10)).await;
+    }
+    let received = drain(&mut rig.queue.consumer(), 10).await;
+    assert_eq!(rig.queue.in_transit().await.unwrap(), 19);
+    rig.queue.acknowledge(received[9].tag).await.unwrap();
+    assert_eq!(rig.queue.in_transit().await.unwrap(), 0);
+}
+
+#[test]
+fn each_type_of_event_has_its_routing_key() {
+    let keys = EventType::ALL.map(routing_key);
+    assert_eq!(
+        keys,
+        [
+            "packet.created",
+            "packet.updated",
+            "communication.new",
+            "business-object.created",
+            "business-object.updated"
+        ]
+    );
+    assert_eq!(Route::Batch.key(), "batch");
+}
+
+#[test]
+fn a_trace_context_is_hexadecimal_and_of_its_length() {
+    assert!(is_traceparent(
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    ));
+    assert!(!is_traceparent(
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0"
+    ));
+    assert!(!is_traceparent(
+        "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"
+    ));
 }

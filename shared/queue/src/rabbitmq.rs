@@ -1,0 +1,241 @@
+//! The queue in RabbitMQ: a quorum queue behind a topic exchange, published to with confirms.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `connection` | connects, and says in words why not |
+//! | `hello` | asks for the server's version |
+//! | `topology` | declares exchanges and queues, and waits until they are safe to use |
+//! | `wire` | messages as properties and headers, both ways |
+//! | `publisher` | one task, one connection, one channel: publishes, and answers when confirmed |
+//! | `pulse` | whether confirms keep coming |
+//! | `consumer` | one connection that fills an inbox, and takes acknowledgements |
+//! | `client` | publishes for a producer that is not Herald |
+//!
+//! Publishing and consuming have a connection each, because RabbitMQ, when it is low on memory or disk,
+//! stops one that publishes as a whole, its acknowledgements too. Neither uses the client's own
+//! recovery, which lets confirms hang until the broker is back: any error drops the connection, answers
+//! what is in flight with "unknown", and after a while there is a new one.
+
+mod client;
+mod connection;
+mod consumer;
+mod hello;
+mod publisher;
+mod pulse;
+mod topology;
+mod wire;
+
+use crate::{Error, Message, Route, Tag};
+pub use client::{Client, Outgoing};
+pub use connection::Settings;
+pub use consumer::Consumer;
+use consumer::Inbox;
+use herald_domain::time::Clock;
+use herald_telemetry::health::Health;
+use prometheus::{IntCounter, Opts};
+use publisher::Publisher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use topology::Standing;
+use uuid::Uuid;
+
+/// The parts under which the connections say how they are.
+const PUBLISHER: &str = "queue publisher";
+const CONSUMER: &str = "queue consumer";
+
+/// The queue in one RabbitMQ; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Rabbit {
+    settings: Arc<Settings>,
+    clock: Arc<dyn Clock>,
+    health: Health,
+    publisher: Publisher,
+    inbox: Arc<Inbox>,
+    links: Arc<Links>,
+}
+
+/// Which of the two connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Ingest's.
+    Publish,
+    /// Dispatch's.
+    Consume,
+}
+
+/// How the connections are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// Messages can be published.
+    pub publisher_connected: bool,
+    /// Messages are received.
+    pub consumer_connected: bool,
+    /// How often each was made again.
+    pub publisher_reconnections: u64,
+    /// How often each was made again.
+    pub consumer_reconnections: u64,
+    /// Messages received and not acknowledged, which [`depth`] does not see.
+    pub held: u64,
+}
+
+/// What a queue holds, as everybody may see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Messages that no consumer holds.
+    pub ready: u64,
+    /// Consumers, in any process.
+    pub consumers: u64,
+}
+
+impl Rabbit {
+    /// The queue there, and its publisher, which the caller runs; it connects, and connects again, by
+    /// itself, and ends when the last handle is gone. Both connections tell `health` how they are.
+    pub fn open(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        health: Health,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let (settings, links) = (Arc::new(settings), Arc::new(Links::default()));
+        let (publisher, task) = publisher::open(Arc::clone(&settings), health.clone(), Arc::clone(&links));
+        let rabbit = Self {
+            settings,
+            clock,
+            health,
+            publisher,
+            inbox: Arc::default(),
+            links,
+        };
+        (rabbit, task.run())
+    }
+
+    pub(crate) async fn publish(&self, message: Message, route: &Route) -> Result<(), Error> {
+        let properties = wire::properties(&message, route, self.settings.user());
+        let key = route.key().into();
+        self.publisher
+            .publish(topology::EVENTS, key, properties, message.body)
+            .await
+    }
+
+    /// Publishes a copy of a dead letter, durably, for whoever reads them.
+    pub async fn publish_dead_letter(&self, key: &str, message_id: Uuid, body: Vec<u8>) -> Result<(), Error> {
+        let properties = wire::plain(self.settings.user()).with_message_id(wire::short(&message_id.to_string()));
+        self.publisher
+            .publish(topology::DEAD_LETTERS, wire::short(key), properties, body)
+            .await
+    }
+
+    pub(crate) fn consumer(&self) -> Consumer {
+        Consumer::start(self)
+    }
+
+    pub(crate) async fn acknowledge(&self, up_to: Tag) {
+        self.inbox.acknowledge(up_to).await;
+    }
+
+    pub(crate) async fn in_transit(&self) -> Result<u64, Error> {
+        depth(&self.settings).await.map(|depth| depth.ready)
+    }
+
+    /// How the connections are.
+    pub fn status(&self) -> Status {
+        let Links { publish, consume } = &*self.links;
+        Status {
+            publisher_connected: publish.connected.load(Ordering::Relaxed),
+            consumer_connected: consume.connected.load(Ordering::Relaxed),
+            publisher_reconnections: publish.reconnections.get(),
+            consumer_reconnections: consume.reconnections.get(),
+            held: self.held(),
+        }
+    }
+
+    /// How many messages this process has received and not acknowledged.
+    pub fn held(&self) -> u64 {
+        self.inbox.held()
+    }
+
+    /// The counter of one connection's reconnections, to be registered as a metric.
+    pub(crate) fn reconnections(&self, direction: Direction) -> IntCounter {
+        match direction {
+            Direction::Publish => self.links.publish.reconnections.clone(),
+            Direction::Consume => self.links.consume.reconnections.clone(),
+        }
+    }
+}
+
+/// Declares exchanges and queues, and returns when they are safe to use. A user who may not declare
+/// them is an error, unless they are there.
+pub async fn declare(settings: &Settings) -> Result<(), Error> {
+    let connection = settings.connect("herald migrate").await?;
+    let standing = topology::try_ensure(&connection, settings, |what| tracing::info!("{what}")).await?;
+    match standing {
+        Standing::Settled => Ok(()),
+        Standing::MayNotDeclare(why) => Err(Error::setup(why)),
+    }
+}
+
+/// What the event queue holds, over a connection of its own.
+pub async fn depth(settings: &Settings) -> Result<Depth, Error> {
+    let connection = settings.connect("herald audit").await?;
+    let ask = async {
+        let channel = connection.create_channel().await?;
+        topology::ask_queue(&channel, topology::EVENTS).await
+    };
+    let queue = ask.await.map_err(|error| {
+        let words = connection::words(&error);
+        Error::away(format!("the queue {} cannot be looked at: {words}", topology::EVENTS))
+    })?;
+    Ok(Depth {
+        ready: queue.message_count().into(),
+        consumers: queue.consumer_count().into(),
+    })
+}
+
+/// What is counted and known of the two connections.
+#[derive(Debug)]
+struct Links {
+    publish: Link,
+    consume: Link,
+}
+
+#[derive(Debug)]
+struct Link {
+    connected: AtomicBool,
+    /// It has been connected before.
+    known: AtomicBool,
+    reconnections: IntCounter,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self {
+            publish: Link::new("publish"),
+            consume: Link::new("consume"),
+        }
+    }
+}
+
+impl Link {
+    fn new(name: &str) -> Self {
+        let options = Opts::new(
+            "herald_broker_reconnections_total",
+            "Connections to RabbitMQ made again after one was lost.",
+        );
+        let counter = IntCounter::with_opts(options.const_label("connection", name));
+        Self {
+            connected: AtomicBool::new(false),
+            known: AtomicBool::new(false),
+            reconnections: counter.expect("the metric's name and label are well formed"),
+        }
+    }
+
+    fn up(&self) {
+        if self.known.swap(true, Ordering::Relaxed) {
+            self.reconnections.inc();
+        }
+        self.connected.store(true, Ordering::Relaxed);
+    }
+
+    fn down(&self) {
+        self.connected.store(false, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,188 @@
+//! Messages as RabbitMQ has them: properties and headers, both ways.
+//!
+//! Only what Herald's own users put into headers is believed. RabbitMQ itself sees to it that a
+//! `user_id`, where there is one, is the name of the user who published.
+
+use crate::{Message, Received, Route, Tag, is_traceparent};
+use herald_domain::id::EventId;
+use herald_domain::time::Timestamp;
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use std::sync::Arc;
+
+const ACCOUNT: &str = "herald-account";
+const ACCEPTED_AT: &str = "herald-accepted-at";
+const EVENTS: &str = "herald-events";
+const TRACEPARENT: &str = "traceparent";
+/// RabbitMQ's own: how often a quorum queue has delivered the message before.
+const DELIVERY_COUNT: &str = "x-delivery-count";
+
+/// The scope of what comes without a `user_id`.
+const ANYBODY: &str = "amqp";
+
+const PERSISTENT: u8 = 2;
+
+/// The properties of a message that `user` publishes.
+pub(super) fn properties(message: &Message, route: &Route, user: &str) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    let mut header = |name: &str, value| {
+        headers.insert(name.into(), value);
+    };
+    header(ACCOUNT, AMQPValue::LongString((*message.account).into()));
+    header(ACCEPTED_AT, AMQPValue::LongLongInt(message.accepted_at.as_micros()));
+    let events = i64::try_from(message.events).unwrap_or(i64::MAX);
+    header(EVENTS, AMQPValue::LongLongInt(events));
+    if let Some(traceparent) = &message.traceparent {
+        header(TRACEPARENT, AMQPValue::LongString(traceparent.as_str().into()));
+    }
+    let properties = plain(user)
+        .with_timestamp(u64::try_from(message.accepted_at.as_unix_seconds()).unwrap_or(0))
+        .with_headers(headers);
+    match route {
+        Route::Event(_, id) => properties.with_message_id(short(&id.to_string())),
+        Route::Batch => properties,
+    }
+}
+
+/// The properties of any message that `user` publishes: kept over a restart, and JSON.
+pub(super) fn plain(user: &str) -> BasicProperties {
+    BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type(short("application/json"))
+        .with_user_id(short(user))
+}
+
+/// The properties of one event that a producer publishes itself.
+pub(super) fn of_event(id: EventId, user: &str) -> BasicProperties {
+    plain(user).with_message_id(short(&id.to_string()))
+}
+
+/// A text that is known to be short; of one that is not, nothing, rather than a panic.
+pub(super) fn short(text: &str) -> ShortString {
+    ShortString::try_new(text).unwrap_or_default()
+}
+
+/// What has been received: whose it is, and what else came with it.
+pub(super) fn read(delivery: Delivery, generation: u64, trusted_users: &[String], now: Timestamp) -> Received {
+    let properties = &delivery.properties;
+    let user = properties.user_id().as_ref().map(ShortString::as_str);
+    let trusted = user.is_some_and(|user| trusted_users.iter().any(|trusted| trusted == user));
+    let headers = Headers(properties.headers().as_ref());
+    let believed = if trusted { headers } else { Headers(None) };
+    let account = believed.text(ACCOUNT);
+    let account = account.or_else(|| user.map(str::to_owned));
+    let accepted_at = believed.number(ACCEPTED_AT).map(Timestamp::from_micros);
+    let events = believed.number(EVENTS).and_then(|events| usize::try_from(events).ok());
+    Received {
+        tag: Tag {
+            generation,
+            place: i64::try_from(delivery.delivery_tag).unwrap_or(i64::MAX),
+        },
+        trusted,
+        message_id: properties.message_id().as_ref().map(ToString::to_string),
+        redeliveries: headers
+            .number(DELIVERY_COUNT)
+            .and_then(|count| u64::try_from(count).ok())
+            .unwrap_or(0),
+        message: Message {
+            account: account.map_or_else(|| ANYBODY.into(), Arc::from),
+            accepted_at: accepted_at.unwrap_or(now),
+            traceparent: headers.text(TRACEPARENT).filter(|text| is_traceparent(text)),
+            events: events.unwrap_or(1).max(1),
+            body: delivery.data,
+        },
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Headers<'a>(Option<&'a FieldTable>);
+
+impl Headers<'_> {
+    fn text(self, name: &str) -> Option<String> {
+        match self.0?.inner().get(name)? {
+            AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok().map(str::to_owned),
+            AMQPValue::ShortString(text) => Some(text.to_string()),
+            _ => None,
+        }
+    }
+
+    fn number(self, name: &str) -> Option<i64> {
+        Some(match self.0?.inner().get(name)? {
+            AMQPValue::ShortShortInt(n) => i64::from(*n),
+            AMQPValue::ShortShortUInt(n) => i64::from(*n),
+            AMQPValue::ShortInt(n) => i64::from(*n),
+            AMQPValue::ShortUInt(n) => i64::from(*n),
+            AMQPValue::LongInt(n) => i64::from(*n),
+            AMQPValue::LongUInt(n) => i64::from(*n),
+            AMQPValue::LongLongInt(n) => *n,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use herald_domain::catalogue::EventType;
+    use uuid::Uuid;
+
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const NOW: Timestamp = Timestamp::from_micros(9);
+
+    fn message() -> Message {
+        Message {
+            account: "acme".into(),
+            accepted_at: Timestamp::from_micros(1_700_000_000_123_456),
+            traceparent: Some(TRACE.to_owned()),
+            events: 7,
+            body: b"[]".to_vec(),
+        }
+    }
+
+    fn received(properties: BasicProperties) -> Received {
+        let mut delivery = Delivery::mock(3, "e".into(), "k".into(), false, b"[]".to_vec());
+        delivery.properties = properties;
+        read(delivery, 2, &["herald".to_owned()], NOW)
+    }
+
+    #[test]
+    fn what_herald_publishes_it_reads_back() {
+        let id = EventId(Uuid::from_u128(1));
+        let one = properties(&message(), &Route::Event(EventType::PacketCreated, id), "herald");
+        assert_eq!(*one.delivery_mode(), Some(2));
+        assert_eq!(*one.timestamp(), Some(1_700_000_000));
+        let read = received(one);
+        assert_eq!(read.message, message());
+        assert!(read.trusted);
+        assert_eq!(read.message_id, Some(id.to_string()));
+        assert_eq!((read.tag.generation, read.tag.place, read.redeliveries), (2, 3, 0));
+        assert_eq!(
+            received(properties(&message(), &Route::Batch, "herald")).message_id,
+            None
+        );
+    }
+
+    #[test]
+    fn headers_of_others_are_not_believed() {
+        let theirs = received(properties(&message(), &Route::Batch, "mallory"));
+        assert!(!theirs.trusted);
+        assert_eq!(&*theirs.message.account, "mallory");
+        assert_eq!((theirs.message.accepted_at, theirs.message.events), (NOW, 1));
+        assert_eq!(theirs.message.traceparent.as_deref(), Some(TRACE));
+        let nobodys = received(BasicProperties::default());
+        assert_eq!((&*nobodys.message.account, nobodys.trusted), ("amqp", false));
+    }
+
+    #[test]
+    fn odd_headers_are_passed_over() {
+        let mut headers = FieldTable::default();
+        headers.insert(ACCOUNT.into(), AMQPValue::Boolean(true));
+        headers.insert(EVENTS.into(), AMQPValue::LongLongInt(-4));
+        headers.insert(TRACEPARENT.into(), AMQPValue::LongString("00-xyz".into()));
+        headers.insert(DELIVERY_COUNT.into(), AMQPValue::LongInt(21));
+        let read = received(plain("herald").with_headers(headers));
+        assert_eq!((&*read.message.account, read.message.events), ("herald", 1));
+        assert_eq!((read.message.traceparent, read.redeliveries), (None, 21));
+    }
+}

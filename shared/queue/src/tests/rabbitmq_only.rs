@@ -1,0 +1,228 @@
+//! What only RabbitMQ can do to a queue.
+
+use super::broker::{Vhost, open, settings};
+use super::{drain, message, until};
+use crate::rabbitmq::{Client, Outgoing, Settings, declare, depth};
+use crate::{Error, Queue, Route};
+use herald_domain::catalogue::EventType;
+use herald_domain::id::EventId;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Confirmation, Connection};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+async fn publish_as_another(url: &str, properties: BasicProperties, body: &[u8]) {
+    let connection = settings(url).connect("another").await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let options = BasicPublishOptions::default();
+    let sent = channel.basic_publish("herald.events".into(), "any.key".into(), options, body, properties);
+    let confirmed = sent.await.unwrap().await.unwrap();
+    assert_eq!(confirmed, Confirmation::Ack(None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_lost_under_way_come_back_and_nothing_is_lost() {
+    const MESSAGES: usize = 600;
+    let vhost = Vhost::new().await;
+    let rabbit = vhost.open().await;
+    let queue = Queue::Rabbit(rabbit.clone());
+    let mut consumer = queue.consumer();
+    until(async || rabbit.status().consumer_connected).await;
+    let publishing = {
+        let queue = queue.clone();
+        tokio::spawn(async move {
+            let mut failures = 0;
+            for n in 0..MESSAGES {
+                // Unknown is published again, as a producer would.
+                while queue.publish(message(n, 10), Route::Batch).await.is_err() {
+                    failures += 1;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            failures
+        })
+    };
+    let done = Arc::new(AtomicBool::new(false));
+    let killing = {
+        let done = Arc::clone(&done);
+        tokio::spawn(async move {
+            let mut closed = 0;
+            while closed < 4 && !done.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                closed += vhost.close_connections().await;
+            }
+            (vhost, closed)
+        })
+    };
+    let (mut seen, mut former) = (HashSet::new(), None);
+    while seen.len() < MESSAGES {
+        let batch = drain(&mut consumer, 1).await;
+        seen.extend(batch.iter().map(|received| received.message.accepted_at));
+        let last = batch.last().map(|received| received.tag);
+        // A batch late, so that some are of a connection that is gone; those must do no harm.
+        if let Some(tag) = std::mem::replace(&mut former, last) {
+            queue.acknowledge(tag).await.unwrap();
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    let (vhost, closed) = killing.await.unwrap();
+    publishing.await.unwrap();
+    assert!(closed >= 2, "only {closed} connections were closed");
+    let status = rabbit.status();
+    assert!(
+        status.publisher_reconnections + status.consumer_reconnections >= 2,
+        "{status:?}"
+    );
+    until(async || {
+        let settled = rabbit.status();
+        settled.publisher_connected && settled.consumer_connected
+    })
+    .await;
+    queue.publish(message(1, 1), Route::Batch).await.unwrap();
+    drop(vhost);
+}
+
+#[tokio::test]
+async fn new_queues_settle_once_before_they_are_used() {
+    let vhost = Vhost::new().await;
+    let mut settings = vhost.settings();
+    settings.settle = Duration::from_secs(1);
+    let began = Instant::now();
+    declare(&settings).await.unwrap();
+    assert!(began.elapsed() >= settings.settle);
+    settings.settle = Duration::from_hours(1);
+    let again = tokio::time::timeout(Duration::from_secs(10), declare(&settings));
+    again.await.expect("the broker knows that they have").unwrap();
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_settings_is_said_without_the_password() {
+    let vhost = Vhost::new().await;
+    let (theirs, user) = vhost.another_user(["^$", "^$", "^$"]).await;
+    let wrong = Settings::new(&theirs.replace(":p@", ":s3cret@")).unwrap();
+    let error = declare(&wrong).await.unwrap_err();
+    assert!(matches!(error, Error::Setup(_)), "{error:?}");
+    let error = error.to_string();
+    assert!(
+        error.contains("wrong name or password") && !error.contains("s3cret"),
+        "{error}"
+    );
+    let nowhere = Settings::new(&format!("{}-not", vhost.url())).unwrap();
+    let error = declare(&nowhere).await.unwrap_err().to_string();
+    assert!(error.contains("no vhost"), "{error}");
+    let nobody = Settings::new("amqp://u:s3cret@127.0.0.1:1").unwrap();
+    let error = declare(&nobody).await.unwrap_err();
+    assert!(matches!(error, Error::Away(_)), "{error:?}");
+    assert!(!error.to_string().contains("s3cret"), "{error}");
+    vhost.delete_user(&user).await;
+}
+
+#[tokio::test]
+async fn a_user_who_may_only_write_waits_until_the_queues_are_declared() {
+    let vhost = Vhost::new().await;
+    let (url, user) = vhost.another_user(["^$", r"^herald\.events$", "^$"]).await;
+    let error = declare(&settings(&url)).await.unwrap_err().to_string();
+    assert!(error.contains("herald migrate"), "{error}");
+    let rabbit = open(settings(&url));
+    let queue = Queue::Rabbit(rabbit.clone());
+    let refused = queue.publish(message(1, 1), Route::Batch).await.unwrap_err();
+    assert!(matches!(refused, Error::Away(_)), "{refused:?}");
+    declare(&vhost.settings()).await.unwrap();
+    until(async || rabbit.status().publisher_connected).await;
+    queue.publish(message(1, 1), Route::Batch).await.unwrap();
+    let found = depth(&vhost.settings()).await.unwrap();
+    assert_eq!((found.ready, found.consumers), (1, 0));
+    vhost.delete_user(&user).await;
+}
+
+#[tokio::test]
+async fn what_others_publish_is_in_their_scope() {
+    let vhost = Vhost::new().await;
+    let (url, user) = vhost.another_user(["^$", r"^herald\.events$", "^$"]).await;
+    let queue = Queue::Rabbit(vhost.open().await);
+    publish_as_another(&url, BasicProperties::default(), b"1").await;
+    let named = BasicProperties::default()
+        .with_user_id(user.as_str().into())
+        .with_message_id("m".into());
+    publish_as_another(&url, named, b"2").await;
+    let mut client = Client::connect(&settings(&url)).await.unwrap();
+    let id = EventId(Uuid::from_u128(5));
+    let kind = EventType::PacketCreated;
+    client.publish(&[Outgoing { id, kind, text: "3" }]).await.unwrap();
+    let received = drain(&mut queue.consumer(), 3).await;
+    assert!(
+        received
+            .iter()
+            .all(|received| !received.trusted && received.message.events == 1)
+    );
+    let whose: Vec<_> = received.iter().map(|received| &*received.message.account).collect();
+    assert_eq!(whose, ["amqp", &user, &user]);
+    let ids: Vec<_> = received.iter().map(|received| received.message_id.clone()).collect();
+    assert_eq!(ids, [None, Some("m".to_owned()), Some(id.to_string())]);
+    vhost.delete_user(&user).await;
+}
+
+#[tokio::test]
+async fn a_queue_declared_otherwise_is_named_with_the_cure() {
+    let vhost = Vhost::new().await;
+    let connection: Connection = vhost.settings().connect("test").await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let classic = channel.queue_declare(
+        "herald.events".into(),
+        QueueDeclareOptions::durable(),
+        FieldTable::default(),
+    );
+    classic.await.unwrap();
+    let error = declare(&vhost.settings()).await.unwrap_err();
+    assert!(matches!(error, Error::Setup(_)), "{error:?}");
+    let error = error.to_string();
+    assert!(
+        error.starts_with("herald.events ") && error.contains("delete it"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn queues_that_were_deleted_are_declared_again_and_settle_again() {
+    let vhost = Vhost::new().await;
+    let rabbit = vhost.open().await;
+    let queue = Queue::Rabbit(rabbit.clone());
+    let mut consumer = queue.consumer();
+    until(async || rabbit.status().consumer_connected).await;
+    let connection = vhost.settings().connect("test").await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let deleted = channel.queue_delete("herald.events".into(), lapin::options::QueueDeleteOptions::default());
+    deleted.await.unwrap();
+    until(async || rabbit.status().consumer_reconnections == 1).await;
+    queue.publish(message(1, 1), Route::Batch).await.unwrap();
+    assert_eq!(drain(&mut consumer, 1).await[0].message, message(1, 1));
+}
+
+#[tokio::test]
+async fn dead_letters_and_what_nobody_bound_have_queues_of_their_own() {
+    let vhost = Vhost::new().await;
+    let rabbit = vhost.open().await;
+    rabbit
+        .publish_dead_letter("packet.created", Uuid::from_u128(1), b"{}".to_vec())
+        .await
+        .unwrap();
+    assert_eq!(vhost.messages("herald.dead-letters").await, Some(1));
+    let connection = vhost.settings().connect("test").await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let unbound = channel.queue_unbind(
+        "herald.events".into(),
+        "herald.events".into(),
+        "#".into(),
+        FieldTable::default(),
+    );
+    unbound.await.unwrap();
+    let queue = Queue::Rabbit(rabbit);
+    queue.publish(message(1, 1), Route::Batch).await.unwrap();
+    assert_eq!(vhost.messages("herald.unrouted").await, Some(1));
+}
