@@ -53,9 +53,10 @@ impl Dispatch {
         let mut matches = self.registry.view().index().matches(record.kind, &record.objects);
         matches.retain(|(subscription, _)| subscription > cursor);
         let ticket = self.hand_over.ticket();
+        let owned = self.owned.borrow().clone();
         let extended = self
             .ledger
-            .extend(record.clone(), *cursor, matches.clone(), self.owned.clone())
+            .extend(record.clone(), *cursor, matches.clone(), owned)
             .await?;
         if let Some(Disposition::New { mine, cursor }) = extended {
             let recorded = matches

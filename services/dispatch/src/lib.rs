@@ -9,21 +9,19 @@
 mod fan_out;
 mod metrics;
 mod reading;
+mod recording;
 
-use herald_domain::lanes::Ticket;
-use herald_ledger::dispatching::{CHUNK, Disposition, NewEvent, Recorded, Rejected};
+use herald_ledger::Ledger;
 use herald_ledger::handover::HandOver;
 use herald_ledger::shards::Ownership;
-use herald_ledger::{Error, Ledger};
-use herald_queue::{Consumer, Queue, Received, Tag};
+use herald_queue::{Consumer, Queue, Tag};
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
 use metrics::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 /// The most events in one transaction, and the bytes beside which no more are taken.
 const MAX_BATCH_EVENTS: usize = 512;
@@ -40,7 +38,7 @@ pub struct Dispatch {
     queue: Queue,
     ledger: Ledger,
     registry: Arc<Registry>,
-    owned: Ownership,
+    owned: watch::Receiver<Ownership>,
     hand_over: HandOver,
     health: Health,
     metrics: Metrics,
@@ -57,8 +55,8 @@ pub struct Parts {
     pub ledger: Ledger,
     /// What they are matched against.
     pub registry: Arc<Registry>,
-    /// The shards whose deliveries this process sends itself.
-    pub owned: Ownership,
+    /// The shards whose deliveries this process sends itself, as they are at any time.
+    pub owned: watch::Receiver<Ownership>,
     /// Where it hands those.
     pub hand_over: HandOver,
     /// Where dispatch says how it is.
@@ -76,7 +74,7 @@ impl Dispatch {
             hand_over,
             health,
         } = parts;
-        let metrics = Metrics::register(metrics)?;
+        let metrics = Metrics::register(metrics, &queue)?;
         Ok(Self {
             queue,
             ledger,
@@ -111,11 +109,15 @@ impl Dispatch {
             match next {
                 None => return,
                 Some(Ok(batch)) => {
-                    let last = batch.last().map(|received| received.tag);
-                    if !self.record_until_done(batch, shutdown).await {
-                        return;
+                    for group in reading::groups(batch) {
+                        // Before one that may take the process with it, what is done is put away.
+                        self.acknowledge(recorded.take()).await;
+                        let last = group.last().map(|received| received.tag);
+                        if !self.record_until_done(group, shutdown).await {
+                            return;
+                        }
+                        recorded = last;
                     }
-                    recorded = last;
                 }
                 Some(Err(error)) => {
                     self.health.failing(PART, "the event queue cannot be read");
@@ -136,100 +138,11 @@ impl Dispatch {
     async fn acknowledge(&self, up_to: Option<Tag>) {
         let Some(up_to) = up_to else { return };
         if let Err(error) = self.queue.acknowledge(up_to).await {
-            // They come again after a restart, and find their keys taken.
+            // They come again, and find their keys taken.
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "messages could not be acknowledged"
             );
         }
-    }
-
-    /// Records a batch, however often it takes; false when shutdown came first.
-    async fn record_until_done(&self, batch: Vec<Received>, shutdown: &CancellationToken) -> bool {
-        let events = reading::events(batch);
-        let mut failed = false;
-        loop {
-            match self.record_all(&events).await {
-                Ok(()) => {
-                    self.health.ok(PART);
-                    if failed {
-                        self.hand_over.look_everywhere();
-                    }
-                    return true;
-                }
-                Err(error) => {
-                    failed = true;
-                    self.health.failing(PART, "the ledger cannot be written");
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "a batch could not be recorded; it is tried again"
-                    );
-                }
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return false,
-                () = tokio::time::sleep(RETRY_AFTER) => {}
-            }
-        }
-    }
-
-    async fn record_all(&self, read: &reading::Read) -> Result<(), Error> {
-        for rejected in &read.rejected {
-            self.reject(rejected.clone()).await?;
-        }
-        let mut rest = read.events.as_slice();
-        while !rest.is_empty() {
-            let (matched, version) = self.match_some(rest);
-            let taken = matched.len();
-            let ticket = self.hand_over.ticket();
-            match self.ledger.record(matched.clone(), version, self.owned.clone()).await? {
-                Recorded::Stale => self.registry.refresh().await?,
-                Recorded::Done(dispositions) => {
-                    self.hand_over(&matched, dispositions, ticket);
-                    rest = rest.get(taken..).unwrap_or_default();
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Matches events until their deliveries fill a transaction; at least one.
-    fn match_some(&self, events: &[NewEvent]) -> (Vec<NewEvent>, i64) {
-        let view = self.registry.view();
-        let mut deliveries = 0;
-        let mut matched = Vec::with_capacity(events.len());
-        for event in events {
-            if deliveries >= CHUNK {
-                break;
-            }
-            let matches = view.index().matches(event.record.kind, &event.record.objects);
-            deliveries += matches.len();
-            matched.push(NewEvent {
-                matches,
-                ..event.clone()
-            });
-        }
-        (matched, view.version())
-    }
-
-    fn hand_over(&self, events: &[NewEvent], dispositions: Vec<Disposition>, ticket: Ticket) {
-        for (event, disposition) in events.iter().zip(dispositions) {
-            match disposition {
-                Disposition::New { mine, cursor } => {
-                    self.metrics.dispatched(event.record.kind, &event.matches);
-                    self.hand_over.offer(&event.record, mine, ticket);
-                    if cursor.is_some() {
-                        self.incomplete.notify_one();
-                    }
-                }
-                Disposition::Repeated { differs } => self.metrics.repeated(differs),
-            }
-        }
-    }
-
-    async fn reject(&self, rejected: Rejected) -> Result<(), Error> {
-        self.ledger.reject(Uuid::now_v7(), rejected).await?;
-        self.metrics.rejected();
-        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::id::SubscriptionId;
 use herald_ledger::dispatching::CHUNK;
+use herald_queue::{Direction, Queue};
 use prometheus::{Error, IntCounter, IntCounterVec, Opts, Registry};
 
 #[derive(Debug, Clone)]
@@ -16,7 +17,11 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn register(registry: &Registry) -> Result<Self, Error> {
+    /// What is counted here, and, where there is one, the connection that `queue` is read over.
+    pub(crate) fn register(registry: &Registry, queue: &Queue) -> Result<Self, Error> {
+        if let Some(reconnections) = queue.reconnections(Direction::Consume) {
+            registry.register(Box::new(reconnections))?;
+        }
         let dispatched = IntCounterVec::new(
             Opts::new(
                 "herald_events_dispatched_total",

@@ -1,13 +1,38 @@
 //! Messages into events: what is malformed is set aside whole, with the reason, and never loops.
 
 use herald_domain::event::{self, Batch, Event, MAX_EVENT_BYTES};
-use herald_domain::id::EventUid;
+use herald_domain::id::{EventId, EventUid};
 use herald_domain::problem::Fault;
 use herald_ledger::dispatching::{EventRecord, NewEvent, Rejected};
 use herald_queue::{Message, Received};
 use sha2::{Digest, Sha256};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use uuid::Uuid;
+
+/// How often a message may be handed out again before it is taken alone.
+const MAX_REDELIVERIES: u64 = 20;
+
+/// Splits a batch so that each message that was handed out over and over is alone: it may be what
+/// keeps ending the process, and then takes no other with it. The number alone is no reason to reject
+/// it: a process that is killed again and again, for whatever reason, hands out good events as often.
+pub(crate) fn groups(batch: Vec<Received>) -> Vec<Vec<Received>> {
+    let mut groups: Vec<Vec<Received>> = Vec::with_capacity(1);
+    let mut alone = true;
+    for received in batch {
+        let doubtful = is_doubtful(&received);
+        match groups.last_mut() {
+            Some(group) if !alone && !doubtful => group.push(received),
+            _ => groups.push(vec![received]),
+        }
+        alone = doubtful;
+    }
+    groups
+}
+
+fn is_doubtful(received: &Received) -> bool {
+    received.redeliveries > MAX_REDELIVERIES
+}
 
 /// What a batch of messages holds.
 #[derive(Debug, Default)]
@@ -15,20 +40,57 @@ pub(crate) struct Read {
     /// Its events, not yet matched.
     pub(crate) events: Vec<NewEvent>,
     /// What are none.
-    pub(crate) rejected: Vec<Rejected>,
+    pub(crate) rejected: VecDeque<Rejected>,
+    /// It is a message that was handed out over and over, alone.
+    pub(crate) doubtful: bool,
 }
 
 /// Reads messages.
 pub(crate) fn events(batch: Vec<Received>) -> Read {
-    let mut read = Read::default();
-    for Received { message, .. } in batch {
-        read.message(&message);
+    let mut read = Read {
+        doubtful: batch.iter().any(is_doubtful),
+        ..Read::default()
+    };
+    for received in batch {
+        read.message(&received);
     }
     read
 }
 
+/// An event that the ledger refuses, to be kept as what it is.
+pub(crate) fn unrecordable(event: &NewEvent) -> Rejected {
+    let record = &event.record;
+    let fault = Fault::new(
+        "",
+        "unrecordable",
+        "the ledger cannot hold this event; its log says why",
+    );
+    let occurred_at = event.occurred_at.map(|at| format!(r#""OccurredAt":"{at}","#));
+    // What came is gone; this is what was read from it.
+    let body = format!(
+        r#"{{"Id":"{}",{}"Type":"{}","Objects":{},"Data":{}}}"#,
+        record.id,
+        occurred_at.unwrap_or_default(),
+        record.kind.name(),
+        record.objects.to_json(),
+        record.data
+    );
+    rejected(&event.account, body.as_bytes(), &[fault])
+}
+
+fn rejected(account: &Arc<str>, body: &[u8], faults: &[Fault]) -> Rejected {
+    // Faults are text and numbers; they always serialise.
+    let faults = serde_json::to_string(faults).unwrap_or_else(|error| format!("[\"{error}\"]"));
+    Rejected {
+        account: Arc::clone(account),
+        faults,
+        body: body.to_vec(),
+    }
+}
+
 impl Read {
-    fn message(&mut self, message: &Message) {
+    fn message(&mut self, received: &Received) {
+        let message = &received.message;
         let text = match std::str::from_utf8(&message.body) {
             Ok(text) => text,
             Err(error) => {
@@ -37,13 +99,27 @@ impl Read {
             }
         };
         match event::split_json(text) {
-            Ok(Batch::One(text)) => self.event(message, text),
-            Ok(Batch::Many(texts)) => texts.into_iter().for_each(|text| self.event(message, text)),
+            Ok(Batch::One(text)) => self.event(message, text, || id_of(received)),
+            // A batch is accepted whole or not at all, which only ingest sees to.
+            Ok(Batch::Many(_)) if !received.trusted => {
+                let fault = Fault::new(
+                    "",
+                    "array",
+                    "a message is one event; only Herald itself publishes arrays",
+                );
+                self.reject(message, &message.body, &[fault]);
+            }
+            Ok(Batch::Many(texts)) => {
+                for text in texts {
+                    self.event(message, text, || Ok(None));
+                }
+            }
             Err(fault) => self.reject(message, &message.body, &[fault]),
         }
     }
 
-    fn event(&mut self, message: &Message, text: &str) {
+    /// Takes an event; `fallback` is its `Id` where it has none.
+    fn event(&mut self, message: &Message, text: &str, fallback: impl FnOnce() -> Result<Option<EventId>, Fault>) {
         if text.len() > MAX_EVENT_BYTES {
             let fault = Fault::new(
                 "",
@@ -52,47 +128,61 @@ impl Read {
             );
             return self.reject(message, text.as_bytes(), &[fault]);
         }
-        match event::parse(text) {
-            Ok(Event {
-                id: Some(id),
-                kind,
-                occurred_at,
-                objects,
-                data,
-            }) => {
-                let record = EventRecord {
-                    uid: EventUid(Uuid::now_v7()),
-                    id,
-                    kind,
-                    objects,
-                    data: data.to_owned(),
-                    accepted_at: message.accepted_at,
-                    traceparent: message.traceparent.clone(),
-                };
-                self.events.push(NewEvent {
-                    body_hash: hash(&record),
-                    record: Arc::new(record),
-                    account: Arc::clone(&message.account),
-                    occurred_at,
-                    matches: Vec::new(),
-                });
+        let event = match event::parse(text) {
+            Ok(event) => event,
+            Err(faults) => return self.reject(message, text.as_bytes(), &faults),
+        };
+        let id = match event.id.map_or_else(fallback, |id| Ok(Some(id))) {
+            Ok(Some(id)) => id,
+            Ok(None) => {
+                let fault = Fault::new(
+                    "/Id",
+                    "required",
+                    "Id is required of what comes by the queue, or message_id",
+                );
+                return self.reject(message, text.as_bytes(), &[fault]);
             }
-            Ok(Event { id: None, .. }) => {
-                let fault = Fault::new("/Id", "required", "Id is required of what comes by the queue");
-                self.reject(message, text.as_bytes(), &[fault]);
-            }
-            Err(faults) => self.reject(message, text.as_bytes(), &faults),
-        }
+            Err(fault) => return self.reject(message, text.as_bytes(), &[fault]),
+        };
+        self.events.push(new_event(message, id, &event));
     }
 
     fn reject(&mut self, message: &Message, body: &[u8], faults: &[Fault]) {
-        // Faults are text and numbers; they always serialise.
-        let faults = serde_json::to_string(faults).unwrap_or_else(|error| format!("[\"{error}\"]"));
-        self.rejected.push(Rejected {
-            account: Arc::clone(&message.account),
-            faults,
-            body: body.to_vec(),
-        });
+        self.rejected.push_back(rejected(&message.account, body, faults));
+    }
+}
+
+/// The `Id` that the message itself gives its event, if it gives one.
+fn id_of(received: &Received) -> Result<Option<EventId>, Fault> {
+    let Some(id) = received.message_id.as_deref().filter(|id| !id.is_empty()) else {
+        return Ok(None);
+    };
+    match id.parse::<EventId>() {
+        Ok(id) if !id.0.is_nil() => Ok(Some(id)),
+        Ok(_) | Err(_) => {
+            let detail =
+                "message_id must be a UUID in its hyphenated form, and not all zeros, where the event has no Id";
+            Err(Fault::new("", "message_id", detail))
+        }
+    }
+}
+
+fn new_event(message: &Message, id: EventId, event: &Event<'_>) -> NewEvent {
+    let record = EventRecord {
+        uid: EventUid(Uuid::now_v7()),
+        id,
+        kind: event.kind,
+        objects: event.objects,
+        data: event.data.to_owned(),
+        accepted_at: message.accepted_at,
+        traceparent: message.traceparent.clone(),
+    };
+    NewEvent {
+        body_hash: hash(&record),
+        record: Arc::new(record),
+        account: Arc::clone(&message.account),
+        occurred_at: event.occurred_at,
+        matches: Vec::new(),
     }
 }
 
@@ -107,3 +197,6 @@ fn hash(record: &EventRecord) -> i64 {
     first.copy_from_slice(&digest[..8]);
     i64::from_be_bytes(first)
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,7 @@ use herald_domain::event::{self, Batch, MAX_EVENT_BYTES};
 use herald_domain::id::EventId;
 use herald_domain::problem::{Fault, MAX_FAULTS};
 use herald_domain::time::Clock;
-use herald_queue::{Message, Queue};
+use herald_queue::{Message, Queue, Route, is_traceparent};
 use herald_registry::Registry;
 use metrics::{Metrics, Refusal};
 pub use openapi::openapi;
@@ -71,10 +71,10 @@ impl Ingest {
         metrics: &prometheus::Registry,
     ) -> Result<Self, prometheus::Error> {
         Ok(Self {
+            metrics: Metrics::register(metrics, &queue)?,
             queue,
             registry,
             clock,
-            metrics: Metrics::register(metrics)?,
             room: Arc::new(Semaphore::new(MAX_MEMORY_KIB)),
         })
     }
@@ -141,13 +141,17 @@ async fn accept(
         events: events.ids.len(),
         body: events.body,
     };
+    let route = match (events.single, events.ids.as_slice(), events.kinds.as_slice()) {
+        (true, [id], [kind]) => Route::Event(*kind, *id),
+        _ => Route::Batch,
+    };
     let answer = match (events.single, events.ids.as_slice()) {
         (true, [id]) => json!({ "Id": id }),
         // Whoever sends an array of one may look for either.
         (false, [id]) => json!({ "Id": id, "Ids": [id] }),
         (_, ids) => json!({ "Ids": ids }),
     };
-    match ingest.queue.publish(message).await {
+    match ingest.queue.publish(message, route).await {
         Ok(()) => Ok((answer, events.kinds)),
         Err(error) => Err((Refusal::Unavailable, Problem::unavailable("event queue", &error))),
     }
@@ -215,11 +219,7 @@ impl Format {
 /// W3C Trace Context; what does not look like it is left out, as the standard says.
 fn traceparent(headers: &HeaderMap) -> Option<String> {
     let value = headers.get("traceparent")?.to_str().ok()?;
-    let well_formed = value.len() == 55
-        && value
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'));
-    well_formed.then(|| value.to_owned())
+    is_traceparent(value).then(|| value.to_owned())
 }
 
 /// A request's events, every one well formed and with its `Id`.

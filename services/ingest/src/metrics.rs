@@ -1,6 +1,7 @@
 //! What ingest counts.
 
 use herald_domain::catalogue::EventType;
+use herald_queue::{Direction, Queue};
 use prometheus::{Error, Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 use std::time::Duration;
 
@@ -48,7 +49,11 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn register(registry: &Registry) -> Result<Self, Error> {
+    /// What is counted here, and, where there is one, the connection that is published over.
+    pub(crate) fn register(registry: &Registry, queue: &Queue) -> Result<Self, Error> {
+        if let Some(reconnections) = queue.reconnections(Direction::Publish) {
+            registry.register(Box::new(reconnections))?;
+        }
         let accepted = IntCounterVec::new(
             Opts::new("herald_events_accepted_total", "Events answered with 202, by type."),
             &["type"],

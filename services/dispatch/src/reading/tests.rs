@@ -1,0 +1,107 @@
+use super::*;
+use herald_domain::time::Timestamp;
+use herald_queue::Tag;
+
+const ID: &str = "0193f1a0-7c1e-7d1a-b1f0-3a5c7e9d1b2f";
+const WITHOUT_ID: &str = r#"{"Type":"BusinessObjectUpdated","OccurredAt":"2026-11-22T05:13:39Z",
+    "Objects":{"Company":"6a1f0f5e-55a5-4f0c-9c39-0d5e2e0c1a01"},"Data":{"Name":"Globex"}}"#;
+
+fn with_id() -> String {
+    WITHOUT_ID.replacen('{', &format!(r#"{{"Id":"{ID}","#), 1)
+}
+
+fn received(body: impl Into<Vec<u8>>) -> Received {
+    Received {
+        tag: Tag::default(),
+        trusted: false,
+        message_id: None,
+        redeliveries: 0,
+        message: Message {
+            account: "amqp".into(),
+            accepted_at: Timestamp::from_micros(7),
+            traceparent: None,
+            events: 1,
+            body: body.into(),
+        },
+    }
+}
+
+/// The rule that a message was rejected for.
+fn rule(received: Received) -> String {
+    let read = events(vec![received]);
+    assert!(read.events.is_empty());
+    let faults: serde_json::Value = serde_json::from_str(&read.rejected[0].faults).unwrap();
+    faults[0]["rule"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_id_comes_from_the_event_or_else_from_the_message() {
+    let read = events(vec![
+        received(with_id()),
+        Received {
+            message_id: Some(Uuid::from_u128(9).to_string()),
+            ..received(WITHOUT_ID)
+        },
+        Received {
+            // Its own comes first, so this need not be one.
+            message_id: Some("mine".to_owned()),
+            ..received(with_id())
+        },
+    ]);
+    let ids: Vec<_> = read.events.iter().map(|event| event.record.id.to_string()).collect();
+    assert_eq!(ids, [ID, &Uuid::from_u128(9).to_string(), ID]);
+    assert!(read.rejected.is_empty());
+    for id in ["mine", "00000000-0000-0000-0000-000000000000"] {
+        let odd = Received {
+            message_id: Some(id.to_owned()),
+            ..received(WITHOUT_ID)
+        };
+        assert_eq!(rule(odd), "message_id");
+    }
+    assert_eq!(rule(received(WITHOUT_ID)), "required");
+}
+
+#[test]
+fn an_array_is_heralds_own() {
+    let array = format!("[{},{}]", with_id(), with_id());
+    assert_eq!(rule(received(array.as_str())), "array");
+    let own = Received {
+        trusted: true,
+        ..received(array)
+    };
+    assert_eq!(events(vec![own]).events.len(), 2);
+    // A message is one thing, so its id is no event's in an array.
+    let lacking = Received {
+        trusted: true,
+        message_id: Some(ID.to_owned()),
+        ..received(format!("[{WITHOUT_ID}]"))
+    };
+    assert_eq!(rule(lacking), "required");
+}
+
+#[test]
+fn what_was_handed_out_over_and_over_is_alone() {
+    let often = |redeliveries| Received {
+        redeliveries,
+        ..received(with_id())
+    };
+    let sizes = |counts: &[u64]| -> Vec<usize> {
+        let batch = counts.iter().map(|count| often(*count)).collect();
+        groups(batch).iter().map(Vec::len).collect()
+    };
+    assert_eq!(sizes(&[0, 1, 20]), [3]);
+    assert_eq!(sizes(&[0, 21, 22, 0, 0]), [1, 1, 1, 2]);
+    assert_eq!(sizes(&[21]), [1]);
+    assert!(sizes(&[]).is_empty());
+    assert!(events(vec![often(21)]).doubtful && !events(vec![often(20)]).doubtful);
+}
+
+#[test]
+fn what_the_ledger_refuses_is_kept_as_the_event_it_was() {
+    let read = events(vec![received(with_id())]);
+    let kept = unrecordable(&read.events[0]);
+    let again = events(vec![received(kept.body)]);
+    assert_eq!(again.events[0].body_hash, read.events[0].body_hash);
+    assert_eq!(again.events[0].occurred_at, read.events[0].occurred_at);
+    assert!(kept.faults.contains("unrecordable"));
+}

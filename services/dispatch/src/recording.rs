@@ -1,0 +1,136 @@
+//! Records what was read, until it is recorded.
+//!
+//! A ledger that is away is waited for. Data that the ledger refuses are found by halving, so that one
+//! event that cannot be recorded holds up no other; it is kept as rejected.
+
+use crate::reading::{self, Read};
+use crate::{Dispatch, PART, RETRY_AFTER};
+use herald_domain::lanes::Ticket;
+use herald_ledger::dispatching::{CHUNK, Disposition, NewEvent, Recorded, Rejected};
+use herald_ledger::{Cause, Error};
+use herald_queue::Received;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+impl Dispatch {
+    /// Records a batch, however often it takes; false when shutdown came first.
+    pub(crate) async fn record_until_done(&self, batch: Vec<Received>, shutdown: &CancellationToken) -> bool {
+        let mut read = reading::events(batch);
+        let mut failed = false;
+        loop {
+            match self.record_all(&mut read).await {
+                Ok(()) => {
+                    self.health.ok(PART);
+                    if failed {
+                        self.hand_over.look_everywhere();
+                    }
+                    return true;
+                }
+                Err(error) => {
+                    failed = true;
+                    self.health.failing(PART, "the ledger cannot be written");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a batch could not be recorded; it is tried again"
+                    );
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return false,
+                () = tokio::time::sleep(RETRY_AFTER) => {}
+            }
+        }
+    }
+
+    /// Records what is left in `read`, and takes out what is recorded, so that trying again goes on
+    /// from there.
+    async fn record_all(&self, read: &mut Read) -> Result<(), Error> {
+        while let Some(rejected) = read.rejected.front() {
+            self.reject(rejected.clone()).await?;
+            read.rejected.pop_front();
+        }
+        let mut limit = usize::MAX;
+        while !read.events.is_empty() {
+            let (matched, version) = self.match_some(&read.events, limit);
+            let taken = matched.len();
+            let ticket = self.hand_over.ticket();
+            let owned = self.owned.borrow().clone();
+            match self.ledger.record(matched.clone(), version, owned).await {
+                Ok(Recorded::Stale) => self.registry.refresh().await?,
+                Ok(Recorded::Done(dispositions)) => {
+                    self.hand_over(&matched, dispositions, ticket);
+                    read.events.drain(..taken);
+                    limit = limit.saturating_mul(2);
+                }
+                Err(error) if !is_hopeless(&error, read) => return Err(error),
+                Err(_) if taken > 1 => limit = taken / 2,
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "an event cannot be recorded; it is kept as rejected"
+                    );
+                    let unrecordable = matched.first().map(reading::unrecordable);
+                    if let Some(rejected) = unrecordable {
+                        self.reject(rejected).await?;
+                    }
+                    read.events.drain(..taken);
+                    limit = 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Matches events until their deliveries fill a transaction; at least one, at most `limit`.
+    fn match_some(&self, events: &[NewEvent], limit: usize) -> (Vec<NewEvent>, i64) {
+        let view = self.registry.view();
+        let mut deliveries = 0;
+        let mut matched = Vec::with_capacity(events.len().min(limit));
+        for event in events.iter().take(limit) {
+            if deliveries >= CHUNK {
+                break;
+            }
+            let matches = view.index().matches(event.record.kind, &event.record.objects);
+            deliveries += matches.len();
+            matched.push(NewEvent {
+                matches,
+                ..event.clone()
+            });
+        }
+        (matched, view.version())
+    }
+
+    fn hand_over(&self, events: &[NewEvent], dispositions: Vec<Disposition>, ticket: Ticket) {
+        for (event, disposition) in events.iter().zip(dispositions) {
+            match disposition {
+                Disposition::New { mine, cursor } => {
+                    self.metrics.dispatched(event.record.kind, &event.matches);
+                    self.hand_over.offer(&event.record, mine, ticket);
+                    if cursor.is_some() {
+                        self.incomplete.notify_one();
+                    }
+                }
+                Disposition::Repeated { differs } => self.metrics.repeated(differs),
+            }
+        }
+    }
+
+    async fn reject(&self, rejected: Rejected) -> Result<(), Error> {
+        self.ledger.reject(Uuid::now_v7(), rejected).await?;
+        self.metrics.rejected();
+        Ok(())
+    }
+}
+
+/// Whether trying again is of no use. What was handed out over and over has not earned the benefit of
+/// the doubt; only a ledger that is away says nothing of it.
+fn is_hopeless(error: &Error, read: &Read) -> bool {
+    match error.cause() {
+        Cause::Data => true,
+        Cause::Unknown => read.doubtful,
+        Cause::Away => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;
