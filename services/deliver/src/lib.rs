@@ -2,11 +2,15 @@
 //!
 //! One task owns the lanes of this process and only decides; requests, reads of the ledger and writes
 //! to it are tasks of their own that report back. See [`herald_domain::lanes`] for what is sent when,
-//! and [`herald_domain::delivery::decide`] for what follows.
+//! and [`herald_domain::delivery::decide`] for what follows. Where several processes share a ledger, the
+//! [`Keeper`] keeps this one's share of its shards.
 #![warn(missing_docs)]
 
 mod attempt;
 mod egress;
+mod fair_share;
+mod keeper;
+mod letters;
 mod metrics;
 mod outbox;
 mod owner;
@@ -21,8 +25,11 @@ use herald_ledger::handover::HandOver;
 use herald_ledger::shards::Ownership;
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
+pub use keeper::Keeper;
+pub use letters::{DeadLetters, PublishError};
 use metrics::Metrics;
 use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// The parts that deliver works with.
@@ -32,12 +39,15 @@ pub struct Parts {
     pub ledger: Ledger,
     /// Who may be sent to.
     pub registry: Arc<Registry>,
-    /// The shards whose lanes this process runs.
-    pub owned: Ownership,
+    /// The shards whose lanes this process runs: the keeper's, or for good those of a process that has its
+    /// ledger to itself.
+    pub owned: watch::Receiver<Ownership>,
+    /// Keeps them where several processes share the ledger.
+    pub keeper: Option<Keeper>,
+    /// Where copies of dead deliveries go, if there is a broker to take them.
+    pub dead_letters: Option<Arc<dyn DeadLetters>>,
     /// What dispatch hands over.
     pub hand_over: HandOver,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
     /// Where deliver says how it is.
     pub health: Health,
     /// Which addresses requests may go to.
@@ -51,8 +61,11 @@ pub struct Parts {
 pub struct Deliver {
     ledger: Ledger,
     registry: Arc<Registry>,
-    owned: Ownership,
+    owned: watch::Receiver<Ownership>,
+    keeper: Option<Keeper>,
+    dead_letters: Option<Arc<dyn DeadLetters>>,
     hand_over: HandOver,
+    /// The ledger's: what is due when, and what is busy until when, are its times.
     clock: Arc<dyn Clock>,
     health: Health,
     sender: Arc<Sender>,
@@ -66,18 +79,22 @@ impl Deliver {
             ledger,
             registry,
             owned,
+            keeper,
+            dead_letters,
             hand_over,
-            clock,
             health,
             egress,
             trusted,
         } = parts;
         let sender = Arc::new(Sender::new(egress, trusted)?);
         let metrics = Metrics::register(metrics)?;
+        let clock = ledger.clock();
         Ok(Self {
             ledger,
             registry,
             owned,
+            keeper,
+            dead_letters,
             hand_over,
             clock,
             health,
@@ -86,10 +103,29 @@ impl Deliver {
         })
     }
 
-    /// Runs until shutdown: then no attempt begins any more, and those in flight may end until `hard`
-    /// is cancelled. Whatever is left lies in the ledger as it was.
-    pub async fn run(self, shutdown: CancellationToken, hard: CancellationToken) {
-        let outbox = outbox::run(self.ledger.clone(), shutdown.clone());
-        tokio::join!(outbox, owner::run(self, shutdown, hard));
+    /// Runs until shutdown: then no attempt begins any more, the keeper's shards are given to others at
+    /// once, and attempts in flight may end until `hard` is cancelled. Whatever is left lies in the ledger
+    /// as it was.
+    pub async fn run(mut self, shutdown: CancellationToken, hard: CancellationToken) {
+        let (questions, asked) = mpsc::channel(1);
+        let outbox = outbox::Outbox {
+            ledger: self.ledger.clone(),
+            owned: self.owned.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let letters = self.dead_letters.take();
+        let keeper = self.keeper.take();
+        let (health, metrics) = (self.health.clone(), self.metrics.clone());
+        let keep = async {
+            if let Some(keeper) = keeper {
+                keeper.run(questions, &health, &metrics, &shutdown, &hard).await;
+            }
+        };
+        tokio::join!(
+            outbox.cancel_deliveries(&shutdown),
+            outbox.publish_dead_letters(letters, &shutdown),
+            keep,
+            owner::run(self, asked, shutdown.clone(), hard.clone()),
+        );
     }
 }

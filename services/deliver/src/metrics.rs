@@ -31,6 +31,29 @@ pub(crate) struct Metrics {
     in_flight: IntGauge,
     buffered: IntGauge,
     recording: IntGauge,
+    shards_owned: IntGauge,
+    shard_handovers: IntCounterVec,
+    shard_takeovers: IntCounter,
+    dead_letters: IntCounter,
+    dead_letters_waiting: IntGauge,
+}
+
+/// Which way shards went.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Direction {
+    Taken,
+    Given,
+}
+
+impl Direction {
+    const ALL: [Self; 2] = [Self::Taken, Self::Given];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Given => "given",
+        }
+    }
 }
 
 impl Metrics {
@@ -50,8 +73,11 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
-        let retries = IntCounter::new("herald_retries_total", "Attempts beyond a delivery's first.")?;
-        registry.register(Box::new(retries.clone()))?;
+        let counter = |name: &str, help: &str| -> Result<IntCounter, Error> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
         let past_due_seconds = Gauge::new(
             "herald_deliveries_oldest_past_due_seconds",
             "How long the delivery that waits longest has been due, of those that this process is to send.",
@@ -83,7 +109,7 @@ impl Metrics {
                 "Deliveries that ended, by how.",
                 "status",
             )?,
-            retries,
+            retries: counter("herald_retries_total", "Attempts beyond a delivery's first.")?,
             past_due_seconds,
             lanes: gauge(
                 "herald_lanes",
@@ -95,6 +121,27 @@ impl Metrics {
                 "Deliveries in memory that wait for their turn.",
             )?,
             recording: gauge("herald_outcomes_unrecorded", "Outcomes on their way to the ledger.")?,
+            shards_owned: gauge(
+                "herald_shards_owned",
+                "Shards whose deliveries this process sends, of 256.",
+            )?,
+            shard_handovers: vector(
+                "herald_shard_handovers_total",
+                "Shards that this process took or gave back.",
+                "direction",
+            )?,
+            shard_takeovers: counter(
+                "herald_shard_takeovers_total",
+                "Shards taken from a process whose lease ran out.",
+            )?,
+            dead_letters: counter(
+                "herald_dead_letters_published_total",
+                "Copies of dead deliveries that the broker confirmed.",
+            )?,
+            dead_letters_waiting: gauge(
+                "herald_dead_letters_unpublished",
+                "Copies of dead deliveries that could not be published at the last try; at most 100 are tried at a time.",
+            )?,
         };
         for result in ["2xx", "3xx", "4xx", "5xx", "other"] {
             metrics.attempts.with_label_values(&[result]);
@@ -103,6 +150,9 @@ impl Metrics {
             if error != AttemptError::Http {
                 metrics.attempts.with_label_values(&[error.name()]);
             }
+        }
+        for direction in Direction::ALL {
+            metrics.shard_handovers.with_label_values(&[direction.name()]);
         }
         for end in Closed::ALL {
             metrics.closed.with_label_values(&[Status::Closed(end).name()]);
@@ -131,6 +181,26 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn shards_owned(&self, shards: usize) {
+        self.shards_owned.set(i64::try_from(shards).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn shards_moved(&self, shards: usize, direction: Direction) {
+        self.shard_handovers
+            .with_label_values(&[direction.name()])
+            .inc_by(count(shards));
+    }
+
+    pub(crate) fn shards_taken_over(&self, shards: usize) {
+        self.shard_takeovers.inc_by(count(shards));
+    }
+
+    pub(crate) fn dead_letters(&self, published: usize, waiting: usize) {
+        self.dead_letters.inc_by(count(published));
+        self.dead_letters_waiting
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
     pub(crate) fn gauges(&self, load: Load, oldest_past_due: Duration) {
         let set = |gauge: &IntGauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         self.past_due_seconds.set(oldest_past_due.as_secs_f64());
@@ -139,6 +209,10 @@ impl Metrics {
         set(&self.buffered, load.buffered);
         set(&self.recording, load.recording);
     }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
 }
 
 fn result_of(outcome: Outcome) -> &'static str {

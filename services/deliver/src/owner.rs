@@ -1,21 +1,28 @@
 //! The task that owns the lanes: hears what happened, asks them what to do, has it done.
+//!
+//! It follows the process's [`Ownership`]: the lanes own a shard while the last one that was seen has it,
+//! at that epoch, and an attempt begins only while the lease holds. The epoch goes with each attempt to
+//! its outcome, however late that comes.
 
+mod reads;
+
+use crate::keeper::{Busy, Question};
 use crate::recorder::{self, Recorded};
 use crate::{Deliver, attempt};
 use futures_util::FutureExt;
 use herald_domain::delivery::{Attempt, Closed, Decision, Delivery, Outcome, Reason, decide};
-use herald_domain::id::{DeliveryId, SubscriptionId};
+use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
 use herald_domain::lanes::{Action, Lanes, Limits, Work};
 use herald_domain::subscription::Subscription;
 use herald_domain::time::Timestamp;
 use herald_ledger::delivering::{Finish, Then};
 use herald_ledger::dispatching::EventRecord;
-use herald_ledger::shards::Wakeup;
+use herald_ledger::shards::{Ownership, Wakeup};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::mpsc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,38 +35,67 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait before a failed read of the ledger is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// An outcome's way to the ledger, with one write that hangs. The next owner leaves what was in flight
+/// alone for so long after its attempt must have ended; only if this process dies does it wait in vain.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// A subscription that the registry does not know (any more): its deliveries are only closed.
 const UNKNOWN_LIMIT: usize = 64;
 
 /// Room beside an event's `Data` for what is kept with it in memory.
 const OVERHEAD_BYTES: usize = 512;
 
+const PART: &str = "deliver";
+
 type Item = Work<Arc<EventRecord>>;
+
+/// An attempt that began.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    work: Item,
+    /// As it was then.
+    subscription: Arc<Subscription>,
+    /// The shard's, at which it began.
+    epoch: i64,
+}
 
 /// What a task reports to the owner.
 #[derive(Debug)]
 pub(crate) enum Report {
     /// An attempt is over.
-    Attempted(Item, Arc<Subscription>, Attempt),
+    Attempted(Begun, Attempt),
     /// An attempt broke off without an outcome.
     Abandoned(Item),
     /// Outcomes are in the ledger.
     Recorded(Vec<Recorded>),
     /// A lane's rows were read, or could not be.
     Fetched(SubscriptionId, usize, Option<Vec<(Delivery, Arc<EventRecord>)>>),
-    /// Lanes to look at.
+    /// The wake-ups that there were.
     Woken(Vec<Wakeup>),
+    /// The lanes of shards that were taken.
+    Found(Vec<Wakeup>),
+    /// Rights were looked up, well or not.
+    RightsChecked,
 }
 
 struct Owner {
     deliver: Deliver,
+    /// What the lanes own.
+    owned: Ownership,
     lanes: Lanes<Arc<EventRecord>>,
+    /// Of each attempt under way, when it must have ended.
+    under_way: HashMap<DeliveryId, Timestamp>,
     outcomes: mpsc::UnboundedSender<Finish>,
     reports: mpsc::UnboundedSender<Report>,
     tasks: TaskTracker,
     hard: CancellationToken,
     /// Subscriptions whose subscriber answered 410, until the registry knows: nothing more is sent there.
     gone: HashMap<SubscriptionId, Gone>,
+    /// Whether rights are being looked up.
+    checking: bool,
+    /// Whether wake-ups are being looked for, and whether there was a hint since.
+    looking: bool,
+    look_again: bool,
 }
 
 /// A 410 that is not in the registry yet.
@@ -70,87 +106,92 @@ struct Gone {
     updated_at: Timestamp,
 }
 
-pub(crate) async fn run(deliver: Deliver, shutdown: CancellationToken, hard: CancellationToken) {
+pub(crate) async fn run(
+    deliver: Deliver,
+    mut questions: mpsc::Receiver<Question>,
+    shutdown: CancellationToken,
+    hard: CancellationToken,
+) {
     let (reports, mut reported) = mpsc::unbounded_channel();
     let (outcomes, to_record) = mpsc::unbounded_channel();
     let recorder = recorder::Recorder {
         ledger: deliver.ledger.clone(),
-        owned: deliver.owned.clone(),
         health: deliver.health.clone(),
         hard: hard.clone(),
     };
     let recorder = recorder.run(to_record, reports.clone());
-    let lanes = Lanes::new(Limits::default());
     let mut owner = Owner {
         deliver,
-        lanes,
+        owned: Ownership::none(),
+        lanes: Lanes::new(Limits::default()),
+        under_way: HashMap::new(),
         outcomes,
         reports,
         tasks: TaskTracker::new(),
         hard,
         gone: HashMap::new(),
+        checking: false,
+        looking: false,
+        look_again: false,
     };
     let work = async move {
-        if owner.find_lanes(&shutdown).await {
-            owner.work(&mut reported, &shutdown).await;
-            owner.drain(&mut reported).await;
+        let mut owned = owner.deliver.owned.clone();
+        owner.follow(&mut owned);
+        if owner.owned.shards().next().is_none() {
+            // Nothing to look up.
+            owner.deliver.health.ok(PART);
         }
+        owner.work(&mut reported, &mut owned, &mut questions, &shutdown).await;
+        owner.drain(&mut reported, &mut owned, &mut questions).await;
         // With the owner goes the sender of outcomes, and the recorder ends with what it has.
     };
     tokio::join!(recorder, work);
 }
 
 impl Owner {
-    /// Looks up which lanes have open deliveries, however often it takes; false when shutdown came first.
-    async fn find_lanes(&mut self, shutdown: &CancellationToken) -> bool {
-        loop {
-            match self.deliver.ledger.open_lanes().await {
-                Ok(lanes) => {
-                    for (subscription, due_at) in lanes {
-                        self.lanes.note(subscription, due_at);
-                    }
-                    self.deliver.health.ok("deliver");
-                    return true;
-                }
-                Err(error) => {
-                    self.deliver.health.failing("deliver", "the ledger cannot be read");
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "open deliveries could not be looked up"
-                    );
-                }
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return false,
-                () = tokio::time::sleep(RETRY_AFTER) => {}
-            }
-        }
-    }
-
-    async fn work(&mut self, reported: &mut mpsc::UnboundedReceiver<Report>, shutdown: &CancellationToken) {
+    async fn work(
+        &mut self,
+        reported: &mut mpsc::UnboundedReceiver<Report>,
+        owned: &mut watch::Receiver<Ownership>,
+        questions: &mut mpsc::Receiver<Question>,
+        shutdown: &CancellationToken,
+    ) {
         let mut wakeups = tokio::time::interval(WAKEUP_INTERVAL);
         wakeups.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut gauges = tokio::time::interval(GAUGE_INTERVAL);
         let mut batch = Vec::with_capacity(256);
         let ledger = self.deliver.ledger.clone();
         let hand_over = self.deliver.hand_over.clone();
+        let mut may_act = true;
         loop {
-            let wake = self.until_next_wake();
+            let wake = if may_act {
+                self.until_next_wake()
+            } else {
+                WAKEUP_INTERVAL
+            };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = reported.recv_many(&mut batch, 256) => batch.drain(..).for_each(|report| self.hear(report)),
+                // No more, where the shards are this process's for good.
+                Ok(()) = owned.changed() => self.follow(owned),
+                Some(question) = questions.recv() => self.answer(question, owned),
                 () = hand_over.arrived() => self.take_over(),
                 _ = wakeups.tick() => self.look_for_wakeups(),
                 () = ledger.signals().wakeup.notified() => self.look_for_wakeups(),
                 _ = gauges.tick() => self.set_gauges(),
                 () = tokio::time::sleep(wake) => {}
             }
-            self.act().await;
+            may_act = self.act();
         }
     }
 
     /// Lets attempts in flight end and their outcomes be recorded, until `hard`.
-    async fn drain(&mut self, reported: &mut mpsc::UnboundedReceiver<Report>) {
+    async fn drain(
+        &mut self,
+        reported: &mut mpsc::UnboundedReceiver<Report>,
+        owned: &mut watch::Receiver<Ownership>,
+        questions: &mut mpsc::Receiver<Question>,
+    ) {
         let hard = self.hard.clone();
         loop {
             let load = self.lanes.load();
@@ -162,12 +203,54 @@ impl Owner {
                     Some(report) => self.hear(report),
                     None => return,
                 },
+                Some(question) = questions.recv() => self.answer(question, owned),
                 () = hard.cancelled() => {
                     tracing::warn!(in_flight = load.in_flight, "attempts were cut off; their deliveries are open as before");
                     return;
                 }
             }
         }
+    }
+
+    /// Makes the lanes own what this process owns now. A shard at another epoch was another's in between.
+    fn follow(&mut self, owned: &mut watch::Receiver<Ownership>) {
+        let now = owned.borrow_and_update().clone();
+        let differ = |one: &Ownership, other: &Ownership| -> Vec<Shard> {
+            let differs = |shard: &Shard| one.epoch(*shard) != other.epoch(*shard);
+            one.shards().filter(differs).collect()
+        };
+        let (lost, new) = (differ(&self.owned, &now), differ(&now, &self.owned));
+        self.owned = now;
+        if !lost.is_empty() {
+            self.lanes.release(lost);
+        }
+        if !new.is_empty() {
+            self.lanes.own(new.iter().copied());
+            self.deliver.hand_over.set_ticket(self.lanes.ticket());
+            self.find_lanes(new);
+        }
+    }
+
+    /// Says what is in flight of shards that are given back, or not known to be recorded.
+    fn answer(&mut self, question: Question, owned: &mut watch::Receiver<Ownership>) {
+        // Whoever asks has published before that they are not owned any more.
+        self.follow(owned);
+        let now = self.deliver.clock.now();
+        let busy = self
+            .lanes
+            .busy(&question.shards)
+            .into_iter()
+            .map(|(shard, delivery)| Busy {
+                shard,
+                delivery,
+                until: self
+                    .under_way
+                    .get(&delivery)
+                    .map_or(now, |end| now.max(*end))
+                    .plus(GRACE),
+            });
+        // If nobody listens any more, nothing is given back.
+        drop(question.answer.send(busy.collect()));
     }
 
     fn until_next_wake(&self) -> Duration {
@@ -181,8 +264,11 @@ impl Owner {
     fn hear(&mut self, report: Report) {
         let now = self.deliver.clock.now();
         match report {
-            Report::Attempted(work, subscription, attempt) => self.conclude(&work, &subscription, attempt, now),
-            Report::Abandoned(work) => self.lanes.abandoned(&work, now.plus(RETRY_AFTER)),
+            Report::Attempted(begun, attempt) => self.conclude(&begun, attempt, now),
+            Report::Abandoned(work) => {
+                self.under_way.remove(&work.delivery.id);
+                self.lanes.abandoned(&work, now.plus(RETRY_AFTER));
+            }
             Report::Recorded(recorded) => {
                 for outcome in recorded {
                     self.deliver.metrics.recorded(&outcome);
@@ -203,10 +289,17 @@ impl Owner {
             }
             Report::Fetched(subscription, _, None) => self.lanes.fetch_failed(subscription, now.plus(RETRY_AFTER)),
             Report::Woken(wakeups) => {
-                for Wakeup { subscription, due_at } in wakeups {
-                    self.lanes.note(subscription, due_at);
+                self.note(wakeups);
+                self.looking = false;
+                if std::mem::take(&mut self.look_again) {
+                    self.look_for_wakeups();
                 }
             }
+            Report::Found(lanes) => {
+                self.deliver.health.ok(PART);
+                self.note(lanes);
+            }
+            Report::RightsChecked => self.checking = false,
         }
     }
 
@@ -220,68 +313,25 @@ impl Owner {
             self.lanes.note(subscription, due_at);
         }
         if waiting.look_everywhere {
-            self.look_everywhere();
+            self.find_lanes(self.owned.shards().collect());
         }
     }
 
-    fn look_everywhere(&self) {
-        let (ledger, hand_over, reports) = (
-            self.deliver.ledger.clone(),
-            self.deliver.hand_over.clone(),
-            self.reports.clone(),
-        );
-        self.tasks.spawn(async move {
-            match ledger.open_lanes().await {
-                Ok(lanes) => {
-                    let wakeups = lanes
-                        .into_iter()
-                        .map(|(subscription, due_at)| Wakeup { subscription, due_at });
-                    drop(reports.send(Report::Woken(wakeups.collect())));
-                }
-                Err(error) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "open deliveries could not be looked up"
-                    );
-                    tokio::time::sleep(RETRY_AFTER).await;
-                    hand_over.look_everywhere();
-                }
-            }
-        });
+    fn note(&mut self, lanes: Vec<Wakeup>) {
+        for Wakeup { subscription, due_at } in lanes {
+            self.lanes.note(subscription, due_at);
+        }
     }
 
-    fn look_for_wakeups(&self) {
-        let hand_over = self.deliver.hand_over.clone();
-        let (ledger, owned, reports) = (
-            self.deliver.ledger.clone(),
-            self.deliver.owned.clone(),
-            self.reports.clone(),
-        );
-        self.tasks.spawn(async move {
-            match ledger.take_wakeups(&owned).await {
-                // The owner is gone only at the end, and then the lanes are looked up at the next start.
-                Ok(wakeups) if !wakeups.is_empty() => drop(reports.send(Report::Woken(wakeups))),
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "wake-ups could not be read");
-                    // They may have been taken all the same.
-                    hand_over.look_everywhere();
-                }
-            }
-        });
-    }
-
-    /// Does what the lanes want done. Rights must be fresh for that; while they are not, it waits.
-    async fn act(&mut self) {
-        if !self.deliver.registry.is_fresh()
-            && let Err(error) = self.deliver.registry.refresh().await
-        {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "no attempts, because rights cannot be checked"
-            );
-            tokio::time::sleep(WAKEUP_INTERVAL).await;
-            return;
+    /// Does what the lanes want done. Rights must be fresh for that, and the lease must hold; false while
+    /// it waits for either.
+    fn act(&mut self) -> bool {
+        if !self.owned.holds(Instant::now()) {
+            return false;
+        }
+        if !self.deliver.registry.is_fresh() {
+            self.check_rights();
+            return false;
         }
         let now = self.deliver.clock.now();
         let registry = Arc::clone(&self.deliver.registry);
@@ -296,54 +346,62 @@ impl Owner {
         };
         for action in self.lanes.poll(now, limit_of) {
             match action {
+                // It may be over by now, in the middle of a batch.
+                Action::Attempt(work) if !self.owned.holds(Instant::now()) => {
+                    self.lanes.abandoned(&work, now.plus(RETRY_AFTER));
+                }
                 Action::Attempt(work) if self.gone.contains_key(&work.delivery.subscription) => {
-                    self.close_unsent(&work, Closed::Cancelled, Reason::SubscriptionInactive);
+                    self.close_unsent(&work, Closed::Cancelled, Reason::SubscriptionInactive, now);
                 }
                 Action::Attempt(work) => match view.permit(&work.delivery) {
-                    Ok(subscription) => self.attempt(work, subscription),
-                    Err((status, reason)) => self.close_unsent(&work, status, reason),
+                    Ok(subscription) => self.attempt(work, subscription, now),
+                    Err((status, reason)) => self.close_unsent(&work, status, reason, now),
                 },
                 Action::Fetch { subscription, limit } => self.fetch(subscription, limit),
             }
         }
+        true
     }
 
-    fn attempt(&self, work: Item, subscription: Arc<Subscription>) {
+    /// The epoch of the shard of what the lanes just gave; they give nothing of a shard without one.
+    fn epoch(&self, work: &Item) -> Option<i64> {
+        self.owned.epoch(Shard::of(work.delivery.subscription))
+    }
+
+    fn attempt(&mut self, work: Item, subscription: Arc<Subscription>, now: Timestamp) {
+        let Some(epoch) = self.epoch(&work) else {
+            return self.lanes.abandoned(&work, now);
+        };
+        let ends_by = now.plus(subscription.settings.timeout);
+        self.under_way.insert(work.delivery.id, ends_by);
+        let begun = Begun {
+            work,
+            subscription,
+            epoch,
+        };
         let sender = Arc::clone(&self.deliver.sender);
         let clock = Arc::clone(&self.deliver.clock);
         let (reports, hard) = (self.reports.clone(), self.hard.clone());
         self.tasks.spawn(async move {
-            let attempt = attempt::make(&sender, &*clock, &subscription, &work.delivery, &work.payload);
+            let Begun { work, subscription, .. } = &begun;
+            let attempt = attempt::make(&sender, &*clock, subscription, &work.delivery, &work.payload);
             let outcome = tokio::select! {
                 outcome = AssertUnwindSafe(attempt).catch_unwind() => outcome,
                 // Cut off: the ledger has the delivery as it was, and no attempt is counted.
                 () = hard.cancelled() => return,
             };
             drop(match outcome {
-                Ok(attempt) => reports.send(Report::Attempted(work, subscription, attempt)),
+                Ok(attempt) => reports.send(Report::Attempted(begun, attempt)),
                 // The panic is in the log, by the panic hook; the delivery is not lost by it.
-                Err(_panic) => reports.send(Report::Abandoned(work)),
+                Err(_panic) => reports.send(Report::Abandoned(begun.work)),
             });
         });
     }
 
-    fn fetch(&self, subscription: SubscriptionId, limit: usize) {
-        let (ledger, reports) = (self.deliver.ledger.clone(), self.reports.clone());
-        self.tasks.spawn(async move {
-            let read = AssertUnwindSafe(ledger.open_deliveries(subscription, limit)).catch_unwind();
-            let rows = match read.await {
-                Ok(Ok(rows)) => Some(rows),
-                Err(_panic) => None,
-                Ok(Err(error)) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, %subscription, "due deliveries could not be read");
-                    None
-                }
-            };
-            drop(reports.send(Report::Fetched(subscription, limit, rows)));
-        });
-    }
-
-    fn close_unsent(&mut self, work: &Item, status: Closed, reason: Reason) {
+    fn close_unsent(&mut self, work: &Item, status: Closed, reason: Reason, now: Timestamp) {
+        let Some(epoch) = self.epoch(work) else {
+            return self.lanes.abandoned(work, now);
+        };
         self.lanes.answered(work);
         let then = Then::Close {
             status,
@@ -353,12 +411,19 @@ impl Owner {
         self.record(Finish {
             delivery: work.delivery,
             event: work.payload.uid,
+            epoch,
             attempt: None,
             then,
         });
     }
 
-    fn conclude(&mut self, work: &Item, subscription: &Subscription, attempt: Attempt, now: Timestamp) {
+    fn conclude(&mut self, begun: &Begun, attempt: Attempt, now: Timestamp) {
+        let Begun {
+            work,
+            subscription,
+            epoch,
+        } = begun;
+        self.under_way.remove(&work.delivery.id);
         self.lanes.answered(work);
         let delivery = work.delivery;
         self.deliver.metrics.attempted(&attempt, &delivery, &work.payload, now);
@@ -386,6 +451,7 @@ impl Owner {
         self.record(Finish {
             delivery,
             event: work.payload.uid,
+            epoch: *epoch,
             attempt: Some(attempt),
             then,
         });

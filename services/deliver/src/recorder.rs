@@ -9,7 +9,6 @@ use herald_domain::id::{DeliveryId, SubscriptionId};
 use herald_domain::time::Timestamp;
 use herald_ledger::Ledger;
 use herald_ledger::delivering::{Finish, Finished, Then};
-use herald_ledger::shards::Ownership;
 use herald_telemetry::health::Health;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -35,7 +34,6 @@ pub(crate) struct Recorded {
 #[derive(Debug)]
 pub(crate) struct Recorder {
     pub(crate) ledger: Ledger,
-    pub(crate) owned: Ownership,
     pub(crate) health: Health,
     /// From then on what cannot be recorded is left: the ledger has the deliveries as they were.
     pub(crate) hard: CancellationToken,
@@ -60,7 +58,7 @@ impl Recorder {
             let recorded = batch
                 .iter()
                 .zip(finished)
-                .map(|(finish, finished)| recorded(finish, finished))
+                .map(|(finish, finished)| recorded(finish, finished, self.ledger.now()))
                 .collect();
             batch.clear();
             if reports.send(Report::Recorded(recorded)).is_err() {
@@ -72,7 +70,7 @@ impl Recorder {
     /// What became of each; nothing if the process ends before it is known.
     async fn record(&self, batch: &[Finish]) -> Option<Vec<Finished>> {
         loop {
-            match self.ledger.finish(batch.to_vec(), self.owned.clone()).await {
+            match self.ledger.finish(batch.to_vec()).await {
                 Ok(finished) => {
                     self.health.ok(PART);
                     return Some(finished);
@@ -95,12 +93,15 @@ impl Recorder {
     }
 }
 
-fn recorded(finish: &Finish, finished: Finished) -> Recorded {
+fn recorded(finish: &Finish, finished: Finished, now: Timestamp) -> Recorded {
     let (due_at, closed) = match (finish.then, finished) {
         // Late as well: it may be this very outcome, recorded before its answer was lost.
         (Then::Retry(due_at), Finished::Done | Finished::Late) => (Some(due_at), None),
         (Then::Close { status, .. }, Finished::Done) => (None, Some(status)),
-        (Then::Close { .. }, Finished::Late) | (_, Finished::Stale) => (None, None),
+        (Then::Close { .. }, Finished::Late) => (None, None),
+        // The shard was another's in between. If it came back meanwhile, whatever the row is now, the
+        // ledger knows.
+        (_, Finished::Stale) => (Some(now), None),
     };
     let delivery = finish.delivery;
     Recorded {

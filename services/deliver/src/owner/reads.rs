@@ -1,0 +1,124 @@
+//! What the owner has read from the ledger: tasks of their own that report back, each within a time limit,
+//! for a connection that hangs says nothing for long.
+
+use super::{Owner, PART, RETRY_AFTER, Report, WAKEUP_INTERVAL};
+use futures_util::FutureExt;
+use herald_domain::id::{Shard, SubscriptionId};
+use herald_ledger::Error;
+use herald_ledger::shards::Wakeup;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// Longer than the ledger gives a statement.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Rights are asked for again soon, or not needed any more.
+const RIGHTS_PATIENCE: Duration = Duration::from_secs(2);
+
+async fn limited<T>(patience: Duration, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match timeout(patience, asked).await {
+        Ok(answered) => answered,
+        Err(_elapsed) => Err(Error::Slow(patience)),
+    }
+}
+
+impl Owner {
+    /// Looks up which lanes of these shards have open deliveries.
+    pub(super) fn find_lanes(&self, shards: Vec<Shard>) {
+        if shards.is_empty() {
+            return;
+        }
+        let (ledger, hand_over, health, reports) = (
+            self.deliver.ledger.clone(),
+            self.deliver.hand_over.clone(),
+            self.deliver.health.clone(),
+            self.reports.clone(),
+        );
+        self.tasks.spawn(async move {
+            match limited(PATIENCE, ledger.open_lanes(shards)).await {
+                Ok(lanes) => {
+                    let lanes = lanes
+                        .into_iter()
+                        .map(|(subscription, due_at)| Wakeup { subscription, due_at });
+                    // The owner is gone only at the end.
+                    drop(reports.send(Report::Found(lanes.collect())));
+                }
+                Err(error) => {
+                    health.failing(PART, "the ledger cannot be read");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "open deliveries could not be looked up"
+                    );
+                    sleep(RETRY_AFTER).await;
+                    hand_over.look_everywhere();
+                }
+            }
+        });
+    }
+
+    pub(super) fn look_for_wakeups(&mut self) {
+        if self.owned.shards().next().is_none() {
+            return;
+        }
+        if self.looking {
+            self.look_again = true;
+            return;
+        }
+        self.looking = true;
+        let hand_over = self.deliver.hand_over.clone();
+        let (ledger, owned, reports) = (self.deliver.ledger.clone(), self.owned.clone(), self.reports.clone());
+        self.tasks.spawn(async move {
+            let look = AssertUnwindSafe(limited(PATIENCE, ledger.take_wakeups(&owned))).catch_unwind();
+            let wakeups = match look.await {
+                Ok(Ok(wakeups)) => wakeups,
+                failed => {
+                    if let Ok(Err(error)) = failed {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "wake-ups could not be read");
+                    }
+                    // They may have been taken all the same.
+                    hand_over.look_everywhere();
+                    Vec::new()
+                }
+            };
+            drop(reports.send(Report::Woken(wakeups)));
+        });
+    }
+
+    /// Has the registry compared with the ledger's, unless that is under way.
+    pub(super) fn check_rights(&mut self) {
+        if self.checking {
+            return;
+        }
+        self.checking = true;
+        let (registry, reports) = (Arc::clone(&self.deliver.registry), self.reports.clone());
+        self.tasks.spawn(async move {
+            let check = AssertUnwindSafe(limited(RIGHTS_PATIENCE, registry.refresh())).catch_unwind();
+            if let Ok(Err(error)) = check.await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "no attempts, because rights cannot be checked"
+                );
+                sleep(WAKEUP_INTERVAL).await;
+            }
+            drop(reports.send(Report::RightsChecked));
+        });
+    }
+
+    pub(super) fn fetch(&self, subscription: SubscriptionId, limit: usize) {
+        let (ledger, reports) = (self.deliver.ledger.clone(), self.reports.clone());
+        self.tasks.spawn(async move {
+            let read = AssertUnwindSafe(limited(PATIENCE, ledger.open_deliveries(subscription, limit)));
+            let rows = match read.catch_unwind().await {
+                Ok(Ok(rows)) => Some(rows),
+                Err(_panic) => None,
+                Ok(Err(error)) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, %subscription, "due deliveries could not be read");
+                    None
+                }
+            };
+            drop(reports.send(Report::Fetched(subscription, limit, rows)));
+        });
+    }
+}

@@ -1,0 +1,228 @@
+//! Two processes that share a ledger, and a subscriber: shards go from one to the other while a request is
+//! in flight.
+//!
+//! The ledger is the embedded one, whose statements about shards are the same; the two processes share its
+//! handle.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use herald_deliver::{Deliver, Keeper, Parts};
+use herald_domain::access::OPERATOR;
+use herald_domain::address::EgressPolicy;
+use herald_domain::catalogue::{EventType, Webhook};
+use herald_domain::event::Objects;
+use herald_domain::id::{EventId, EventUid, ObjectGuid, SubscriptionId};
+use herald_domain::signing::SigningKey;
+use herald_domain::subscription::{Subscription, parse};
+use herald_domain::time::SystemClock;
+use herald_ledger::Ledger;
+use herald_ledger::dispatching::{EventRecord, NewEvent, Recorded};
+use herald_ledger::handover::HandOver;
+use herald_ledger::reading::DeliveryFilter;
+use herald_ledger::shards::Ownership;
+use herald_registry::Registry;
+use herald_telemetry::health::Health;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const SOON: Duration = Duration::from_secs(20);
+
+struct Shared {
+    _folder: tempfile::TempDir,
+    ledger: Ledger,
+    registry: Arc<Registry>,
+    egress: Arc<EgressPolicy>,
+    subscription: SubscriptionId,
+}
+
+impl Shared {
+    async fn new(subscriber: SocketAddr) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = herald_ledger::file_in(folder.path());
+        let (ledger, writer) = Ledger::open(&file, Arc::new(SystemClock)).await.unwrap();
+        tokio::spawn(writer.run());
+        ledger.ensure_operator(None).await.unwrap();
+        let egress = Arc::new(EgressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()]));
+        let body = serde_json::json!({
+            "Webhook": "PacketUpdated", "FilterObjectType": 81, "FilterObjectGUID": Uuid::from_u128(1).to_string(),
+            "SubscriberURL": format!("http://{subscriber}/"),
+        });
+        let now = ledger.now();
+        let subscription = SubscriptionId(Uuid::from_u128(7));
+        let row = Subscription {
+            id: subscription,
+            owner: OPERATOR,
+            settings: parse(&body, &egress).unwrap().settings,
+            key: SigningKey::from_bytes(vec![1]),
+            created_at: now,
+            updated_at: now,
+            open_from: now,
+            deleted: false,
+        };
+        ledger.create_subscription(row).await.unwrap();
+        let registry = Arc::new(Registry::load(ledger.clone(), None).await.unwrap());
+        let refreshed = Arc::clone(&registry);
+        tokio::spawn(async move { refreshed.run(CancellationToken::new(), None).await });
+        Self {
+            _folder: folder,
+            ledger,
+            registry,
+            egress,
+            subscription,
+        }
+    }
+
+    /// Records an event for the subscription, in a process that sends nothing itself.
+    async fn publish(&self) {
+        let record = EventRecord {
+            uid: EventUid(Uuid::now_v7()),
+            id: EventId(Uuid::now_v7()),
+            kind: EventType::PacketUpdated,
+            objects: Objects {
+                packet: Some(ObjectGuid(Uuid::from_u128(1))),
+                ..Objects::default()
+            },
+            data: "{}".to_owned(),
+            accepted_at: self.ledger.now(),
+            traceparent: None,
+        };
+        let event = NewEvent {
+            record: Arc::new(record),
+            account: "a".into(),
+            occurred_at: None,
+            body_hash: 1,
+            matches: vec![(self.subscription, Webhook::PacketUpdated)],
+        };
+        let version = self.ledger.registry_version().await.unwrap();
+        let recorded = self.ledger.record(vec![event], version, Ownership::none()).await;
+        assert!(matches!(recorded.unwrap(), Recorded::Done(_)));
+    }
+
+    async fn closed(&self, status: &str) -> i64 {
+        let account = self.ledger.audit().await.unwrap();
+        let count = account.deliveries.iter().find(|(found, _)| found.name() == status);
+        count.unwrap().1
+    }
+}
+
+struct Process {
+    owned: watch::Receiver<Ownership>,
+    soft: CancellationToken,
+    hard: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Process {
+    fn start(shared: &Shared) -> Self {
+        let (keeper, owned) = Keeper::new(shared.ledger.clone(), Uuid::now_v7());
+        let parts = Parts {
+            ledger: shared.ledger.clone(),
+            registry: Arc::clone(&shared.registry),
+            owned: owned.clone(),
+            keeper: Some(keeper),
+            dead_letters: None,
+            hand_over: HandOver::default(),
+            health: Health::default(),
+            egress: Arc::clone(&shared.egress),
+            trusted: Vec::new(),
+        };
+        let deliver = Deliver::new(parts, &prometheus::Registry::new()).unwrap();
+        let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
+        let running = tokio::spawn(deliver.run(soft.clone(), hard.clone()));
+        Self {
+            owned,
+            soft,
+            hard,
+            running,
+        }
+    }
+
+    async fn owns(&mut self, shards: usize) {
+        let enough = self.owned.wait_for(|owned| owned.shards().count() == shards);
+        let found = timeout(SOON, enough).await.map(|found| found.map(drop));
+        found.unwrap_or_else(|_| panic!("never {shards}")).unwrap();
+    }
+}
+
+/// The next request; whoever reads it may answer it.
+async fn request(listener: &TcpListener) -> TcpStream {
+    let (mut stream, _) = timeout(SOON, listener.accept()).await.expect("a request").unwrap();
+    let mut head = [0; 4096];
+    assert!(stream.read(&mut head).await.unwrap() > 0);
+    stream
+}
+
+async fn answer(stream: &mut TcpStream, status: &str) {
+    let text = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    stream.write_all(text.as_bytes()).await.unwrap();
+}
+
+async fn setup() -> (TcpListener, Shared) {
+    // Another test may have done so.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let shared = Shared::new(listener.local_addr().unwrap()).await;
+    (listener, shared)
+}
+
+#[tokio::test]
+async fn shards_are_shared_out_and_handed_over_with_a_request_in_flight() {
+    let (listener, shared) = setup().await;
+    let mut first = Process::start(&shared);
+    first.owns(256).await;
+    shared.publish().await;
+    let mut in_flight = request(&listener).await;
+
+    // The first keeps what is in flight, for enough of its shards have nothing.
+    let mut second = Process::start(&shared);
+    second.owns(128).await;
+    first.owns(128).await;
+
+    first.soft.cancel();
+    second.owns(256).await;
+    assert!(!first.running.is_finished(), "its request is in flight");
+    sleep(Duration::from_secs(1)).await;
+    answer(&mut in_flight, "200 OK").await;
+    timeout(SOON, first.running).await.expect("an end").unwrap();
+    assert_eq!(shared.closed("Delivered").await, 1);
+    let again = timeout(Duration::from_secs(1), listener.accept()).await;
+    assert!(again.is_err(), "it was sent twice");
+
+    shared.publish().await;
+    answer(&mut request(&listener).await, "200 OK").await;
+    second.soft.cancel();
+    timeout(SOON, second.running).await.expect("an end").unwrap();
+    assert_eq!(shared.closed("Delivered").await, 2);
+    assert_eq!(shared.ledger.look_at_shards().await.unwrap().free, 256);
+}
+
+#[tokio::test]
+async fn a_failure_that_was_handed_over_counts_and_the_new_owner_retries() {
+    let (listener, shared) = setup().await;
+    let mut first = Process::start(&shared);
+    first.owns(256).await;
+    shared.publish().await;
+    let mut in_flight = request(&listener).await;
+    let mut second = Process::start(&shared);
+    first.soft.cancel();
+    second.owns(256).await;
+    answer(&mut in_flight, "500 Internal Server Error").await;
+    timeout(SOON, first.running).await.expect("an end").unwrap();
+
+    let mut retried = request(&listener).await;
+    answer(&mut retried, "200 OK").await;
+    second.soft.cancel();
+    timeout(SOON, second.running).await.expect("an end").unwrap();
+    assert_eq!(shared.closed("Delivered").await, 1);
+    let deliveries = shared.ledger.deliveries(&DeliveryFilter::default(), 10).await.unwrap();
+    assert_eq!(deliveries[0].attempts, 2, "both attempts count");
+    first.hard.cancel();
+    second.hard.cancel();
+}
