@@ -12,6 +12,8 @@ use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The options of `herald audit`.
 #[derive(Debug, clap::Args)]
@@ -34,17 +36,15 @@ pub(crate) struct Report {
 /// Runs an audit.
 pub(crate) async fn run(config: &Config, options: &Audit) -> anyhow::Result<Report> {
     let ids = options.ids.as_deref().map(read_ids).transpose()?;
-    let file = herald_ledger::file_in(&config.data);
-    let ledger = Ledger::open_read_only(&file, Arc::new(SystemClock)).await?;
-    let queue = Embedded::read_only(ledger.store().clone());
-    // The queue first: what dispatch moves to the ledger meanwhile is then in both, not in neither.
-    let mut queued = HashSet::new();
-    let mut in_transit = 0;
-    let mut note = |message: &Message| {
-        in_transit += message.events;
-        queued.extend(ids_of(message));
+    // What is in transit first: what dispatch moves to the ledger meanwhile is then in both, not in neither.
+    let (ledger, in_transit, queued) = match config.shared() {
+        None => look_into_file(config).await?,
+        Some((broker, database)) => {
+            let ledger = Ledger::connect(database).await.context("--database")?;
+            let in_transit = look_at_broker(config, broker, &ledger).await?;
+            (ledger, in_transit, HashSet::new())
+        }
     };
-    queue.scan(&mut note).await.context("the event queue cannot be read")?;
     let account = ledger.audit().await.context("the ledger cannot be read")?;
     let missing = match ids {
         None => None,
@@ -60,8 +60,48 @@ pub(crate) async fn run(config: &Config, options: &Audit) -> anyhow::Result<Repo
     })
 }
 
+/// The ledger in the data folder, how many events are in the embedded queue, and which.
+async fn look_into_file(config: &Config) -> anyhow::Result<(Ledger, u64, HashSet<EventId>)> {
+    let file = herald_ledger::file_in(&config.data);
+    let ledger = Ledger::open_read_only(&file, Arc::new(SystemClock)).await?;
+    let queue = Embedded::read_only(ledger.store().clone());
+    let (mut in_transit, mut queued) = (0, HashSet::new());
+    let note = |message: &Message| {
+        in_transit += message.events as u64;
+        queued.extend(ids_of(message));
+    };
+    queue.scan(note).await.context("the event queue cannot be read")?;
+    Ok((ledger, in_transit, queued))
+}
+
+/// How long consumers have to say what they have in hand; they do so every second.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many messages were in RabbitMQ when this began: those that were ready, and those that consumers
+/// then had in hand or have since. 0 is conclusive: nothing was on its way any more.
+async fn look_at_broker(config: &Config, broker: &str, ledger: &Ledger) -> anyhow::Result<u64> {
+    let settings = crate::stores::broker_settings(config, broker)?;
+    let began = ledger.database_time().await.context("--database")?;
+    let depth = herald_queue::rabbitmq::depth(&settings).await.context("--broker")?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let told = ledger.told_since(began).await.context("--database")?;
+        let silent = depth.consumers.saturating_sub(told.consumers);
+        if silent == 0 || Instant::now() > deadline {
+            if silent > 0 {
+                tracing::warn!(
+                    silent,
+                    "consumers did not say what they have in hand; each counts as one message"
+                );
+            }
+            return Ok(depth.ready + told.held + silent);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// The audit as the contract prints it.
-pub(crate) fn to_json(account: &Account, in_transit: usize, missing: Option<&[EventId]>) -> Value {
+pub(crate) fn to_json(account: &Account, in_transit: u64, missing: Option<&[EventId]>) -> Value {
     let deliveries: Map<String, Value> = account
         .deliveries
         .iter()

@@ -14,11 +14,13 @@ use std::path::PathBuf;
 const DEFAULTS: &str = include_str!("defaults.toml");
 
 /// The settings and the variables of the environment that set them.
-const VARIABLES: [(&str, &str); 7] = [
+const VARIABLES: [(&str, &str); 9] = [
     ("listen", "HERALD_LISTEN"),
     ("data", "HERALD_DATA"),
     ("database", "HERALD_DATABASE_URL"),
     ("broker", "HERALD_BROKER_URL"),
+    ("broker_ca", "HERALD_BROKER_CA"),
+    ("broker_users", "HERALD_BROKER_USERS"),
     ("operator_key", "HERALD_OPERATOR_KEY"),
     ("egress_allow", "HERALD_EGRESS_ALLOW"),
     ("egress_ca", "HERALD_EGRESS_CA"),
@@ -44,6 +46,16 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) broker: Option<String>,
+    /// A PEM file of the certificates that the broker's must be signed by, for amqps with a CA of one's own
+    /// [env: HERALD_BROKER_CA] [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) broker_ca: Option<PathBuf>,
+    /// The broker's users that Herald's own processes publish as, comma-separated: what they say of an event's
+    /// account is believed [env: HERALD_BROKER_USERS] [default: the user of --broker]
+    #[arg(long, value_name = "USER,...")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) broker_users: Option<String>,
     /// Networks that subscribers may be in besides the public ones, comma-separated [env: HERALD_EGRESS_ALLOW]
     #[arg(long, value_name = "CIDR,...")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,6 +78,9 @@ pub(crate) struct Config {
     pub(crate) data: PathBuf,
     pub(crate) database: Option<String>,
     pub(crate) broker: Option<String>,
+    pub(crate) broker_ca: Option<PathBuf>,
+    #[serde(default, deserialize_with = "names")]
+    pub(crate) broker_users: Vec<String>,
     pub(crate) operator_key: Option<String>,
     #[serde(deserialize_with = "networks")]
     pub(crate) egress_allow: Vec<IpNet>,
@@ -86,11 +101,42 @@ impl Config {
                 "--database is given without --broker: with PostgreSQL the event queue must be RabbitMQ, because several \
                  processes share it; give both, or neither for the embedded default"
             ),
-            (Some(_), Some(_)) => {
-                bail!("this version has only the embedded queue and ledger; leave out --broker and --database")
+            (Some(broker), Some(database)) => {
+                expect_scheme("--broker", broker, &["amqp", "amqps"])?;
+                expect_scheme("--database", database, &["postgres", "postgresql"])?;
+                Ok(config)
             }
             (None, None) => Ok(config),
         }
+    }
+
+    /// The broker and the database, where several processes share them.
+    pub(crate) fn shared(&self) -> Option<(&str, &str)> {
+        self.broker.as_deref().zip(self.database.as_deref())
+    }
+}
+
+fn expect_scheme(flag: &str, url: &str, schemes: &[&str]) -> anyhow::Result<()> {
+    // The text itself may hold a password.
+    let url = url::Url::parse(url).with_context(|| format!("{flag} is not a URL"))?;
+    anyhow::ensure!(
+        schemes.contains(&url.scheme()),
+        "{flag} begins with {}://, and must with {}://",
+        url.scheme(),
+        schemes.join(":// or ")
+    );
+    Ok(())
+}
+
+/// A URL without its password.
+fn without_password(url: String) -> String {
+    match url::Url::parse(&url) {
+        Ok(mut parsed) if parsed.password().is_some() => match parsed.set_password(Some("***")) {
+            Ok(()) => parsed.to_string(),
+            Err(()) => "(secret)".to_owned(),
+        },
+        Ok(_) => url,
+        Err(_) => "(not a URL)".to_owned(),
     }
 }
 
@@ -108,6 +154,7 @@ pub(crate) fn explain(flags: &Flags) -> anyhow::Result<Vec<(&'static str, String
                     .unwrap_or_default();
                 let shown = match (name, value.into_string()) {
                     ("operator_key", _) => "(secret)".to_owned(),
+                    ("broker" | "database", Some(url)) => without_password(url),
                     (_, Some(text)) => text,
                     (_, None) => "[]".to_owned(),
                 };
@@ -168,22 +215,25 @@ impl<P: Provider> Provider for Named<P> {
 }
 
 /// A list, or its elements in one text, separated by commas.
-fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Networks {
+    enum Names {
         List(Vec<String>),
         Text(String),
     }
-    let texts = match Networks::deserialize(deserializer)? {
-        Networks::List(texts) => texts,
-        Networks::Text(text) => text
+    Ok(match Names::deserialize(deserializer)? {
+        Names::List(texts) => texts,
+        Names::Text(text) => text
             .split(',')
             .map(str::trim)
             .filter(|part| !part.is_empty())
             .map(str::to_owned)
             .collect(),
-    };
+    })
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let read = |text: String| {
         // A single address is a network of one.
         let network = text
@@ -191,7 +241,7 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
             .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
         network.map_err(|_neither| serde::de::Error::custom(format!("{text} is not a network such as 10.0.0.0/8")))
     };
-    texts.into_iter().map(read).collect()
+    names(deserializer)?.into_iter().map(read).collect()
 }
 
 #[cfg(test)]

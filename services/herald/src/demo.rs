@@ -10,6 +10,7 @@ mod words;
 
 use crate::config::Config;
 use crate::listen::{Receiver, Terminal};
+use crate::roles::Role;
 use crate::up::Running;
 use anyhow::{Context, bail};
 use api::Api;
@@ -41,7 +42,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let key = crate::data::random_key()?;
     let mut ending = std::pin::pin!(crate::signals::next());
     let running = tokio::select! {
-        running = crate::up::start(config(folder.path(), &key)) => running?,
+        running = crate::up::start(config(folder.path(), &key), Role::Up) => running?,
         signal = &mut ending => return signal.map(drop),
     };
     let shown = tokio::select! {
@@ -59,6 +60,8 @@ fn config(folder: &Path, key: &str) -> Config {
         data: folder.to_owned(),
         database: None,
         broker: None,
+        broker_ca: None,
+        broker_users: Vec::new(),
         operator_key: Some(key.to_owned()),
         egress_allow: loopback(),
         egress_ca: None,
@@ -157,11 +160,11 @@ async fn publish_and_receive(
 }
 
 /// How many accepted events dispatch has not seen yet.
-async fn in_transit(ledger: &Ledger) -> anyhow::Result<usize> {
+async fn in_transit(ledger: &Ledger) -> anyhow::Result<u64> {
     let mut events = 0;
     let queue = herald_queue::Embedded::read_only(ledger.store().clone());
     queue
-        .scan(|message| events += message.events)
+        .scan(|message| events += message.events as u64)
         .await
         .context("the event queue cannot be read")?;
     Ok(events)

@@ -1,8 +1,9 @@
 //! The HTTP side of the process: every role's routes under one roof.
 
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -15,33 +16,67 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, InfoBuilder, License, OpenApi};
 
-/// All routes. Once `stopping`, nothing new is accepted for delivery; all else is answered to the end.
-pub(crate) fn router(
-    ingest: Ingest,
-    manage: Manage,
-    health: Health,
-    metrics: prometheus::Registry,
-    stopping: CancellationToken,
-) -> Router {
-    let description = openapi();
-    Router::new()
-        .merge(
-            ingest
-                .router()
-                .layer(from_fn_with_state(stopping, refuse_when_stopping)),
+/// The routes of a process, as its roles add theirs.
+pub(crate) struct App(Router);
+
+impl App {
+    /// What every process has: health and metrics.
+    pub(crate) fn new(health: Health, metrics: prometheus::Registry) -> Self {
+        Self(
+            Router::new()
+                .merge(health.router())
+                .merge(herald_telemetry::metrics_router(metrics)),
         )
-        .merge(herald_manage::router(manage))
-        .merge(health.router())
-        .merge(herald_telemetry::metrics_router(metrics))
-        .route("/openapi.json", get(async move || Json(description)))
-        .fallback(async |uri: Uri| Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path())))
-        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
-            Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                format!("{} does not know {method}", uri.path()),
-            )
-        })
-        .layer(CatchPanicLayer::custom(panicked))
+    }
+
+    /// The entrance for producers. Once `stopping`, nothing new is accepted; all else is answered to the
+    /// end.
+    pub(crate) fn ingest(&mut self, ingest: Ingest, stopping: CancellationToken) {
+        let routes = ingest
+            .router()
+            .layer(from_fn_with_state(stopping, refuse_when_stopping));
+        self.add(routes);
+    }
+
+    /// The management API.
+    pub(crate) fn manage(&mut self, manage: Manage) {
+        let description = openapi();
+        self.add(herald_manage::router(manage).route("/openapi.json", get(async move || Json(description))));
+    }
+
+    fn add(&mut self, routes: Router) {
+        self.0 = std::mem::take(&mut self.0).merge(routes);
+    }
+
+    /// All of them, with an answer for whatever else is asked.
+    pub(crate) fn finish(self) -> Router {
+        self.0
+            .fallback(async |uri: Uri| {
+                Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
+            })
+            .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+                Problem::new(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    format!("{} does not know {method}", uri.path()),
+                )
+            })
+            .layer(CatchPanicLayer::custom(panicked))
+    }
+}
+
+/// What is served until all else is ready. The connection is closed, so that the next one finds more.
+pub(crate) fn starting(health: Health, metrics: prometheus::Registry) -> Router {
+    let closed = async |request: Request, next: Next| {
+        let mut response = next.run(request).await;
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+    };
+    App::new(health, metrics)
+        .0
+        .fallback(async || Problem::stopping())
+        .layer(from_fn(closed))
 }
 
 /// The whole API's description.

@@ -7,17 +7,23 @@ mod audit;
 mod config;
 mod data;
 mod demo;
+mod held;
 mod http;
+mod letters;
 mod listen;
 mod metrics;
 mod process;
+mod roles;
 mod samples;
 mod send;
+mod server;
 mod signals;
+mod stores;
 mod up;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use config::{Config, Flags};
+use roles::Role;
 use std::process::ExitCode;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -70,15 +76,30 @@ enum Command {
         shell: clap_complete::Shell,
     },
     /// Run the HTTP entrance for producers alone (needs --broker and --database)
-    Ingest,
+    Ingest {
+        #[command(flatten)]
+        flags: Flags,
+    },
     /// Run dispatch and deliver alone (needs --broker and --database)
-    Worker,
+    Worker {
+        #[command(flatten)]
+        flags: Flags,
+    },
     /// Run dispatch alone (needs --broker and --database)
-    Dispatch,
+    Dispatch {
+        #[command(flatten)]
+        flags: Flags,
+    },
     /// Run deliver alone (needs --broker and --database)
-    Deliver,
+    Deliver {
+        #[command(flatten)]
+        flags: Flags,
+    },
     /// Run the management API alone (needs --broker and --database)
-    Manage,
+    Manage {
+        #[command(flatten)]
+        flags: Flags,
+    },
 }
 
 fn main() -> ExitCode {
@@ -108,10 +129,15 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up { demo: true, .. } => demo::run().await?,
         Command::Up { flags, demo: false } => {
-            let running = up::start(Config::load(&flags)?).await?;
+            let running = up::start(Config::load(&flags)?, Role::Up).await?;
             greet(&running, &flags);
             running.until_stopped().await?;
         }
+        Command::Ingest { flags } => one_of_several(Role::Ingest, &flags).await?,
+        Command::Worker { flags } => one_of_several(Role::Worker, &flags).await?,
+        Command::Dispatch { flags } => one_of_several(Role::Dispatch, &flags).await?,
+        Command::Deliver { flags } => one_of_several(Role::Deliver, &flags).await?,
+        Command::Manage { flags } => one_of_several(Role::Manage, &flags).await?,
         Command::Send(options) => send::run(options).await?,
         Command::Listen(options) => listen::run(options).await?,
         Command::Audit { flags, options } => {
@@ -120,11 +146,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(u8::from(!report.exact)));
         }
         Command::Migrate { flags } => {
-            let config = Config::load(&flags)?;
-            let data = data::DataFolder::open(&config.data)?;
-            let clock = std::sync::Arc::new(herald_domain::time::SystemClock);
-            herald_ledger::Ledger::open(&herald_ledger::file_in(data.path()), clock).await?;
-            println!("the ledger in {} is up to date", data.path().display());
+            println!("{}", stores::migrate(&Config::load(&flags)?).await?);
         }
         Command::CheckConfig { flags } => {
             for (setting, value, source) in config::explain(&flags)? {
@@ -135,12 +157,24 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "herald", &mut std::io::stdout());
         }
-        Command::Ingest | Command::Worker | Command::Dispatch | Command::Deliver | Command::Manage => anyhow::bail!(
-            "roles as processes of their own need RabbitMQ and PostgreSQL, which this version does not have yet; herald up \
-             runs every role in one process"
-        ),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a process for one role until it is stopped.
+#[expect(clippy::print_stdout, reason = "results go to stdout")]
+async fn one_of_several(role: Role, flags: &Flags) -> anyhow::Result<()> {
+    let running = up::start(Config::load(flags)?, role).await?;
+    println!(
+        "Herald {} {} listens on http://{}",
+        env!("CARGO_PKG_VERSION"),
+        role.name(),
+        running.address
+    );
+    if let Some(key) = running.operator_key.as_ref().filter(|_| running.first_start) {
+        println!("The operator's key, shown this once: {key}");
+    }
+    running.until_stopped().await
 }
 
 /// Says where Herald is and what to try, in lines that work as they are printed.
@@ -156,18 +190,36 @@ fn greet(running: &up::Running, flags: &Flags) {
         }
         Some(_) | None => "$HERALD_OPERATOR_KEY",
     };
-    let data = flags
-        .data
-        .as_ref()
-        .map(|data| format!(" --data {}", data.display()))
-        .unwrap_or_default();
+    let given = [
+        ("--data", flags.data.as_ref().map(|data| data.display().to_string())),
+        (
+            "--broker",
+            flags.broker.clone().map(|url| shown(url, "$HERALD_BROKER_URL")),
+        ),
+        (
+            "--database",
+            flags.database.clone().map(|url| shown(url, "$HERALD_DATABASE_URL")),
+        ),
+    ];
+    let given: String = given
+        .into_iter()
+        .filter_map(|(flag, value)| value.map(|value| format!(" {flag} {value}")))
+        .collect();
     println!("Try next, in another terminal:");
     println!("  curl -s {url}/v1/webhooks -H \"Authorization: Bearer {key}\"");
     println!(
         "  echo '{}' | {herald} send - --url {url} --key \"{key}\"",
         samples::one_line()
     );
-    println!("  {herald} audit{data}");
+    println!("  {herald} audit{given}");
+}
+
+/// A URL to be printed; one with a password under the name of a variable.
+fn shown(url: String, variable: &str) -> String {
+    match url::Url::parse(&url) {
+        Ok(parsed) if parsed.password().is_none() => url,
+        _ => format!("\"{variable}\""),
+    }
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {

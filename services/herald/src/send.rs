@@ -27,7 +27,17 @@ pub(crate) struct Send {
         hide_env_values = true
     )]
     key: Option<String>,
-    /// How many events go in one request
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Publish to RabbitMQ instead: amqp://user:password@host/vhost",
+        conflicts_with_all = ["url", "key"]
+    )]
+    amqp: Option<String>,
+    /// Whom to trust, beside the system's authorities, for amqps:// (PEM)
+    #[arg(long, value_name = "FILE", requires = "amqp")]
+    amqp_ca: Option<PathBuf>,
+    /// How many events go in one request, or wait for their confirms together
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     batch: u16,
     /// Write the accepted Ids to a file, one a line, as herald audit --ids reads them
@@ -38,14 +48,7 @@ pub(crate) struct Send {
 /// Publishes everything, or says what was accepted and what was not.
 #[expect(clippy::print_stdout, reason = "results go to stdout")]
 pub(crate) async fn run(options: Send) -> anyhow::Result<()> {
-    let fallback = std::env::var("HERALD_OPERATOR_KEY").ok();
-    // A shell makes an unset variable an empty text.
-    let key = [options.key, fallback]
-        .into_iter()
-        .flatten()
-        .find(|key| !key.is_empty());
-    let key = key.context("there is no key: give one with --key, HERALD_KEY or HERALD_OPERATOR_KEY")?;
-    let producer = Producer::new(&options.url, &key)?;
+    let producer = producer(&options)?;
     let mut input = Input::open(&options.file)?;
     let mut tally = Tally::new(options.ids.as_deref())?;
     let mut progress = Progress::default();
@@ -67,6 +70,20 @@ pub(crate) async fn run(options: Send) -> anyhow::Result<()> {
         _ => println!("accepted {} events", tally.count),
     }
     Ok(())
+}
+
+fn producer(options: &Send) -> anyhow::Result<Producer> {
+    if let Some(url) = &options.amqp {
+        return Producer::amqp(url, options.amqp_ca.as_deref());
+    }
+    let fallback = std::env::var("HERALD_OPERATOR_KEY").ok();
+    // A shell makes an unset variable an empty text.
+    let key = [options.key.clone(), fallback]
+        .into_iter()
+        .flatten()
+        .find(|key| !key.is_empty());
+    let key = key.context("there is no key: give one with --key, HERALD_KEY or HERALD_OPERATOR_KEY")?;
+    Producer::http(&options.url, &key)
 }
 
 /// What was accepted.

@@ -1,35 +1,39 @@
-//! `herald up`: every role in one process, on one file.
+//! Starting and stopping a process: `herald up` with every role, or one role of several processes.
 //!
-//! Start: lock the data folder, open and migrate the ledger, load the registry, take the shards, listen,
-//! and only then say so. Every long-lived task is supervised: one that ends by itself ends the process.
+//! Start: listen, and say what is still missing; open the ledger and the event queue; load the registry;
+//! then serve. Every long-lived task is supervised: one that ends by itself ends the process.
 //!
 //! Stop: readiness goes red and ingest answers 503; attempts in flight may end; what is recorded is
 //! recorded; then the listener closes, the writer commits what it has, and the process ends.
 
 use crate::config::Config;
 use crate::data::DataFolder;
+use crate::letters::Letters;
+use crate::roles::Role;
+use crate::server::{CLOSE, serve};
+use crate::stores::{self, Stores};
 use anyhow::Context;
 use axum::Router;
-use herald_deliver::Deliver;
+use herald_deliver::{DeadLetters, Deliver, Keeper};
 use herald_dispatch::Dispatch;
 use herald_domain::access::OPERATOR;
 use herald_domain::address::EgressPolicy;
 use herald_domain::id::KeyId;
-use herald_domain::time::{Clock, SystemClock};
+use herald_domain::time::Clock;
 use herald_ingest::Ingest;
 use herald_ledger::Ledger;
 use herald_ledger::accounts::ApiKey;
 use herald_ledger::handover::HandOver;
+use herald_ledger::reconnect::Delays;
+use herald_ledger::shards::Ownership;
 use herald_manage::Manage;
-use herald_queue::{Embedded, Queue};
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -37,12 +41,6 @@ use uuid::Uuid;
 /// How long attempts in flight may take after a stop was asked for. With what comes after it, the
 /// process ends within the 20 s that the contract gives it.
 const DRAIN: Duration = Duration::from_secs(12);
-
-/// How long open HTTP connections may take at the end.
-const CLOSE: Duration = Duration::from_secs(2);
-
-/// How long a client may take to send a request's headers; it is held a connection for no longer.
-const HEADERS: Duration = Duration::from_secs(15);
 
 /// Herald, running.
 #[derive(Debug)]
@@ -58,10 +56,26 @@ pub(crate) struct Running {
     stop: Stop,
     health: Health,
     /// What works until told to drain.
-    workers: JoinSet<&'static str>,
+    workers: Tasks,
     /// What must outlive the workers: the HTTP server, the registry, then the queue and the writer.
-    base: JoinSet<&'static str>,
-    _data: DataFolder,
+    base: Tasks,
+    /// The routes, which hold handles to the ledger.
+    routes: watch::Sender<Router>,
+    _data: Option<DataFolder>,
+}
+
+/// Tasks that end when they are told to, and not before.
+#[derive(Debug, Default)]
+pub(crate) struct Tasks(JoinSet<&'static str>);
+
+impl Tasks {
+    /// Runs a task under a name.
+    pub(crate) fn supervise(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(async move {
+            task.await;
+            name
+        });
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -74,79 +88,114 @@ struct Stop {
     listener: CancellationToken,
 }
 
-/// Starts every role.
-pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let data = DataFolder::open(&config.data)?;
+/// Starts a process for that role.
+pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running> {
+    let (stop, health, metrics) = (Stop::default(), Health::default(), prometheus::Registry::new());
+    let (mut workers, mut base) = (Tasks::default(), Tasks::default());
     let trusted = match &config.egress_ca {
         None => Vec::new(),
         Some(file) => read_certificates(file)?,
     };
+    health.failing("process", "starting");
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?;
+    let (routes, app) = watch::channel(crate::http::starting(health.clone(), metrics.clone()));
+    base.supervise("HTTP server", serve(listener, app, stop.listener.clone()));
 
-    let (ledger, writer) = Ledger::open(&herald_ledger::file_in(data.path()), Arc::clone(&clock))
-        .await
-        .with_context(|| format!("cannot open the ledger in {}", data.path().display()))?;
-    let mut base = JoinSet::new();
-    supervise(&mut base, "ledger writer", writer.run());
-    let (queue, publisher) = Embedded::open(ledger.store().clone());
-    supervise(&mut base, "queue publisher", publisher);
-    let queue = Queue::Embedded(queue);
-    let (operator_key, first_start) = operator_key(&ledger, config.operator_key.as_deref(), &*clock).await?;
+    let Stores {
+        ledger,
+        queue,
+        rabbit,
+        data,
+    } = stores::open(&config, role, &health, &mut base).await?;
+    let clock = ledger.clock();
     let configured = config.operator_key.as_deref().map(herald_access::hash_key);
-    let registry = Arc::new(Registry::load(ledger.clone(), configured).await?);
-    let owned = ledger.take_all_shards(Uuid::now_v7()).await?;
-
-    let (stop, health, metrics) = (Stop::default(), Health::default(), prometheus::Registry::new());
-    health.failing("deliver", "looking up what is open");
+    let (operator_key, first_start, registry) = loop_until(&health, rabbit.is_some(), async || {
+        let key = operator_key(&ledger, config.operator_key.as_deref(), role.manages(), &*clock).await?;
+        let registry = Registry::load(ledger.clone(), configured).await?;
+        Ok((key.0, key.1, Arc::new(registry)))
+    })
+    .await?;
     let hand_over = HandOver::default();
-    let egress = Arc::new(EgressPolicy::new(config.egress_allow));
-    let dispatch = Dispatch::new(
-        herald_dispatch::Parts {
-            queue: queue.clone(),
-            ledger: ledger.clone(),
-            registry: Arc::clone(&registry),
-            owned: owned.clone(),
-            hand_over: hand_over.clone(),
-            health: health.clone(),
-        },
-        &metrics,
-    )?;
-    let deliver = Deliver::new(
-        herald_deliver::Parts {
-            ledger: ledger.clone(),
-            registry: Arc::clone(&registry),
-            owned,
-            hand_over,
-            clock: Arc::clone(&clock),
-            health: health.clone(),
-            egress: Arc::clone(&egress),
-            trusted,
-        },
-        &metrics,
-    )?;
-    let ingest = Ingest::new(queue, Arc::clone(&registry), clock, &metrics)?;
-    let manage = Manage {
-        ledger: ledger.clone(),
-        registry: Arc::clone(&registry),
-        egress,
+    let egress = Arc::new(EgressPolicy::new(config.egress_allow.clone()));
+    let mut app = crate::http::App::new(health.clone(), metrics.clone());
+    let (keeper, owned) = match (&rabbit, role.delivers()) {
+        (None, _) => (None, watch::channel(ledger.take_all_shards(Uuid::now_v7()).await?).1),
+        (Some(_), true) => {
+            let (keeper, owned) = Keeper::new(ledger.clone(), Uuid::now_v7());
+            (Some(keeper), owned)
+        }
+        (Some(_), false) => (None, watch::channel(Ownership::none()).1),
     };
-    crate::metrics::register(&metrics, &ledger)?;
-    let app = crate::http::router(ingest, manage, health.clone(), metrics, stop.soft.clone());
-
-    let mut workers = JoinSet::new();
-    supervise(&mut workers, "dispatch", dispatch.run(stop.soft.clone()));
-    supervise(
-        &mut workers,
-        "deliver",
-        deliver.run(stop.soft.clone(), stop.hard.clone()),
-    );
-    let refreshing = stop.listener.clone();
-    supervise(&mut base, "registry", async move { registry.run(refreshing).await });
-    supervise(&mut base, "HTTP server", serve(listener, app, stop.listener.clone()));
+    if role.delivers() {
+        health.failing("deliver", "looking up what is open");
+        let deliver = Deliver::new(
+            herald_deliver::Parts {
+                ledger: ledger.clone(),
+                registry: Arc::clone(&registry),
+                owned: owned.clone(),
+                keeper,
+                dead_letters: rabbit
+                    .clone()
+                    .map(|rabbit| Arc::new(Letters(rabbit)) as Arc<dyn DeadLetters>),
+                hand_over: hand_over.clone(),
+                health: health.clone(),
+                egress: Arc::clone(&egress),
+                trusted,
+            },
+            &metrics,
+        )?;
+        workers.supervise("deliver", deliver.run(stop.soft.clone(), stop.hard.clone()));
+        crate::metrics::register_open(&metrics, &ledger)?;
+        if rabbit.is_some() {
+            let counting = crate::metrics::count_open(ledger.clone(), owned.clone(), stop.soft.clone());
+            workers.supervise("open deliveries", counting);
+        }
+    }
+    if role.dispatches() {
+        let dispatch = Dispatch::new(
+            herald_dispatch::Parts {
+                queue: queue.clone(),
+                ledger: ledger.clone(),
+                registry: Arc::clone(&registry),
+                owned,
+                hand_over,
+                health: health.clone(),
+            },
+            &metrics,
+        )?;
+        workers.supervise("dispatch", dispatch.run(stop.soft.clone()));
+        if let Some(rabbit) = rabbit {
+            workers.supervise("held", crate::held::tell(ledger.clone(), rabbit, stop.soft.clone()));
+        }
+    }
+    if role.ingests() {
+        app.ingest(
+            Ingest::new(queue, Arc::clone(&registry), clock, &metrics)?,
+            stop.soft.clone(),
+        );
+    }
+    if role.manages() {
+        app.manage(Manage {
+            ledger: ledger.clone(),
+            registry: Arc::clone(&registry),
+            egress,
+        });
+    }
+    crate::metrics::register(&metrics)?;
+    let (until, of_ledger) = (stop.listener.clone(), ledger.clone());
+    base.supervise("notices", async move { of_ledger.listen(until).await });
+    if role != Role::Ingest {
+        let (until, of_ledger) = (stop.listener.clone(), ledger.clone());
+        base.supervise("partitions", async move { of_ledger.keep_partitions(until).await });
+    }
+    // Ingest goes on with the rights that it knows while the ledger is away, so it stays ready.
+    let reported = (role != Role::Ingest).then(|| health.clone());
+    let until = stop.listener.clone();
+    base.supervise("registry", async move { registry.run(until, reported).await });
+    drop(routes.send_replace(app.finish()));
     health.ok("process");
     Ok(Running {
         address,
@@ -157,57 +206,30 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
         health,
         workers,
         base,
+        routes,
         _data: data,
     })
 }
 
-fn supervise(tasks: &mut JoinSet<&'static str>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-    tasks.spawn(async move {
-        task.await;
-        name
-    });
-}
-
-/// Serves until `close`; then open connections have a moment to end what they are at.
-async fn serve(listener: TcpListener, app: Router, close: CancellationToken) {
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
-    let mut connections = JoinSet::new();
+/// Tries until it succeeds where what it needs is reached over a network; else once.
+async fn loop_until<T>(
+    health: &Health,
+    again: bool,
+    mut attempt: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let mut delays = Delays::default();
     loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of descriptors, mostly; those in use come free again.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-            Some(_ended) = connections.join_next() => continue,
-            () = close.cancelled() => break,
-        };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection is gone already");
-        }
-        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
-        let close = close.clone();
-        connections.spawn(async move {
-            let mut connection = std::pin::pin!(connection);
-            // How a client breaks off is its own affair.
-            tokio::select! {
-                ended = &mut connection => drop(ended),
-                () = close.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    drop(connection.await);
-                }
+        match attempt().await {
+            Err(error) if again => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the ledger cannot be read; it is tried again"
+                );
+                health.failing("process", format!("starting: {error:#}"));
             }
-        });
-    }
-    drop(listener);
-    let ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(CLOSE, ended).await.is_err() {
-        connections.shutdown().await;
+            done => return done,
+        }
+        tokio::time::sleep(delays.next_delay()).await;
     }
 }
 
@@ -219,8 +241,8 @@ impl Running {
                 tracing::info!(signal = signal?, "stopping");
                 None
             }
-            Some(ended) = self.workers.join_next() => Some(ended),
-            Some(ended) = self.base.join_next() => Some(ended),
+            Some(ended) = self.workers.0.join_next() => Some(ended),
+            Some(ended) = self.base.0.join_next() => Some(ended),
         };
         let stopped = self.stop().await;
         match died {
@@ -246,14 +268,14 @@ impl Running {
         };
         self.stop.listener.cancel();
         // With the last handle the queue's publisher and the writer come to their end.
-        drop(self.ledger);
+        drop((self.ledger, self.routes));
         let closed = join_all(&mut self.base, CLOSE * 2).await;
         finished.and(closed)
     }
 }
 
 /// Waits for all, but no longer than that: what is then cut off lies in the ledger or the queue as it was.
-async fn join_all(tasks: &mut JoinSet<&'static str>, at_most: Duration) -> anyhow::Result<()> {
+async fn join_all(Tasks(tasks): &mut Tasks, at_most: Duration) -> anyhow::Result<()> {
     let all = async {
         while let Some(ended) = tasks.join_next().await {
             ended.context("a task died while stopping")?;
@@ -271,15 +293,16 @@ async fn join_all(tasks: &mut JoinSet<&'static str>, at_most: Duration) -> anyho
     }
 }
 
-/// The operator's key: the configured one, or one made now if there is none yet.
+/// The operator's key: the configured one, or one made now if there is none yet and this process may.
 async fn operator_key(
     ledger: &Ledger,
     configured: Option<&str>,
+    may_make: bool,
     clock: &dyn Clock,
 ) -> anyhow::Result<(Option<String>, bool)> {
-    if let Some(key) = configured {
+    if configured.is_some() || !may_make {
         ledger.ensure_operator(None).await?;
-        return Ok((Some(key.to_owned()), false));
+        return Ok((configured.map(str::to_owned), false));
     }
     let key = crate::data::random_key()?;
     let row = ApiKey {

@@ -123,7 +123,7 @@ impl Expectations {
     }
 
     /// What is not as it should be, once everything is settled; none if all is well.
-    pub(super) fn faults(mut self, account: &Account, in_transit: usize) -> Vec<String> {
+    pub(super) fn faults(mut self, account: &Account, in_transit: u64) -> Vec<String> {
         for (subscription, event) in self.to_deliver.difference(&self.delivered) {
             self.faults
                 .push(format!("event {event} did not arrive at subscription {subscription}"));

@@ -128,7 +128,7 @@ pub(super) fn subscribed(request: &Value, path: &str) -> anyhow::Result<()> {
 }
 
 /// The audit as `herald audit` prints it, and what it proves.
-pub(super) fn account(account: &Account, in_transit: usize) -> anyhow::Result<()> {
+pub(super) fn account(account: &Account, in_transit: u64) -> anyhow::Result<()> {
     let count = |status| super::expectations::count(account, status);
     say(&format!("  {}", crate::audit::to_json(account, in_transit, None)))?;
     say(&format!(

@@ -1,32 +1,33 @@
-//! Publishes batches over HTTP, again and again if need be: every event has its `Id`, so a batch that
-//! was accepted without our hearing of it is accepted once.
+//! Publishes batches, again and again if need be: every event has its `Id`, so a batch that was accepted
+//! without our hearing of it is accepted once.
+
+mod amqp;
+mod http;
 
 use super::input::Item;
-use anyhow::{Context, ensure};
+use amqp::Amqp;
 use herald_domain::id::EventId;
-use reqwest::{Client, Response, StatusCode, Url, header, redirect};
-use serde::Deserialize;
-use std::error::Error;
-use std::fmt::Write as _;
+use http::Http;
+use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long to go on without progress.
 const PATIENCE: Duration = Duration::from_mins(1);
 const MIN_REQUEST_TIME: Duration = Duration::from_secs(2);
-/// How long one request may take.
+/// How long one attempt may take.
 const MAX_REQUEST_TIME: Duration = Duration::from_secs(30);
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 const MAX_DELAY: Duration = Duration::from_secs(8);
 
-/// Publishes to one Herald.
+/// Publishes to one Herald, in one of two ways.
 #[derive(Debug)]
-pub(super) struct Producer {
-    client: Client,
-    url: String,
-    authorization: String,
+pub(super) enum Producer {
+    Http(Http),
+    Amqp(Box<Amqp>),
 }
 
+/// What became of an attempt.
 enum Answer {
     Accepted(Vec<EventId>),
     Refused(String),
@@ -34,34 +35,17 @@ enum Answer {
 }
 
 impl Producer {
-    pub(super) fn new(url: &str, key: &str) -> anyhow::Result<Self> {
-        let base =
-            Url::parse(url).with_context(|| format!("--url {url} is not a URL such as http://127.0.0.1:8080"))?;
-        ensure!(
-            matches!(base.scheme(), "http" | "https"),
-            "--url {url} must begin with http:// or https://"
-        );
-        let authorization = format!("Bearer {key}");
-        header::HeaderValue::try_from(&authorization).context("--key has characters that no key has")?;
-        let mut client = Client::builder()
-            .user_agent(concat!("herald-send/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none());
-        // A proxy has no way to this machine's own Herald.
-        if matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
-            client = client.no_proxy();
-        }
-        let client = client.build().context("the HTTP client could not be made")?;
-        Ok(Self {
-            client,
-            url: format!("{}/v1/events", url.trim_end_matches('/')),
-            authorization,
-        })
+    pub(super) fn http(url: &str, key: &str) -> anyhow::Result<Self> {
+        Http::new(url, key).map(Self::Http)
+    }
+
+    pub(super) fn amqp(url: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
+        Ok(Self::Amqp(Box::new(Amqp::new(url, ca)?)))
     }
 
     /// Publishes a batch, until it is accepted, refused, or patience ends. `waiting` is told why it takes
     /// longer. The error is for people, in several lines.
     pub(super) async fn publish(&self, batch: &[Item], waiting: impl Fn(&str)) -> Result<Vec<EventId>, String> {
-        let body = body(batch);
         let began = Instant::now();
         let mut delay = FIRST_DELAY;
         loop {
@@ -69,7 +53,7 @@ impl Producer {
             let timeout = PATIENCE
                 .saturating_sub(began.elapsed())
                 .clamp(MIN_REQUEST_TIME, MAX_REQUEST_TIME);
-            let (reason, after) = match self.attempt(batch, body.clone(), timeout).await {
+            let (reason, after) = match self.attempt(batch, timeout).await {
                 Answer::Accepted(ids) => return Ok(ids),
                 Answer::Refused(why) => return Err(why),
                 Answer::TryAgain { reason, after } => (reason, after),
@@ -93,169 +77,17 @@ impl Producer {
         }
     }
 
-    async fn attempt(&self, batch: &[Item], body: String, timeout: Duration) -> Answer {
-        let request = self
-            .client
-            .post(&self.url)
-            .header(header::AUTHORIZATION, &self.authorization)
-            .header(header::CONTENT_TYPE, "application/json")
-            .timeout(timeout)
-            .body(body);
-        let response = match request.send().await {
-            Ok(response) => response,
-            Err(error) if error.is_builder() => return Answer::Refused(cause(&error)),
-            Err(error) => {
-                return Answer::TryAgain {
-                    reason: format!("no answer from {}: {}", self.url, cause(&error)),
-                    after: None,
-                };
-            }
-        };
-        let (status, after) = (response.status(), retry_after(&response));
-        let text = match response.text().await {
-            Ok(text) => text,
-            Err(error) => {
-                return Answer::TryAgain {
-                    reason: format!("the answer broke off: {}", cause(&error)),
-                    after: None,
-                };
-            }
-        };
-        match status {
-            StatusCode::ACCEPTED => accepted(&text, batch),
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Answer::TryAgain {
-                reason: brief(status, &text),
-                after,
-            },
-            _ if status.is_server_error() => Answer::TryAgain {
-                reason: brief(status, &text),
-                after,
-            },
-            _ if status.is_client_error() => Answer::Refused(explain(status, &text, batch)),
-            _ => Answer::Refused(format!(
-                "{} answered {status}, which Herald never does; is --url right?",
-                self.url
-            )),
+    async fn attempt(&self, batch: &[Item], timeout: Duration) -> Answer {
+        match self {
+            Self::Http(http) => http.attempt(batch, timeout).await,
+            Self::Amqp(amqp) => amqp.attempt(batch, timeout).await,
         }
     }
 }
 
-/// A single event goes as it is, several as an array.
-fn body(batch: &[Item]) -> String {
-    if let [one] = batch {
-        return one.text.clone();
-    }
-    let mut body = String::with_capacity(batch.iter().map(|item| item.text.len() + 1).sum::<usize>() + 1);
-    for item in batch {
-        body.push(if body.is_empty() { '[' } else { ',' });
-        body.push_str(&item.text);
-    }
-    body.push(']');
-    body
+/// A fault on a line of its own, with where the event is in the input.
+fn fault_line(item: Option<&Item>, pointer: &str, rule: &str, detail: &str) -> String {
+    let line = item.map(|item| format!("line {}: ", item.line)).unwrap_or_default();
+    let space = if pointer.is_empty() { "" } else { " " };
+    format!("\n  {line}{pointer}{space}({rule}) {detail}")
 }
-
-/// `Retry-After` in seconds, which is how Herald gives it.
-fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response
-        .headers()
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Accepted {
-    id: Option<EventId>,
-    ids: Option<Vec<EventId>>,
-}
-
-fn accepted(text: &str, batch: &[Item]) -> Answer {
-    let ids = match serde_json::from_str::<Accepted>(text) {
-        Ok(Accepted { ids: Some(ids), .. }) => ids,
-        Ok(Accepted { id, .. }) => id.into_iter().collect(),
-        Err(error) => return Answer::Refused(format!("the answer to accepted events cannot be read: {error}")),
-    };
-    if ids.len() == batch.len() {
-        return Answer::Accepted(ids);
-    }
-    Answer::Refused(format!(
-        "{} events were sent, but the answer has {} Ids",
-        batch.len(),
-        ids.len()
-    ))
-}
-
-#[derive(Default, Deserialize)]
-struct Problem {
-    #[serde(default)]
-    detail: String,
-    #[serde(default)]
-    errors: Vec<Fault>,
-}
-
-#[derive(Deserialize)]
-struct Fault {
-    pointer: String,
-    rule: String,
-    detail: String,
-}
-
-/// The refusal in words, each fault on a line of its own with where the event is in the input.
-fn explain(status: StatusCode, text: &str, batch: &[Item]) -> String {
-    let mut words = format!("refused: {}", brief(status, text));
-    let problem: Problem = serde_json::from_str(text).unwrap_or_default();
-    for Fault { pointer, rule, detail } in problem.errors {
-        let (item, pointer) = locate(&pointer, batch);
-        let line = item.map(|item| format!("line {}: ", item.line)).unwrap_or_default();
-        let space = if pointer.is_empty() { "" } else { " " };
-        // Writing to a String cannot fail.
-        let _infallible = write!(words, "\n  {line}{pointer}{space}({rule}) {detail}");
-    }
-    if status == StatusCode::UNAUTHORIZED {
-        words.push_str("\n  give the key with --key or HERALD_KEY");
-    }
-    words
-}
-
-fn brief(status: StatusCode, text: &str) -> String {
-    match serde_json::from_str::<Problem>(text) {
-        Ok(problem) if !problem.detail.is_empty() => format!("{status}, {}", problem.detail),
-        _ => status.to_string(),
-    }
-}
-
-/// The event that a pointer leads to, and the pointer within it. In batches it begins with the index.
-fn locate<'a, 'b>(pointer: &'a str, batch: &'b [Item]) -> (Option<&'b Item>, &'a str) {
-    if let [one] = batch {
-        return (Some(one), pointer);
-    }
-    let inner = pointer.strip_prefix('/').unwrap_or(pointer);
-    let (index, length) = match inner.split_once('/') {
-        Some((index, _)) => (index, index.len()),
-        None => (inner, inner.len()),
-    };
-    match index.parse::<usize>().ok().and_then(|index| batch.get(index)) {
-        Some(item) => (Some(item), inner.get(length..).unwrap_or_default()),
-        None => (None, pointer),
-    }
-}
-
-/// The innermost cause, which says most: the outer ones only name the URL.
-fn cause(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "it took too long".to_owned();
-    }
-    let mut innermost: &dyn Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
-}
-
-#[cfg(test)]
-mod tests;

@@ -228,13 +228,15 @@ impl World {
             reason: Some(Reason::GaveUp),
             deactivate: None,
         };
+        let shard = herald_domain::id::Shard::of(delivery.subscription);
         let finish = Finish {
+            epoch: self.owned.epoch(shard).unwrap(),
             delivery,
             event,
             attempt: Some(attempt),
             then,
         };
-        self.ledger.finish(vec![finish], self.owned.clone()).await.unwrap();
+        self.ledger.finish(vec![finish]).await.unwrap();
     }
 }
 

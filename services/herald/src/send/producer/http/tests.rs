@@ -1,5 +1,6 @@
 use super::*;
 use crate::listen::Receiver;
+use crate::send::producer::Producer;
 use uuid::Uuid;
 
 fn items(count: u64) -> Vec<Item> {
@@ -56,9 +57,9 @@ fn an_answer_must_have_an_id_for_each_event() {
 
 #[test]
 fn a_url_must_be_one() {
-    assert!(Producer::new("127.0.0.1:8080", "k").is_err());
-    assert!(Producer::new("ftp://127.0.0.1", "k").is_err());
-    assert!(Producer::new("http://127.0.0.1:8080", "a\nb").is_err());
+    assert!(Http::new("127.0.0.1:8080", "k").is_err());
+    assert!(Http::new("ftp://127.0.0.1", "k").is_err());
+    assert!(Http::new("http://127.0.0.1:8080", "a\nb").is_err());
 }
 
 /// Answers 503 once and then 200: what is not 202 is not taken for it.
@@ -74,7 +75,7 @@ async fn a_batch_is_repeated_and_only_202_is_success() {
     })
     .await
     .unwrap();
-    let producer = Producer::new(&format!("http://{}/", receiver.address()), "k").unwrap();
+    let producer = Producer::http(&format!("http://{}/", receiver.address()), "k").unwrap();
     let waited = std::cell::Cell::new(0);
     let error = producer
         .publish(&items(2), |_reason| waited.set(waited.get() + 1))

@@ -1,0 +1,30 @@
+//! Tells the ledger every second how many messages this process has in hand, for the audit.
+
+use herald_ledger::Ledger;
+use herald_queue::rabbitmq::Rabbit;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Tells until shutdown, and then says goodbye.
+pub(crate) async fn tell(ledger: Ledger, rabbit: Rabbit, shutdown: CancellationToken) {
+    let consumer = Uuid::now_v7();
+    while !shutdown.is_cancelled() {
+        if let Err(error) = ledger.tell_held(consumer, rabbit.held()).await {
+            // An audit meanwhile says that it cannot tell.
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "what is in hand could not be told"
+            );
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+    }
+    if let Err(error) = ledger.forget_consumer(consumer).await {
+        tracing::debug!(error = &error as &dyn std::error::Error, "the goodbye was not written");
+    }
+}
