@@ -4,22 +4,23 @@
 //! must be exact. `tests/run` runs them all; `cargo test --release -p herald-tests --test e2e NAME` runs
 //! some, with the binary that `HERALD_BIN` names or the release build.
 
+mod load;
 mod scene;
 
 mod accepting;
+mod auditing;
+mod cluster;
 mod crash;
-mod demo;
 mod egress;
+mod embedded;
 mod failures;
 mod isolation;
 mod lifecycle;
 mod matching;
 mod message;
 mod observing;
-mod readme;
 mod refusing;
 mod retry;
 mod rights;
-mod starting;
 mod subscriptions;
 mod tls;

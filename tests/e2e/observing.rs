@@ -4,44 +4,8 @@ use crate::scene::{Scene, one_attempt};
 use herald_tests::api::text;
 use herald_tests::samples::{merged, packet_of};
 use herald_tests::wait::wait_for;
-use herald_tests::{Answer, Api, Herald, PATIENCE};
+use herald_tests::{Answer, Herald, PATIENCE};
 use serde_json::json;
-use std::collections::BTreeMap;
-
-/// The samples of `/metrics`, each by its name with labels.
-async fn samples(api: &Api) -> BTreeMap<String, f64> {
-    let reply = api.without_key().get("/metrics").await.expect(200);
-    assert!(
-        reply.header("content-type").starts_with("text/plain"),
-        "{:?}",
-        reply.headers
-    );
-    let lines = reply
-        .text()
-        .lines()
-        .filter(|line| !line.starts_with('#') && !line.is_empty());
-    lines.map(sample).collect()
-}
-
-fn sample(line: &str) -> (String, f64) {
-    let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value in {line:?}"));
-    let bare = name.split('{').next().unwrap_or_default();
-    let letters = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-    assert!(!bare.is_empty() && bare.chars().all(letters), "{line:?}");
-    assert!(!name.contains('{') || name.ends_with('}'), "{line:?}");
-    (
-        name.to_owned(),
-        value.parse().unwrap_or_else(|error| panic!("{error} in {line:?}")),
-    )
-}
-
-fn sum(samples: &BTreeMap<String, f64>, of: impl Fn(&str) -> bool) -> f64 {
-    samples
-        .iter()
-        .filter(|(name, _)| of(name))
-        .map(|(_, value)| value)
-        .sum()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_are_prometheus_text_and_move() {
@@ -49,8 +13,8 @@ async fn metrics_are_prometheus_text_and_move() {
     scene.receiver.script("/bad", |_| Answer::status(500));
     let good = scene.subscribe("/good", json!({})).await;
     let bad = scene.subscribe("/bad", one_attempt()).await;
-    let before = samples(&scene.api).await;
-    assert!(before.values().all(|value| !value.is_nan()));
+    let before = scene.herald.metrics().await;
+    assert!(before.0.values().all(|value| !value.is_nan()));
     scene.publish_many(3).await;
     scene.api.deliveries_with(good.guid(), 3, "Delivered").await;
     scene.api.deliveries_with(bad.guid(), 3, "Dead").await;
@@ -60,25 +24,28 @@ async fn metrics_are_prometheus_text_and_move() {
     let dead = |name: &str| name.starts_with("herald_deliver") && name.to_lowercase().contains("\"dead\"");
     let attempts = |name: &str| name.starts_with("herald_attempts") && !name.contains("duration");
     wait_for("the counters have moved by what was done", PATIENCE, async || {
-        let after = samples(&scene.api).await;
-        let moved = |of: &dyn Fn(&str) -> bool| sum(&after, of) - sum(&before, of);
+        let after = scene.herald.metrics().await;
+        let moved = |of: &dyn Fn(&str) -> bool| after.sum(of) - before.sum(of);
         let by = [moved(&accepted), moved(&delivered), moved(&dead), moved(&attempts)];
         by.iter()
             .zip([3.0, 3.0, 3.0, 6.0])
             .all(|(is, should)| (is - should).abs() < 0.5)
     })
     .await;
-    let after = samples(&scene.api).await;
-    for (name, value) in &before {
+    let after = scene.herald.metrics().await;
+    for (name, value) in &before.0 {
         if name.contains("_total") {
             assert!(
-                after.get(name).is_some_and(|after| after >= value),
+                after.0.get(name).is_some_and(|after| after >= value),
                 "{name} went from {value} to {:?}",
-                after.get(name)
+                after.0.get(name)
             );
         }
     }
-    assert!(after.keys().all(|name| !name.contains(good.guid())), "no ids in labels");
+    assert!(
+        after.0.keys().all(|name| !name.contains(good.guid())),
+        "no ids in labels"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

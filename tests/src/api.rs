@@ -14,6 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Api {
     client: reqwest::Client,
     base: String,
+    events: String,
     key: Option<String>,
 }
 
@@ -29,7 +30,17 @@ impl Api {
         Self {
             client,
             base: base.to_owned(),
+            events: base.to_owned(),
             key: Some(key.to_owned()),
+        }
+    }
+
+    /// The same, where events are taken by another server than the one that serves the rest.
+    #[must_use]
+    pub fn with_events_at(self, base: &str) -> Self {
+        Self {
+            events: base.to_owned(),
+            ..self
         }
     }
 
@@ -53,7 +64,9 @@ impl Api {
 
     /// A request to be built further; [`Reply::of`] sends it.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let request = self.client.request(method, format!("{}{path}", self.base));
+        let takes_events = path.split('?').next() == Some("/v1/events");
+        let base = if takes_events { &self.events } else { &self.base };
+        let request = self.client.request(method, format!("{base}{path}"));
         match &self.key {
             Some(key) => request.bearer_auth(key),
             None => request,

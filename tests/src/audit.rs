@@ -1,6 +1,7 @@
 //! `herald audit`: the account, and what the exit code says of it.
 
 use serde_json::Value;
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
@@ -16,10 +17,10 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Runs it on a data folder, beside a running instance or on a stopped one.
-    pub fn run(binary: &Path, data: &Path, ids: Option<&Path>) -> Self {
+    /// Runs it where those arguments say, beside a running instance or on a stopped one.
+    pub fn run(binary: &Path, place: &[OsString], ids: Option<&Path>) -> Self {
         let mut command = Command::new(binary);
-        command.arg("audit").arg("--data").arg(data);
+        command.arg("audit").args(place);
         if let Some(ids) = ids {
             command.arg("--ids").arg(ids);
         }

@@ -20,15 +20,14 @@ pub fn command(binary: &Path) -> Command {
 /// The binary under test.
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("HERALD_BIN") {
-        return path.into();
+        // Absolute, because it is started in other folders than this one.
+        return std::path::absolute(path).expect("a working folder");
     }
-    let test = std::env::current_exe().expect("the test's own path");
-    let beside = test
-        .parent()
-        .and_then(Path::parent)
-        .map(|profile| profile.join("herald"));
+    let own = std::env::current_exe().expect("the program's own path");
+    // Commands are beside it, tests a folder deeper.
+    let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join("herald"));
     let release = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/herald");
-    let found = beside.into_iter().chain([release]).find(|path| path.is_file());
+    let found = beside.chain([release]).find(|path| path.is_file());
     found.expect("the binary: cargo build --release, or its path in HERALD_BIN")
 }
 

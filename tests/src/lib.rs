@@ -4,13 +4,17 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`herald`] | the binary, started on a port and a data folder of its own, killed, terminated, restarted |
+//! | [`herald`] | the binary, one process or several, on ports and a place of its own, killed, terminated, restarted |
 //! | [`api`] | a client of the public API, typed where tests say it often, raw where they send nonsense |
 //! | [`receiver`] | a subscriber that does what it is told: answer, fail, hang, drip, reset, flood, lie |
 //! | [`tls`] | certificates: good, expired, for the wrong name |
 //! | [`binary`] | where the binary is, and a clean environment for it |
 //! | [`samples`] | well-formed events and subscriptions |
+//! | [`producer`] | a producer in Python, over AMQP |
+//! | [`metrics`] | what `/metrics` says, summed over all processes |
 //! | [`audit`] | `herald audit`, its answer and its exit code |
+//! | [`services`] | real RabbitMQ and PostgreSQL: started, killed, frozen, wiped |
+//! | [`sandbox`] | a temporary folder that takes its processes with it |
 //! | [`wait`] | waiting for a state with a deadline; nothing here sleeps and hopes |
 //!
 //! The binary is the one that `HERALD_BIN` names, else the one beside the running test, else the
@@ -20,12 +24,16 @@ pub mod api;
 pub mod audit;
 pub mod binary;
 pub mod herald;
+pub mod metrics;
+pub mod producer;
 pub mod receiver;
 pub mod samples;
+pub mod sandbox;
+pub mod services;
 pub mod tls;
 pub mod wait;
 
 pub use api::{Api, Reply, Subscription};
-pub use herald::{Herald, Stack};
+pub use herald::{Herald, Role, Stack};
 pub use receiver::{Answer, Gate, Receiver, Request};
 pub use wait::{PATIENCE, wait_until};

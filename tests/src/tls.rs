@@ -6,6 +6,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
+
 /// A certificate authority that nobody trusts unless told to.
 #[derive(Debug)]
 pub struct Authority {
@@ -34,14 +36,26 @@ impl Authority {
         file
     }
 
+    /// Writes a server's certificate for the loopback address and `localhost`, and its key, as PEM into
+    /// `folder`.
+    pub fn write_server_pem(&self, folder: &Path) -> (PathBuf, PathBuf) {
+        let params = CertificateParams::new(LOOPBACK.map(str::to_owned)).expect("valid names");
+        let key = KeyPair::generate().expect("a key pair");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a signed certificate");
+        let (certificate_file, key_file) = (folder.join("server.pem"), folder.join("server-key.pem"));
+        std::fs::write(&certificate_file, certificate.pem()).expect("a writable folder");
+        std::fs::write(&key_file, key.serialize_pem()).expect("a writable folder");
+        (certificate_file, key_file)
+    }
+
     /// A server's certificate for the loopback address and `localhost`.
     pub fn good(&self) -> Arc<ServerConfig> {
-        self.issue(&["127.0.0.1", "localhost"], false)
+        self.issue(&LOOPBACK, false)
     }
 
     /// The same, expired for years.
     pub fn expired(&self) -> Arc<ServerConfig> {
-        self.issue(&["127.0.0.1", "localhost"], true)
+        self.issue(&LOOPBACK, true)
     }
 
     /// A certificate for somebody else's name.

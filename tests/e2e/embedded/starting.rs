@@ -1,5 +1,6 @@
 //! The command line: what a start needs, what it refuses and how it says so.
 
+use crate::embedded::embedded;
 use crate::scene::Scene;
 use herald_tests::binary::{binary, command, free_port};
 use herald_tests::wait::wait_for;
@@ -44,7 +45,7 @@ fn refused(change: impl FnOnce(&mut Command)) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_data_folder_belongs_to_one_process() {
-    let scene = Scene::start().await;
+    let scene = Scene::with(embedded()).await;
     let second = refused(|command| {
         command
             .arg("--data")
@@ -63,7 +64,7 @@ async fn a_data_folder_belongs_to_one_process() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_that_is_taken_is_said() {
-    let scene = Scene::start().await;
+    let scene = Scene::with(embedded()).await;
     let address = format!("127.0.0.1:{}", scene.herald.port());
     let output = refused(|command| {
         command.args(["--listen", &address]);
@@ -73,7 +74,7 @@ async fn a_port_that_is_taken_is_said() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn foreign_files_in_the_data_folder_are_left_alone() {
-    let mut herald = Herald::start().await;
+    let mut herald = embedded().start().await;
     let foreign = [
         ("notes.txt", "mine"),
         ("backup/herald.db.old", "mine too"),
@@ -211,30 +212,8 @@ fn an_audit_that_cannot_run_says_so_with_2() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_audit_counts_and_names_what_is_missing() {
-    let scene = Scene::start().await;
-    scene.subscribe("/", json!({})).await;
-    let known = scene.publish().await;
-    scene.herald.settled(PATIENCE).await;
-    let unknown = herald_tests::samples::guid().to_string();
-    let audit = scene.herald.audit_ids([known.as_str(), unknown.as_str()]);
-    assert_eq!(audit.account["Missing"], json!([unknown]), "{}", audit.output);
-    assert_eq!(audit.exit_code, Some(1), "{}", audit.output);
-    let upper = known.to_uppercase();
-    let audit = scene.herald.audit_ids([upper.as_str()]).exact();
-    assert_eq!(audit.account["Missing"], json!([]));
-    for status in ["Open", "Held", "Delivered", "Dead", "Cancelled", "Refused"] {
-        assert_eq!(audit.deliveries(status), u64::from(status == "Delivered"), "{status}");
-    }
-    for name in ["Events", "Matched"] {
-        assert_eq!(audit.count(name), 1, "{name}");
-    }
-    assert_eq!((audit.count("InTransit"), audit.count("Rejected")), (0, 0));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_start_shows_a_key_once_and_three_lines_that_work() {
-    let mut herald = Herald::builder().making_its_key().start().await;
+    let mut herald = embedded().making_its_key().start().await;
     let printed = async |herald: &Herald| {
         wait_for("the greeting", PATIENCE, async || herald.stdout().contains("audit")).await;
         herald.stdout()

@@ -17,8 +17,9 @@
 //! by itself (`herald up`, `herald listen`) stays outside of the blocks. Afterwards at least one message
 //! must have arrived at the receiver.
 
+use crate::embedded::embedded;
 use herald_tests::binary::binary;
-use herald_tests::{Herald, PATIENCE, Receiver, wait_until};
+use herald_tests::{PATIENCE, Receiver, wait_until};
 use std::path::Path;
 use std::process::Command;
 
@@ -68,7 +69,7 @@ async fn the_readme_does_what_it_says() {
     };
     let commands = commands(&readme);
     assert!(!commands.is_empty(), "README.md has no block below <!-- tested -->");
-    let herald = Herald::start().await;
+    let herald = embedded().start().await;
     let receiver = Receiver::start().await;
     let address = format!("http://127.0.0.1:{}", herald.port());
     let commands = commands

@@ -1,0 +1,50 @@
+//! PostgreSQL goes away or hangs: events are accepted all the same, and wait in RabbitMQ.
+
+use super::OwnServers;
+use crate::load::{Load, a_while, kills};
+use herald_tests::PATIENCE;
+use herald_tests::wait::wait_for;
+use std::time::Duration;
+
+/// Waits until the producers were told 202 for that many more events.
+async fn more(load: &Load, events: usize) {
+    let before = load.accepted();
+    wait_for("events are accepted", PATIENCE, async || {
+        load.accepted() > before + events
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_killed_loses_nothing_and_stops_no_producer() {
+    let mut own = OwnServers::start().await;
+    let (scene, servers) = (&own.scene, &mut own.servers);
+    let load = Load::start(scene).await;
+    let restarts = (kills() / 2).max(2);
+    for _ in 0..restarts {
+        a_while().await;
+        servers.postgres.kill();
+        more(&load, 50).await;
+        servers.postgres.restart().await;
+        wait_for("/health/ready is 200 again", PATIENCE, async || {
+            let reply = scene.api.try_get("/health/ready").await;
+            reply.is_ok_and(|reply| reply.status == 200)
+        })
+        .await;
+    }
+    load.finish(scene, &format!("PostgreSQL killed {restarts} times")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_hangs_for_a_while_loses_nothing_and_stops_no_producer() {
+    let own = OwnServers::start().await;
+    let (scene, servers) = (&own.scene, &own.servers);
+    let load = Load::start(scene).await;
+    a_while().await;
+    servers.postgres.freeze();
+    let hanging = tokio::time::sleep(Duration::from_secs(8));
+    tokio::join!(hanging, more(&load, 50));
+    servers.postgres.thaw();
+    a_while().await;
+    load.finish(scene, "PostgreSQL frozen for 8 s").await;
+}

@@ -1,0 +1,87 @@
+//! Events that others publish over AMQP: taken like those of ingest, or kept with the reason.
+
+use crate::scene::Scene;
+use herald_tests::api::text;
+use herald_tests::producer::{Outgoing, publish};
+use herald_tests::samples::{guid, id_of, packet_of, without};
+use herald_tests::wait::wait_for;
+use herald_tests::{Herald, PATIENCE, Stack};
+use serde_json::json;
+use std::collections::BTreeSet;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_over_amqp_are_delivered_and_malformed_ones_kept_with_the_reason() {
+    let scene = Scene::with(Herald::builder().stack(Stack::Cluster)).await;
+    scene.subscribe("/", json!({})).await;
+    let event = || packet_of(scene.company);
+    let by_message_id = guid().to_string();
+    let twice = event();
+    let users = event();
+    let mut wrong_type = event();
+    wrong_type["Type"] = json!("PacketLost");
+    let well_formed = [
+        Outgoing::new(twice.to_string()),
+        Outgoing::new(twice.to_string()),
+        Outgoing {
+            message_id: Some(by_message_id.clone()),
+            ..Outgoing::new(without(event(), "/Id").to_string())
+        },
+        Outgoing {
+            user_id: Some("guest".to_owned()),
+            ..Outgoing::new(users.to_string())
+        },
+    ];
+    // Each with a piece of the reason that the entry must give.
+    let malformed = [
+        (Outgoing::new("not JSON"), "json"),
+        (Outgoing::new(wrong_type.to_string()), "/Type"),
+        (Outgoing::new(json!([event()]).to_string()), "array"),
+        (Outgoing::new(without(event(), "/Id").to_string()), "/Id"),
+        (Outgoing::new(b"{\"Id\":\"\xff\xfe\"}"), "utf8"),
+    ];
+    let messages: Vec<_> = well_formed
+        .into_iter()
+        .chain(malformed.iter().map(|(message, _)| message.clone()))
+        .collect();
+    let url = scene.herald.ground().vhost.url().to_owned();
+    let count = messages.len();
+    let answers = tokio::task::spawn_blocking(move || publish(&url, &messages))
+        .await
+        .unwrap();
+    assert_eq!(answers, vec!["confirmed"; count]);
+
+    let arrived: BTreeSet<_> = scene
+        .receiver
+        .wait_for("/", 3)
+        .await
+        .iter()
+        .map(|request| request.event_id().to_owned())
+        .collect();
+    assert_eq!(arrived, BTreeSet::from([id_of(&twice), by_message_id, id_of(&users)]));
+    wait_for("what is malformed is kept", PATIENCE, async || {
+        scene.api.list("/v1/rejected-events").await.len() >= malformed.len()
+    })
+    .await;
+    let audit = scene.herald.settled(PATIENCE).await.exact();
+    assert_eq!(
+        (audit.count("Events"), audit.count("Rejected")),
+        (3, 5),
+        "{}",
+        audit.output
+    );
+    let rejected = scene.api.list("/v1/rejected-events").await;
+    assert_eq!(rejected.len(), malformed.len(), "each once: {rejected:#?}");
+    for (message, reason) in &malformed {
+        let entry = rejected.iter().find(|entry| match std::str::from_utf8(&message.body) {
+            Ok(body) => entry["Body"] == body,
+            Err(_) => entry["BodyBase64"].is_string(),
+        });
+        let entry = entry.unwrap_or_else(|| panic!("{message:?} is not in {rejected:#?}"));
+        assert_eq!(text(&entry["Account"]), "amqp", "{entry}");
+        assert!(
+            entry["Errors"].to_string().contains(reason),
+            "{reason} is not in {entry}"
+        );
+    }
+    assert_eq!(scene.receiver.requests().len(), 3, "each once");
+}

@@ -1,0 +1,88 @@
+//! A producer that is not Herald's: a Python script with pika, the AMQP library that most would take.
+
+use crate::sandbox::Sandbox;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::{Value, json};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// What is published.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// The body.
+    pub body: Vec<u8>,
+    /// The property `message_id`.
+    pub message_id: Option<String>,
+    /// The property `user_id`, which the broker checks.
+    pub user_id: Option<String>,
+}
+
+impl Outgoing {
+    /// A message without properties.
+    pub fn new(body: impl Into<Vec<u8>>) -> Self {
+        Self {
+            body: body.into(),
+            message_id: None,
+            user_id: None,
+        }
+    }
+
+    fn line(&self) -> Value {
+        let body = BASE64_STANDARD.encode(&self.body);
+        let mut line = json!({ "Key": "packet.created", "Body": body });
+        for (name, value) in [("MessageId", &self.message_id), ("UserId", &self.user_id)] {
+            if let Some(value) = value {
+                line[name] = json!(value);
+            }
+        }
+        line
+    }
+}
+
+/// Publishes to `herald.events`, and gives for each message `confirmed` or why it was not.
+pub fn publish(broker: &str, messages: &[Outgoing]) -> Vec<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("producers/producer.py");
+    let mut producer = Command::new(python())
+        .arg(script)
+        .arg(broker)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("Python can be started");
+    let mut input = producer.stdin.take().expect("a pipe");
+    for message in messages {
+        writeln!(input, "{}", message.line()).expect("the script reads");
+    }
+    drop(input);
+    let output = producer.wait_with_output().expect("the script ends");
+    assert!(output.status.success(), "producer.py ended with {}", output.status);
+    let said = String::from_utf8(output.stdout).expect("lines of text");
+    said.lines().map(str::to_owned).collect()
+}
+
+/// A Python that has pika, made once for all tests of this process.
+fn python() -> PathBuf {
+    static ENVIRONMENT: OnceLock<Sandbox> = OnceLock::new();
+    let sandbox = ENVIRONMENT.get_or_init(|| {
+        let sandbox = Sandbox::new("python-");
+        run(Command::new("python3")
+            .args(["-m", "venv"])
+            .arg(sandbox.path().join("venv")));
+        run(Command::new(sandbox.path().join("venv/bin/python")).args(["-m", "pip", "install", "--quiet", "pika"]));
+        sandbox
+    });
+    sandbox.path().join("venv/bin/python")
+}
+
+fn run(command: &mut Command) {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; tests/install installs it or says what to install"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
