@@ -81,8 +81,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// then had in hand or have since. 0 is conclusive: nothing was on its way any more.
 async fn look_at_broker(config: &Config, broker: &str, ledger: &Ledger) -> anyhow::Result<u64> {
     let settings = crate::stores::broker_settings(config, broker)?;
-    let began = ledger.database_time().await.context("--database")?;
     let depth = herald_queue::rabbitmq::depth(&settings).await.context("--broker")?;
+    // After that: what was ready then is counted, whoever has it now.
+    let began = ledger.database_time().await.context("--database")?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let told = ledger.told_since(began).await.context("--database")?;

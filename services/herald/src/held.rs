@@ -12,7 +12,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) async fn tell(ledger: Ledger, rabbit: Rabbit, shutdown: CancellationToken) {
     let consumer = Uuid::now_v7();
     while !shutdown.is_cancelled() {
-        if let Err(error) = ledger.tell_held(consumer, rabbit.held()).await {
+        // The time first: what is handed out after it is told the next time.
+        let at = ledger.now();
+        if let Err(error) = ledger.tell_held(consumer, rabbit.held(), at).await {
             // An audit meanwhile says that it cannot tell.
             tracing::debug!(
                 error = &error as &dyn std::error::Error,

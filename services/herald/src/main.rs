@@ -118,7 +118,10 @@ fn main() -> ExitCode {
     process::prepare();
     // Nothing reads the outcome: a provider that is installed already serves as well.
     drop(rustls::crypto::ring::default_provider().install_default());
-    match runtime.block_on(run(arguments.command)) {
+    let ended = runtime.block_on(run(arguments.command));
+    // A look-up of a name may hang for longer than a process may take to stop; nothing waits for it any more.
+    runtime.shutdown_background();
+    match ended {
         Ok(code) => code,
         Err(error) => fail(&error, could_not_run),
     }
@@ -129,9 +132,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up { demo: true, .. } => demo::run().await?,
         Command::Up { flags, demo: false } => {
-            let running = up::start(Config::load(&flags)?, Role::Up).await?;
-            greet(&running, &flags);
-            running.until_stopped().await?;
+            if let Some(running) = start(&flags, Role::Up).await? {
+                greet(&running, &flags);
+                running.until_stopped().await?;
+            }
         }
         Command::Ingest { flags } => one_of_several(Role::Ingest, &flags).await?,
         Command::Worker { flags } => one_of_several(Role::Worker, &flags).await?,
@@ -161,10 +165,23 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Starts a process; nothing if it was asked to stop before what it waits for was there.
+async fn start(flags: &Flags, role: Role) -> anyhow::Result<Option<up::Running>> {
+    tokio::select! {
+        started = up::start(Config::load(flags)?, role) => Ok(Some(started?)),
+        signal = signals::next() => {
+            tracing::info!(signal = signal?, "stopped while starting");
+            Ok(None)
+        }
+    }
+}
+
 /// Runs a process for one role until it is stopped.
 #[expect(clippy::print_stdout, reason = "results go to stdout")]
 async fn one_of_several(role: Role, flags: &Flags) -> anyhow::Result<()> {
-    let running = up::start(Config::load(flags)?, role).await?;
+    let Some(running) = start(flags, role).await? else {
+        return Ok(());
+    };
     println!(
         "Herald {} {} listens on http://{}",
         env!("CARGO_PKG_VERSION"),

@@ -42,7 +42,11 @@ pub(crate) async fn count_open(ledger: Ledger, owned: watch::Receiver<Ownership>
     while !shutdown.is_cancelled() {
         let began = Instant::now();
         let shards: Vec<_> = owned.borrow().shards().collect();
-        if let Err(error) = ledger.count_open(shards).await {
+        let counted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            counted = ledger.count_open(shards) => counted,
+        };
+        if let Err(error) = counted {
             tracing::debug!(
                 error = &error as &dyn std::error::Error,
                 "open deliveries could not be counted"

@@ -23,18 +23,18 @@ pub struct Told {
 }
 
 impl Ledger {
-    /// Writes down how many messages a consumer has in hand.
-    pub async fn tell_held(&self, consumer: Uuid, held: u64) -> Result<(), Error> {
+    /// Writes down how many messages a consumer had in hand at that time, by the ledger's clock, which is
+    /// never ahead of the database's.
+    pub async fn tell_held(&self, consumer: Uuid, held: u64, at: Timestamp) -> Result<(), Error> {
         let held = i64::try_from(held).unwrap_or(i64::MAX);
         self.store
-            .write(move |txn, now| {
+            .write(move |txn, _now| {
                 Box::pin(async move {
-                    let now = time(txn, now).await?;
                     execute(
                         txn,
                         "INSERT INTO consumers (id, held, told_at) VALUES ($1, $2, $3) \
                          ON CONFLICT (id) DO UPDATE SET held = excluded.held, told_at = excluded.told_at",
-                        [consumer.into(), held.into(), now.as_micros().into()],
+                        [consumer.into(), held.into(), at.as_micros().into()],
                     )
                     .await?;
                     Ok(())

@@ -2,7 +2,7 @@
 
 use crate::accounts::AccountRecord;
 use crate::notices::Notice;
-use crate::sql::{corrupt, execute, get, one, timestamp};
+use crate::sql::{CLOCK, corrupt, execute, get, one, timestamp};
 use crate::{Error, Ledger, accounts, notices, subscriptions};
 use herald_domain::id::AccountId;
 use herald_domain::subscription::Subscription;
@@ -25,20 +25,33 @@ pub struct Changes {
 const PAGE: u64 = 4096;
 
 impl Ledger {
-    /// The registry's version.
+    /// The registry's version. It is asked for several times a second, so the clock is told by it too.
     pub async fn registry_version(&self) -> Result<i64, Error> {
-        self.store.soon(version(self.store.read())).await
+        if !self.store.is_shared() {
+            return version(self.store.read()).await;
+        }
+        let mut version = 0;
+        let ask = async {
+            let rows = self
+                .ask(&format!("SELECT version, {CLOCK} AS now FROM registry_version"), [])
+                .await?;
+            let row = rows.first().ok_or_else(|| corrupt("no registry version"))?;
+            version = get(row, "version")?;
+            timestamp(row, "now")
+        };
+        self.store.tell_time(ask).await?;
+        Ok(version)
     }
 
     /// Hands what changed since `since` to `apply`, in one or more pieces of one snapshot, the last of
     /// which carries the new version; before that the version is `since`.
     pub async fn changes_since(&self, since: i64, mut apply: impl FnMut(Changes) + Send) -> Result<(), Error> {
-        let snapshot = crate::sql::snapshot(self.store.read()).await?;
-        let version = version(&snapshot).await?;
+        let snapshot = self.store.soon(crate::sql::snapshot(self.store.read())).await?;
+        let version = self.store.soon(version(&snapshot)).await?;
         if version == since {
             return Ok(());
         }
-        let accounts = accounts::changed_since(&snapshot, since).await?;
+        let accounts = self.store.soon(accounts::changed_since(&snapshot, since)).await?;
         apply(Changes {
             version: since,
             subscriptions: Vec::new(),
@@ -46,7 +59,8 @@ impl Ledger {
         });
         let mut after = None;
         loop {
-            let page = subscriptions::changed_since(&snapshot, since, after, PAGE).await?;
+            let page = subscriptions::changed_since(&snapshot, since, after, PAGE);
+            let page = self.store.soon(page).await?;
             after = page.last().map(|subscription| subscription.id);
             let last = u64::try_from(page.len()).is_ok_and(|length| length < PAGE);
             apply(Changes {

@@ -13,7 +13,7 @@ use herald_domain::delivery::Delivery;
 use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
 use sea_orm::{DatabaseTransaction, Value};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -103,14 +103,15 @@ fn shard(row: &sea_orm::QueryResult) -> Result<Shard, Error> {
 
 /// Writes wake-ups for the lanes of these deliveries.
 pub(crate) async fn wake(txn: &DatabaseTransaction, deliveries: &[Delivery]) -> Result<(), Error> {
-    let mut lanes = HashMap::new();
+    // In one order, as whoever takes them: else two who write the same rows could wait for one another.
+    let mut lanes = BTreeMap::new();
     for delivery in deliveries {
-        let due = lanes.entry(delivery.subscription).or_insert(delivery.due_at);
+        let lane = (Shard::of(delivery.subscription), delivery.subscription);
+        let due = lanes.entry(lane).or_insert(delivery.due_at);
         *due = delivery.due_at.min(*due);
     }
     let mut rows: Vec<[Value; 3]> = Vec::with_capacity(lanes.len());
-    for (subscription, due_at) in lanes {
-        let shard = Shard::of(subscription);
+    for ((shard, subscription), due_at) in lanes {
         rows.push([
             i16::from(shard.0).into(),
             subscription.0.into(),
@@ -188,27 +189,37 @@ async fn take_free(
         [now.as_micros().into(), most.into()],
     )
     .await?;
-    let mut from_dead = 0;
+    let mut abandoned = HashSet::new();
     for row in &free {
-        from_dead += usize::from(get::<Option<Uuid>>(row, "owner")?.is_some());
+        if get::<Option<Uuid>>(row, "owner")?.is_some() {
+            abandoned.insert(shard(row)?);
+        }
     }
     let until = now.plus(lease).as_micros();
     let rows = free
         .iter()
-        .map(|row| Ok([i16::from(shard(row)?.0).into(), owner.into(), until.into()]))
-        .collect::<Result<Vec<[Value; 3]>, Error>>()?;
+        .map(|row| {
+            Ok([
+                i16::from(shard(row)?.0).into(),
+                owner.into(),
+                until.into(),
+                now.as_micros().into(),
+            ])
+        })
+        .collect::<Result<Vec<[Value; 4]>, Error>>()?;
+    // Looked at again in the update: a renewal may have come in between, and its owner was told so.
     let taken = for_rows(
         txn,
-        "WITH taken (shard, owner, until) AS (",
+        "WITH taken (shard, owner, until, now) AS (",
         rows,
         ") UPDATE shards SET owner = taken.owner, epoch = epoch + 1, lease_until = taken.until FROM taken \
-         WHERE shards.shard = taken.shard RETURNING shards.shard, shards.epoch",
+         WHERE shards.shard = taken.shard AND (shards.owner IS NULL OR shards.lease_until < taken.now) \
+         RETURNING shards.shard, shards.epoch",
     )
     .await?;
-    Ok(Taken {
-        epochs: epochs_of(&taken)?,
-        from_dead,
-    })
+    let epochs = epochs_of(&taken)?;
+    let from_dead = epochs.keys().filter(|shard| abandoned.contains(shard)).count();
+    Ok(Taken { epochs, from_dead })
 }
 
 impl Ledger {
@@ -364,13 +375,14 @@ impl Ledger {
             .store
             .write(move |txn, _now| {
                 Box::pin(async move {
-                    all(
-                        txn,
-                        "DELETE FROM wakeups WHERE shard IN (SELECT shard FROM shards WHERE owner = $1) \
+                    // What somebody is just writing is taken next time.
+                    let take = format!(
+                        "DELETE FROM wakeups WHERE (shard, subscription) IN (SELECT shard, subscription FROM wakeups \
+                         WHERE shard IN (SELECT shard FROM shards WHERE owner = $1) ORDER BY shard, subscription{}) \
                          RETURNING subscription, due_at",
-                        [owner.into()],
-                    )
-                    .await
+                        sql::skip_locked(txn)
+                    );
+                    all(txn, &take, [owner.into()]).await
                 })
             })
             .await?;

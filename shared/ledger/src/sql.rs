@@ -14,7 +14,7 @@ use uuid::Uuid;
 /// SQLite prepares a statement once per length, so rows go in lengths of these and no other.
 const LENGTHS: [usize; 5] = [256, 64, 16, 4, 1];
 
-/// Stand for NULL in arrays, see [`arrays`]; none of them is ever a value.
+/// Stand for NULL in arrays, see [`arrays`]; no column that may be null has them as a value.
 const NULL_UUID: Uuid = Uuid::max();
 const NULL_TEXT: &str = "\u{1}NULL\u{1}";
 
@@ -53,8 +53,8 @@ fn tuples(rows: usize, columns: usize) -> String {
 }
 
 /// Rows as one array per column, which PostgreSQL takes as one parameter each, and the query that makes
-/// rows of them again. An array that goes through `sea_orm` cannot hold NULL, so in the columns of types
-/// that may be null a value that never occurs stands for it.
+/// rows of them again. An array that goes through `sea_orm` cannot hold NULL, so in a column where there is
+/// one a value that does not occur there stands for it.
 fn arrays<const N: usize>(rows: Vec<[Value; N]>) -> (String, Vec<Value>) {
     let mut columns: [Vec<Value>; N] = std::array::from_fn(|_| Vec::with_capacity(rows.len()));
     for row in rows {
@@ -68,14 +68,16 @@ fn arrays<const N: usize>(rows: Vec<[Value; N]>) -> (String, Vec<Value>) {
     for (n, mut column) in columns.into_iter().enumerate() {
         let kind = column.first().map_or(ArrayType::BigInt, Value::array_type);
         let (sql_type, null) = sql_type(&kind);
+        let mut any_null = false;
         for value in &mut column {
             if let (true, Some((absent, _))) = (is_null(value), &null) {
                 *value = absent.clone();
+                any_null = true;
             }
         }
         selected.push(match null {
-            Some((_, literal)) => format!("nullif(c{n}, {literal})"),
-            None => format!("c{n}"),
+            Some((_, literal)) if any_null => format!("nullif(c{n}, {literal})"),
+            _ => format!("c{n}"),
         });
         unnested.push(format!("${}::{sql_type}[]", n + 1));
         values.push(Value::Array(kind, Some(Box::new(column))));
@@ -150,6 +152,14 @@ pub(crate) async fn time<C: ConnectionTrait>(connection: &C, now: Timestamp) -> 
 pub(crate) fn for_update<C: ConnectionTrait>(connection: &C) -> &'static str {
     match connection.get_database_backend() {
         DbBackend::Postgres => " FOR UPDATE",
+        _ => "",
+    }
+}
+
+/// Ends a SELECT whose rows are changed next, without those that somebody else is changing.
+pub(crate) fn skip_locked<C: ConnectionTrait>(connection: &C) -> &'static str {
+    match connection.get_database_backend() {
+        DbBackend::Postgres => " FOR UPDATE SKIP LOCKED",
         _ => "",
     }
 }

@@ -12,8 +12,8 @@ pub use sqlite::Writer;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Connections for the delivery path.
-const READERS: u32 = 4;
+/// Connections for the delivery path, one of which PostgreSQL's notices keep.
+const READERS: u32 = 5;
 
 /// For the API, whose lists may be long: they wait for one another, and deliveries for none of them.
 const QUERIES: u32 = 2;
@@ -96,6 +96,14 @@ impl Store {
         match &self.write {
             Write::Sqlite(handle) => handle.write(write).await,
             Write::Postgres(pool) => pool.write(write).await,
+        }
+    }
+
+    /// Has the clock take note of the database's own time, where that is not the machine's.
+    pub(crate) async fn tell_time(&self, asking: impl Future<Output = Result<Timestamp, Error>>) -> Result<(), Error> {
+        match &self.write {
+            Write::Sqlite(_) => asking.await.map(drop),
+            Write::Postgres(pool) => pool.tell_time(asking).await,
         }
     }
 

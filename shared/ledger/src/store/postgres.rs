@@ -34,12 +34,20 @@ impl Pool {
             read: connect(url, super::READERS, PATIENCE).await?,
             clock: Arc::default(),
         };
-        pool.clock.observe(clock(&pool.read).await?);
+        pool.tell_time(clock(&pool.read)).await?;
         Ok(pool)
     }
 
     pub(super) fn reading(&self) -> &DatabaseConnection {
         &self.read
+    }
+
+    /// Has the clock take note of what the database's own says, as part of whatever is asked.
+    pub(super) async fn tell_time(&self, asking: impl Future<Output = Result<Timestamp, Error>>) -> Result<(), Error> {
+        let asked = self.clock.started.elapsed();
+        let told = asking.await?;
+        self.clock.observe(told, asked, self.clock.started.elapsed());
+        Ok(())
     }
 
     pub(super) fn clock(&self) -> Arc<DatabaseClock> {
@@ -103,7 +111,8 @@ async fn clock(connection: &DatabaseConnection) -> Result<Timestamp, Error> {
 /// The database's clock as this process can tell it: all processes that share a ledger go by one clock,
 /// whatever their own machines' clocks say.
 ///
-/// What the database said when is compared with this process's monotonic clock. An answer arrives after
+/// It is observed several times a second (see [`crate::Ledger::registry_version`]). What the database said
+/// when is compared with this process's monotonic clock. An answer arrives after
 /// it was given, so a time told by this clock is behind the database's by the shortest way that an
 /// answer took of late, and never before one that this process was told.
 #[derive(Debug)]
@@ -120,6 +129,9 @@ struct Offsets {
     current: Option<i64>,
 }
 
+/// By how many microseconds it must be ahead of what is possible before it is set back at once.
+const STEP: i64 = 100_000;
+
 /// How long an observation counts at least; clocks drift apart by less than a millisecond in it.
 const WINDOW: Duration = Duration::from_secs(30);
 
@@ -133,14 +145,19 @@ impl Default for DatabaseClock {
 }
 
 impl DatabaseClock {
-    /// Takes note of what the database's clock just said.
-    pub fn observe(&self, told: Timestamp) {
-        self.observe_at(told, self.started.elapsed());
-    }
-
-    fn observe_at(&self, told: Timestamp, elapsed: Duration) {
+    /// Takes note of what the database's clock said between those two moments.
+    fn observe(&self, told: Timestamp, asked: Duration, elapsed: Duration) {
         let offset = told.as_micros() - micros(elapsed);
+        let most = told.as_micros() - micros(asked);
         let mut offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
+        if offsets
+            .current
+            .max(offsets.before)
+            .is_some_and(|offset| offset > most + STEP)
+        {
+            // It was set back, or another database stands in its place.
+            *offsets = Offsets::default();
+        }
         if elapsed.saturating_sub(offsets.window_began) > WINDOW {
             offsets.window_began = elapsed;
             offsets.before = offsets.current.take();
@@ -174,16 +191,25 @@ mod tests {
         let clock = DatabaseClock::default();
         let second = |n| Duration::from_secs(n);
         let told = |n: i64| Timestamp::from_micros(1_000_000_000 + n);
-        clock.observe_at(told(0), second(0));
-        clock.observe_at(told(999_000), second(1));
-        assert_eq!(clock.at(second(1)), told(1_000_000), "a slow answer changes nothing");
-        clock.observe_at(told(2_000_500), second(2));
-        assert_eq!(clock.at(second(2)), told(2_000_500));
+        // Each answer takes half a second.
+        let observe = |time: i64, at: u64| {
+            clock.observe(told(time), Duration::from_millis(at * 1000 - 500), second(at));
+        };
+        observe(1_000_000, 1);
+        observe(1_999_000, 2);
+        assert_eq!(clock.at(second(2)), told(2_000_000), "a slow answer changes nothing");
+        observe(3_000_500, 3);
+        assert_eq!(clock.at(second(3)), told(3_000_500));
         // The database's clock goes slower: after two windows that is what counts.
-        clock.observe_at(told(39_900_000), second(40));
-        clock.observe_at(told(79_800_000), second(80));
-        assert_eq!(clock.at(second(80)), told(79_900_000));
-        clock.observe_at(told(119_700_000), second(120));
-        assert_eq!(clock.at(second(120)), told(119_800_000));
+        observe(40_900_000, 41);
+        observe(80_800_000, 81);
+        assert_eq!(clock.at(second(81)), told(80_900_000));
+        observe(120_700_000, 121);
+        assert_eq!(clock.at(second(121)), told(120_800_000));
+        // It is set forward, and back.
+        observe(200_000_000, 122);
+        assert_eq!(clock.at(second(122)), told(200_000_000));
+        observe(123_000_000, 123);
+        assert_eq!(clock.at(second(123)), told(123_000_000));
     }
 }

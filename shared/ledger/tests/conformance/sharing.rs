@@ -176,9 +176,11 @@ async fn consumers_tell_what_they_have_in_hand(database: Database) {
     let rig = Rig::new(database).await;
     let before = rig.ledger.database_time().await.unwrap();
     let (a, b) = (Uuid::now_v7(), Uuid::now_v7());
-    rig.ledger.tell_held(a, 3).await.unwrap();
-    rig.ledger.tell_held(b, 4).await.unwrap();
-    rig.ledger.tell_held(a, 5).await.unwrap();
+    rig.ledger.tell_held(a, 3, rig.ledger.now()).await.unwrap();
+    let now = rig.ledger.database_time().await.unwrap();
+    rig.ledger.tell_held(b, 4, now).await.unwrap();
+    let now = rig.ledger.database_time().await.unwrap();
+    rig.ledger.tell_held(a, 5, now).await.unwrap();
     let told = rig.ledger.told_since(before).await.unwrap();
     assert_eq!((told.consumers, told.held), (2, 9));
     let after = rig.ledger.database_time().await.unwrap();

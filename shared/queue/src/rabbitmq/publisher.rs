@@ -26,6 +26,9 @@ pub(super) const MAX_IN_FLIGHT: usize = 500;
 /// knows so can try again.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(2);
 
+/// How long closing may take; a broker that hangs says nothing.
+const CLOSE: Duration = Duration::from_secs(1);
+
 /// How often to look whether the connection is alive and not blocked: it may die while nobody publishes.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -241,7 +244,7 @@ async fn serve(
         }
     }
     // The broker's books are closed in order; at the worst they are closed by the socket's end.
-    drop(connection.close(200, "OK".into()).await);
+    drop(tokio::time::timeout(CLOSE, connection.close(200, "OK".into())).await);
     Ok(())
 }
 

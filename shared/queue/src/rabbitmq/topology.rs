@@ -66,10 +66,8 @@ pub(super) async fn try_ensure(
     let there = queues_are_there(connection).await?;
     let settled = there && exists(connection, Thing::Exchange(SETTLED)).await?;
     let version = settings.major_version().await?;
-    // A queue from before the server's update would have a limit now: declaring it tells.
-    if settled && version.is_none_or(|version| version < 4) {
-        return Ok(Standing::Settled);
-    }
+    // Also where all is there: a binding that somebody removed is mended, and a queue from before the
+    // server's update, which would have a limit now, is told.
     match declare(connection, there, version).await {
         Ok(()) if settled => Ok(Standing::Settled),
         Ok(()) => {
