@@ -58,7 +58,7 @@ where
             ));
         }
         let registry = Arc::<Registry>::from_ref(state);
-        let caller = registry.view().caller(&hash_key(key.trim()));
+        let caller = registry.caller(&hash_key(key.trim())).await;
         caller
             .map(Self)
             .ok_or_else(|| Problem::unauthorized("this key is not known, or its account is inactive"))

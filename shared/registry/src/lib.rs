@@ -16,7 +16,7 @@ use herald_telemetry::health::Health;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How old a view may be when an attempt begins.
@@ -44,8 +44,9 @@ pub struct Caller {
 pub struct Registry {
     ledger: Ledger,
     view: RwLock<View>,
-    /// Held during a refresh: the time at which the last good one began.
+    /// Held during a refresh.
     checked: tokio::sync::Mutex<()>,
+    /// When the last good one began.
     checked_at: RwLock<Instant>,
 }
 
@@ -84,9 +85,13 @@ impl Registry {
         self.view.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Loads what changed since; one refresh at a time.
+    /// Loads what changed since; one refresh at a time, and one for all who wait for the next.
     pub async fn refresh(&self) -> Result<(), Error> {
+        let asked = Instant::now();
         let _one_at_a_time = self.checked.lock().await;
+        if self.checked_at() > asked {
+            return Ok(());
+        }
         let began = Instant::now();
         let since = self.view().version;
         if self.ledger.registry_version().await? != since {
@@ -99,7 +104,29 @@ impl Registry {
 
     /// Whether the view was compared with the ledger within [`MAX_AGE`].
     pub fn is_fresh(&self) -> bool {
-        self.checked_at.read().unwrap_or_else(PoisonError::into_inner).elapsed() <= MAX_AGE
+        self.checked_at().elapsed() <= MAX_AGE
+    }
+
+    fn checked_at(&self) -> Instant {
+        *self.checked_at.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whom the key of that hash belongs to. A key that this process does not know may have been made at
+    /// another a moment ago, so the ledger is asked before the answer is nobody.
+    pub async fn caller(&self, key: &KeyHash) -> Option<Caller> {
+        let known = self.view().caller(key);
+        if known.is_some() {
+            return known;
+        }
+        match timeout(MAX_AGE, self.refresh()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "an unknown key could not be looked up"
+            ),
+            Err(_elapsed) => tracing::debug!("an unknown key could not be looked up in time"),
+        }
+        self.view().caller(key)
     }
 
     /// Keeps the view up to date until shutdown. Where it goes stale, `health` hears of it.
