@@ -13,13 +13,13 @@ use crate::metrics::Metrics;
 use crate::sandbox::Sandbox;
 use crate::services::Ground;
 use crate::tls::install_crypto;
-use crate::wait::{PATIENCE, wait_for, wait_until};
+use crate::wait::{PATIENCE, wait_for};
 use process::Process;
 use rustix::process::Signal;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// SIGTERM ends within 20 s; a little more for the process to be seen as gone.
 pub const TERMINATION: Duration = Duration::from_secs(21);
@@ -145,12 +145,22 @@ impl Herald {
         Audit::run(&self.binary, &self.place.arguments(), Some(&file))
     }
 
-    /// Waits until nothing is on its way, and gives that account.
-    pub async fn settled(&self, within: Duration) -> Audit {
-        wait_until("nothing in transit and nothing open", within, async || {
-            Some(self.audit()).filter(Audit::settled)
-        })
-        .await
+    /// Waits until nothing is on its way, and gives that account. Panics when nothing has moved for that long.
+    pub async fn settled(&self, standstill: Duration) -> Audit {
+        let mut last = self.audit();
+        let mut moved = Instant::now();
+        while !last.settled() {
+            // An audit reads the whole ledger, which must not be in the way of what is waited for.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let audit = self.audit();
+            if audit.account != last.account {
+                moved = Instant::now();
+            }
+            let stands = moved.elapsed();
+            assert!(stands < standstill, "nothing moves for {stands:?}: {}", audit.output);
+            last = audit;
+        }
+        last
     }
 
     /// SIGKILL, and waits for the end.

@@ -35,6 +35,12 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait before a failed read of the ledger is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// How soon a delivery that may not be sent is looked at again, for the registry to be compared meanwhile.
+const CERTAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// How long it is remembered that it was; by then it is closed, or gone.
+const DOUBT: Duration = Duration::from_mins(1);
+
 /// An outcome's way to the ledger, with one write that hangs. The next owner leaves what was in flight
 /// alone for so long after its attempt must have ended; only if this process dies does it wait in vain.
 const GRACE: Duration = Duration::from_secs(10);
@@ -91,6 +97,8 @@ struct Owner {
     hard: CancellationToken,
     /// Subscriptions whose subscriber answered 410, until the registry knows: nothing more is sent there.
     gone: HashMap<SubscriptionId, Gone>,
+    /// Deliveries that the registry would not have sent, and when it was first asked.
+    doubted: HashMap<DeliveryId, tokio::time::Instant>,
     /// Whether rights are being looked up.
     checking: bool,
     /// Whether wake-ups are being looked for, and whether there was a hint since.
@@ -130,6 +138,7 @@ pub(crate) async fn run(
         tasks: TaskTracker::new(),
         hard,
         gone: HashMap::new(),
+        doubted: HashMap::new(),
         checking: false,
         looking: false,
         look_again: false,
@@ -222,6 +231,8 @@ impl Owner {
         let (lost, new) = (differ(&self.owned, &now), differ(&now, &self.owned));
         self.owned = now;
         if !lost.is_empty() {
+            // Whoever has them now asks anew.
+            self.doubted.clear();
             self.lanes.release(lost);
         }
         if !new.is_empty() {
@@ -354,13 +365,34 @@ impl Owner {
                     self.close_unsent(&work, Closed::Cancelled, Reason::SubscriptionInactive, now);
                 }
                 Action::Attempt(work) => match view.permit(&work.delivery) {
-                    Ok(subscription) => self.attempt(work, subscription, now),
-                    Err((status, reason)) => self.close_unsent(&work, status, reason, now),
+                    Ok(subscription) => {
+                        self.doubted.remove(&work.delivery.id);
+                        self.attempt(work, subscription, now);
+                    }
+                    Err((status, reason)) if self.is_certain(work.delivery.id) => {
+                        self.close_unsent(&work, status, reason, now);
+                    }
+                    Err(_) => {
+                        self.lanes.abandoned(&work, now.plus(CERTAIN_AFTER));
+                        self.check_rights();
+                    }
                 },
                 Action::Fetch { subscription, limit } => self.fetch(subscription, limit),
             }
         }
         true
+    }
+
+    /// Whether the registry was compared with the ledger since this was first asked about a delivery that
+    /// may not be sent. Another process may have recorded it by a change that this one has not heard of,
+    /// such as the making of its subscription.
+    fn is_certain(&mut self, id: DeliveryId) -> bool {
+        let doubted = *self.doubted.entry(id).or_insert_with(tokio::time::Instant::now);
+        let certain = self.deliver.registry.checked_at() > doubted;
+        if certain {
+            self.doubted.remove(&id);
+        }
+        certain
     }
 
     /// The epoch of the shard of what the lanes just gave; they give nothing of a shard without one.
@@ -462,7 +494,8 @@ impl Owner {
         drop(self.outcomes.send(finish));
     }
 
-    fn set_gauges(&self) {
+    fn set_gauges(&mut self) {
+        self.doubted.retain(|_, since| since.elapsed() < DOUBT);
         let now = self.deliver.clock.now();
         let oldest = self.lanes.oldest_due(now).map(|due| now.since(due));
         self.deliver

@@ -42,6 +42,25 @@ struct Shared {
     subscription: SubscriptionId,
 }
 
+async fn subscribe(ledger: &Ledger, egress: &EgressPolicy, id: SubscriptionId, subscriber: SocketAddr) {
+    let body = serde_json::json!({
+        "Webhook": "PacketUpdated", "FilterObjectType": 81, "FilterObjectGUID": Uuid::from_u128(1).to_string(),
+        "SubscriberURL": format!("http://{subscriber}/"),
+    });
+    let now = ledger.now();
+    let row = Subscription {
+        id,
+        owner: OPERATOR,
+        settings: parse(&body, egress).unwrap().settings,
+        key: SigningKey::from_bytes(vec![1]),
+        created_at: now,
+        updated_at: now,
+        open_from: now,
+        deleted: false,
+    };
+    ledger.create_subscription(row).await.unwrap();
+}
+
 impl Shared {
     async fn new(subscriber: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -50,23 +69,8 @@ impl Shared {
         tokio::spawn(writer.run());
         ledger.ensure_operator(None).await.unwrap();
         let egress = Arc::new(EgressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()]));
-        let body = serde_json::json!({
-            "Webhook": "PacketUpdated", "FilterObjectType": 81, "FilterObjectGUID": Uuid::from_u128(1).to_string(),
-            "SubscriberURL": format!("http://{subscriber}/"),
-        });
-        let now = ledger.now();
         let subscription = SubscriptionId(Uuid::from_u128(7));
-        let row = Subscription {
-            id: subscription,
-            owner: OPERATOR,
-            settings: parse(&body, &egress).unwrap().settings,
-            key: SigningKey::from_bytes(vec![1]),
-            created_at: now,
-            updated_at: now,
-            open_from: now,
-            deleted: false,
-        };
-        ledger.create_subscription(row).await.unwrap();
+        subscribe(&ledger, &egress, subscription, subscriber).await;
         let registry = Arc::new(Registry::load(ledger.clone(), None).await.unwrap());
         let refreshed = Arc::clone(&registry);
         tokio::spawn(async move { refreshed.run(CancellationToken::new(), None).await });
@@ -81,6 +85,10 @@ impl Shared {
 
     /// Records an event for the subscription, in a process that sends nothing itself.
     async fn publish(&self) {
+        self.publish_for(self.subscription).await;
+    }
+
+    async fn publish_for(&self, subscription: SubscriptionId) {
         let record = EventRecord {
             uid: EventUid(Uuid::now_v7()),
             id: EventId(Uuid::now_v7()),
@@ -98,7 +106,7 @@ impl Shared {
             account: "a".into(),
             occurred_at: None,
             body_hash: 1,
-            matches: vec![(self.subscription, Webhook::PacketUpdated)],
+            matches: vec![(subscription, Webhook::PacketUpdated)],
         };
         let version = self.ledger.registry_version().await.unwrap();
         let recorded = self.ledger.record(vec![event], version, Ownership::none()).await;
@@ -121,10 +129,14 @@ struct Process {
 
 impl Process {
     fn start(shared: &Shared) -> Self {
+        Self::start_with(shared, Arc::clone(&shared.registry))
+    }
+
+    fn start_with(shared: &Shared, registry: Arc<Registry>) -> Self {
         let (keeper, owned) = Keeper::new(shared.ledger.clone(), Uuid::now_v7());
         let parts = Parts {
             ledger: shared.ledger.clone(),
-            registry: Arc::clone(&shared.registry),
+            registry,
             owned: owned.clone(),
             keeper: Some(keeper),
             dead_letters: None,
@@ -225,4 +237,22 @@ async fn a_failure_that_was_handed_over_counts_and_the_new_owner_retries() {
     assert_eq!(deliveries[0].attempts, 2, "both attempts count");
     first.hard.cancel();
     second.hard.cancel();
+}
+
+#[tokio::test]
+async fn a_subscription_that_this_process_has_not_heard_of_yet_is_not_taken_for_deleted() {
+    let (listener, shared) = setup().await;
+    // Nobody keeps this one up to date, as if its next look were still to come.
+    let registry = Arc::new(Registry::load(shared.ledger.clone(), None).await.unwrap());
+    let mut process = Process::start_with(&shared, Arc::clone(&registry));
+    process.owns(256).await;
+    let new = SubscriptionId(Uuid::from_u128(8));
+    registry.refresh().await.unwrap();
+    subscribe(&shared.ledger, &shared.egress, new, listener.local_addr().unwrap()).await;
+    shared.publish_for(new).await;
+    answer(&mut request(&listener).await, "200 OK").await;
+    process.soft.cancel();
+    timeout(SOON, process.running).await.expect("an end").unwrap();
+    assert_eq!(shared.closed("Delivered").await, 1);
+    assert_eq!(shared.closed("Cancelled").await, 0);
 }

@@ -107,7 +107,8 @@ impl Registry {
         self.checked_at().elapsed() <= MAX_AGE
     }
 
-    fn checked_at(&self) -> Instant {
+    /// When the last good comparison with the ledger began: the view has every change before that.
+    pub fn checked_at(&self) -> Instant {
         *self.checked_at.read().unwrap_or_else(PoisonError::into_inner)
     }
 
