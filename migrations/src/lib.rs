@@ -21,6 +21,12 @@ impl MigratorTrait for Migrator {
                 // There from the first migration on.
                 postgres: "",
             }),
+            Box::new(Migration {
+                name: "0003_at_once",
+                // Within one process a statement is no round trip.
+                sqlite: "",
+                postgres: include_str!("postgres/0003_at_once.sql"),
+            }),
         ]
     }
 

@@ -4,6 +4,8 @@
 //! what it finds goes to `deliveries_closed` in the same transaction. A success counts whoever reports
 //! it; a failure counts only from the shard's present owner.
 
+mod at_once;
+
 use crate::dispatching::{EventRecord, event_record};
 use crate::shards::epochs;
 use crate::sql::{corrupt, for_rows, for_values, get, time, timestamp, uuid};
@@ -129,8 +131,27 @@ impl Ledger {
         Ok(())
     }
 
-    /// Records a batch of outcomes in one transaction; what became of each, in order.
+    /// Records a batch of outcomes, each whole or not at all; what became of each, in order.
     pub async fn finish(&self, batch: Vec<Finish>) -> Result<Vec<Finished>, Error> {
+        if !self.store.is_shared() {
+            return self.finish_in_transaction(batch).await;
+        }
+        let mut finished = vec![Finished::Done; batch.len()];
+        let closed = at_once::close(self, &batch).await?;
+        let (places, rest): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .enumerate()
+            .filter(|(_, finish)| !closed.contains(&finish.delivery.id))
+            .unzip();
+        if !rest.is_empty() {
+            for (place, came) in places.into_iter().zip(self.finish_in_transaction(rest).await?) {
+                finished[place] = came;
+            }
+        }
+        Ok(finished)
+    }
+
+    async fn finish_in_transaction(&self, batch: Vec<Finish>) -> Result<Vec<Finished>, Error> {
         let closing: Vec<bool> = batch
             .iter()
             .map(|finish| matches!(finish.then, Then::Close { .. }))

@@ -6,6 +6,8 @@
 //! cursor's old value is the gate, so whoever continues (the dispatcher, or a sweep after a crash)
 //! does so once.
 
+mod at_once;
+
 use crate::delivering::insert_open;
 use crate::sql::{corrupt, execute, for_rows, for_values, get, one, timestamp, uuid};
 use crate::{Error, Ledger, registry, shards};
@@ -101,10 +103,14 @@ impl Ledger {
     /// Records a batch, unless the registry's version is no longer `version`.
     pub async fn record(&self, events: Vec<NewEvent>, version: i64, owner: Ownership) -> Result<Recorded, Error> {
         let matched: Vec<usize> = events.iter().map(|event| first_chunk(&event.matches).0.len()).collect();
-        let recorded = self
-            .store
-            .write(move |txn, now| Box::pin(record(txn, events, version, owner, now)))
-            .await?;
+        let recorded = if self.store.is_shared() {
+            at_once::record(self, &events, version, &owner).await?
+        } else {
+            let record = self
+                .store
+                .write(move |txn, now| Box::pin(record(txn, events, version, owner, now)));
+            record.await?
+        };
         if let Recorded::Done(dispositions) = &recorded {
             let new = dispositions
                 .iter()

@@ -187,7 +187,13 @@ impl Ledger {
         for delivery in deliveries {
             if let Some(inline) = &delivery.inline {
                 let of_delivery = attempts.entry(delivery.id).or_default();
-                of_delivery.push(inline.clone());
+                // An outcome that was told twice, because the first answer was lost, is one attempt.
+                if !of_delivery
+                    .iter()
+                    .any(|it| (it.number, it.at) == (inline.number, inline.at))
+                {
+                    of_delivery.push(inline.clone());
+                }
                 of_delivery.sort_by_key(|attempt| (attempt.number, attempt.at));
             }
         }

@@ -365,27 +365,27 @@ impl Ledger {
 
     /// Takes the wake-ups of the shards that are owned.
     pub async fn take_wakeups(&self, owned: &Ownership) -> Result<Vec<Wakeup>, Error> {
-        // Read first: mostly there is none, and a read is no write.
-        let waiting = "SELECT 1 FROM wakeups w JOIN shards s ON s.shard = w.shard WHERE s.owner = $1 LIMIT 1";
-        if self.ask(waiting, [owned.owner.into()]).await?.is_empty() {
-            return Ok(Vec::new());
-        }
-        let owner = owned.owner;
-        let rows = self
-            .store
-            .write(move |txn, _now| {
-                Box::pin(async move {
-                    // What somebody is just writing is taken next time.
-                    let take = format!(
-                        "DELETE FROM wakeups WHERE (shard, subscription) IN (SELECT shard, subscription FROM wakeups \
-                         WHERE shard IN (SELECT shard FROM shards WHERE owner = $1) ORDER BY shard, subscription{}) \
-                         RETURNING subscription, due_at",
-                        sql::skip_locked(txn)
-                    );
-                    all(txn, &take, [owner.into()]).await
-                })
-            })
-            .await?;
+        // What somebody is just writing is taken next time.
+        let take = format!(
+            "DELETE FROM wakeups WHERE (shard, subscription) IN (SELECT shard, subscription FROM wakeups \
+             WHERE shard IN (SELECT shard FROM shards WHERE owner = $1) ORDER BY shard, subscription{}) \
+             RETURNING subscription, due_at",
+            sql::skip_locked(self.store.read())
+        );
+        let owner: Value = owned.owner.into();
+        let rows = if self.store.is_shared() {
+            self.store.run(&take, vec![owner]).await?
+        } else {
+            // Read first: mostly there is none, and a read does not wait for the writer.
+            let waiting = "SELECT 1 FROM wakeups w JOIN shards s ON s.shard = w.shard WHERE s.owner = $1 LIMIT 1";
+            if self.ask(waiting, [owner.clone()]).await?.is_empty() {
+                return Ok(Vec::new());
+            }
+            let delete = self
+                .store
+                .write(move |txn, _now| Box::pin(async move { all(txn, &take, [owner]).await }));
+            delete.await?
+        };
         rows.iter()
             .map(|row| {
                 Ok(Wakeup {

@@ -65,22 +65,16 @@ fn arrays<const N: usize>(rows: Vec<[Value; N]>) -> (String, Vec<Value>) {
     let mut selected = Vec::with_capacity(N);
     let mut unnested = Vec::with_capacity(N);
     let mut values = Vec::with_capacity(N);
-    for (n, mut column) in columns.into_iter().enumerate() {
+    for (n, column) in columns.into_iter().enumerate() {
         let kind = column.first().map_or(ArrayType::BigInt, Value::array_type);
         let (sql_type, null) = sql_type(&kind);
-        let mut any_null = false;
-        for value in &mut column {
-            if let (true, Some((absent, _))) = (is_null(value), &null) {
-                *value = absent.clone();
-                any_null = true;
-            }
-        }
+        let any_null = column.iter().any(is_null);
         selected.push(match null {
             Some((_, literal)) if any_null => format!("nullif(c{n}, {literal})"),
             _ => format!("c{n}"),
         });
         unnested.push(format!("${}::{sql_type}[]", n + 1));
-        values.push(Value::Array(kind, Some(Box::new(column))));
+        values.push(array(kind, column.into_iter()));
     }
     let names: Vec<_> = (0..N).map(|n| format!("c{n}")).collect();
     let sql = format!(
@@ -90,6 +84,17 @@ fn arrays<const N: usize>(rows: Vec<[Value; N]>) -> (String, Vec<Value>) {
         names.join(",")
     );
     (sql, values)
+}
+
+/// One array for PostgreSQL; where a value is NULL, what stands for it.
+pub(crate) fn array(kind: ArrayType, values: impl Iterator<Item = Value>) -> Value {
+    let (_, null) = sql_type(&kind);
+    let present = values.map(|value| match &null {
+        Some((absent, _)) if is_null(&value) => absent.clone(),
+        _ => value,
+    });
+    let present = present.collect();
+    Value::Array(kind, Some(Box::new(present)))
 }
 
 /// The column type of an array's elements, and what stands for NULL among them: the value, and how SQL

@@ -7,7 +7,7 @@ use crate::Error;
 use futures_util::future::BoxFuture;
 use herald_domain::time::{Clock, Timestamp};
 pub use postgres::DatabaseClock;
-use sea_orm::{DatabaseConnection, DatabaseTransaction};
+use sea_orm::{DatabaseConnection, DatabaseTransaction, QueryResult, Value};
 pub use sqlite::Writer;
 use std::path::Path;
 use std::sync::Arc;
@@ -96,6 +96,15 @@ impl Store {
         match &self.write {
             Write::Sqlite(handle) => handle.write(write).await,
             Write::Postgres(pool) => pool.write(write).await,
+        }
+    }
+
+    /// Runs one statement that writes, in a transaction of its own. For PostgreSQL, where every further
+    /// statement would be a round trip; see [`Self::write`] for what an error means.
+    pub(crate) async fn run(&self, sql: &str, values: Vec<Value>) -> Result<Vec<QueryResult>, Error> {
+        match &self.write {
+            Write::Sqlite(_) => Err(Error::Corrupt("a statement of PostgreSQL's on SQLite")),
+            Write::Postgres(pool) => self.soon(crate::sql::all(pool.writing(), sql, values)).await,
         }
     }
 

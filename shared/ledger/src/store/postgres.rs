@@ -42,6 +42,10 @@ impl Pool {
         &self.read
     }
 
+    pub(super) fn writing(&self) -> &DatabaseConnection {
+        &self.write
+    }
+
     /// Has the clock take note of what the database's own says, as part of whatever is asked.
     pub(super) async fn tell_time(&self, asking: impl Future<Output = Result<Timestamp, Error>>) -> Result<(), Error> {
         let asked = self.clock.started.elapsed();

@@ -1,0 +1,142 @@
+//! Recording a batch on PostgreSQL: one call, see `migrations/src/postgres/0003_at_once.sql`.
+
+use super::{Disposition, IDEMPOTENCY_WINDOW, NewEvent, Recorded, count, deliveries_of, first_chunk};
+use crate::shards::Ownership;
+use crate::sql::{array, corrupt, get, uuid};
+use crate::{Error, Ledger};
+use herald_domain::delivery::Delivery;
+use herald_domain::id::{EventUid, Shard};
+use herald_domain::time::Timestamp;
+use sea_orm::sea_query::ArrayType;
+use sea_orm::{QueryResult, Value};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+const RECORD: &str = "SELECT what, event, number FROM herald_record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
+                      $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)";
+
+/// Records a batch, unless the registry's version is no longer `version`.
+pub(super) async fn record(
+    ledger: &Ledger,
+    events: &[NewEvent],
+    version: i64,
+    owner: &Ownership,
+) -> Result<Recorded, Error> {
+    let before = Timestamp::from_micros(0);
+    let deliveries: Vec<Vec<Delivery>> = events
+        .iter()
+        .map(|event| deliveries_of(&event.record, first_chunk(&event.matches).0, before))
+        .collect();
+    let rows = ledger
+        .store
+        .run(RECORD, arguments(events, version, owner, &deliveries))
+        .await?;
+    let Some(answer) = Answer::read(&rows)? else {
+        return Ok(Recorded::Stale);
+    };
+    let dispositions = events.iter().zip(deliveries).map(|(event, deliveries)| {
+        if let Some(differs) = answer.repeated.get(&event.record.uid) {
+            return Disposition::Repeated { differs: *differs };
+        }
+        let mine = deliveries
+            .into_iter()
+            .filter(|delivery| !answer.others.contains(&Shard::of(delivery.subscription)))
+            .map(|delivery| Delivery {
+                due_at: answer.now,
+                created_at: answer.now,
+                opened_at: answer.now,
+                ..delivery
+            });
+        Disposition::New {
+            mine: mine.collect(),
+            cursor: first_chunk(&event.matches).1,
+        }
+    });
+    Ok(Recorded::Done(dispositions.collect()))
+}
+
+/// The call's arguments, in its order.
+fn arguments(events: &[NewEvent], version: i64, owner: &Ownership, deliveries: &[Vec<Delivery>]) -> Vec<Value> {
+    let of_events = |kind, value: fn(&NewEvent) -> Value| array(kind, events.iter().map(value));
+    let all = || {
+        events
+            .iter()
+            .zip(deliveries)
+            .flat_map(|(event, deliveries)| deliveries.iter().map(move |it| (event, it)))
+    };
+    let of_deliveries = |kind, value: fn(&NewEvent, &Delivery) -> Value| {
+        array(kind, all().map(|(event, delivery)| value(event, delivery)))
+    };
+    let shards: BTreeSet<u8> = all().map(|(_, delivery)| Shard::of(delivery.subscription).0).collect();
+    // An epoch that no shard has, where this process has none.
+    let epochs = shards
+        .iter()
+        .map(|shard| owner.epoch(Shard(*shard)).unwrap_or(-1).into());
+    vec![
+        version.into(),
+        of_events(ArrayType::Uuid, |event| event.record.uid.0.into()),
+        of_events(ArrayType::Uuid, |event| event.record.id.0.into()),
+        of_events(ArrayType::String, |event| (*event.account).into()),
+        of_events(ArrayType::SmallInt, |event| event.record.kind.code().into()),
+        of_events(ArrayType::BigInt, |event| {
+            event.occurred_at.map(Timestamp::as_micros).into()
+        }),
+        of_events(ArrayType::BigInt, |event| event.record.accepted_at.as_micros().into()),
+        of_events(ArrayType::String, |event| event.record.objects.to_json().into()),
+        of_events(ArrayType::String, |event| event.record.data.as_str().into()),
+        of_events(ArrayType::String, |event| event.record.traceparent.clone().into()),
+        of_events(ArrayType::BigInt, |event| event.body_hash.into()),
+        of_events(ArrayType::BigInt, |event| count(first_chunk(&event.matches).0.len())),
+        of_events(ArrayType::Uuid, |event| {
+            first_chunk(&event.matches).1.map(|id| id.0).into()
+        }),
+        of_deliveries(ArrayType::Uuid, |_, delivery| delivery.id.0.into()),
+        of_deliveries(ArrayType::Uuid, |event, _| event.record.uid.0.into()),
+        of_deliveries(ArrayType::Uuid, |_, delivery| delivery.subscription.0.into()),
+        of_deliveries(ArrayType::SmallInt, |_, delivery| {
+            i16::from(Shard::of(delivery.subscription).0).into()
+        }),
+        of_deliveries(ArrayType::SmallInt, |_, delivery| delivery.webhook.code().into()),
+        owner.owner().into(),
+        array(ArrayType::SmallInt, shards.iter().map(|shard| i16::from(*shard).into())),
+        array(ArrayType::BigInt, epochs),
+        i64::try_from(IDEMPOTENCY_WINDOW.as_micros()).unwrap_or(i64::MAX).into(),
+    ]
+}
+
+/// What the call says.
+struct Answer {
+    now: Timestamp,
+    /// Of the events that were there before, whether they came with another body.
+    repeated: HashMap<EventUid, bool>,
+    /// The shards that are not this process's.
+    others: HashSet<Shard>,
+}
+
+impl Answer {
+    /// None if the registry has another version.
+    fn read(rows: &[QueryResult]) -> Result<Option<Self>, Error> {
+        let mut answer = Self {
+            now: Timestamp::from_micros(0),
+            repeated: HashMap::new(),
+            others: HashSet::new(),
+        };
+        for row in rows {
+            let what: i16 = get(row, "what")?;
+            match what {
+                0 => return Ok(None),
+                1 => answer.now = Timestamp::from_micros(get(row, "number")?),
+                2 => {
+                    let differs: i64 = get(row, "number")?;
+                    answer.repeated.insert(EventUid(uuid(row, "event")?), differs != 0);
+                }
+                3 => {
+                    let shard: i64 = get(row, "number")?;
+                    let shard = u8::try_from(shard).map_err(|_out_of_range| corrupt("a shard above 255"))?;
+                    answer.others.insert(Shard(shard));
+                }
+                _ => return Err(corrupt("an answer of herald_record")),
+            }
+        }
+        Ok(Some(answer))
+    }
+}
