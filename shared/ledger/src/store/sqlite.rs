@@ -1,7 +1,7 @@
 //! SQLite: one writer, several readers.
 //!
 //! SQLite has one writer at a time, and a commit costs a sync to disk. So all writes go to one task,
-//! which runs what has arrived in one transaction, each piece in a savepoint of its own, and answers
+//! which runs what has arrived in one transaction, each of several in a savepoint of its own, and answers
 //! only after the commit: *group commit*. Under load a sync is shared by many; alone, a write waits for
 //! nobody.
 
@@ -158,8 +158,15 @@ impl Writer {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
+        let alone = group.len() == 1;
         let mut group = group.into_iter();
         let begun = self.connection.begin_with_options(immediate).await;
+        if alone
+            && begun.is_ok()
+            && let Some(job) = group.next()
+        {
+            return self.run_alone(begun?, job, settles).await;
+        }
         let result = match &begun {
             Ok(txn) => self.run_jobs(txn, &mut group, settles).await,
             Err(error) => Err(DbErr::Custom(error.to_string())),
@@ -170,6 +177,14 @@ impl Writer {
             (Ok(txn), Ok(())) => txn.commit().await,
             (Ok(_), Err(error)) | (Err(error), _) => Err(error),
         }
+    }
+
+    /// A write that has the transaction to itself needs no savepoint.
+    async fn run_alone(&mut self, txn: DatabaseTransaction, job: Job, settles: &mut Vec<Settle>) -> Result<(), DbErr> {
+        self.last = self.last.max(self.clock.now());
+        let (settle, keep) = job.0.run(&txn, self.last).await;
+        settles.push(settle);
+        if keep { txn.commit().await } else { txn.rollback().await }
     }
 
     async fn run_jobs(
