@@ -1,25 +1,44 @@
 //! The queue in the ledger's own file: a table, read in order, deleted when acknowledged.
 //!
 //! Publishing goes through the ledger's writer, so one sync to disk covers what is published,
-//! dispatched and delivered in the same moment.
+//! dispatched and delivered in the same moment. A single event need not go through the table at all,
+//! see [`direct`].
 
-use crate::{Error, Message, Received, Tag};
+mod direct;
+
+use crate::{Error, Message, Received, Route, Tag};
+use direct::Direct;
 use herald_domain::time::Timestamp;
 use herald_ledger::sql::{self, for_rows, get};
 use herald_ledger::store::Store;
 use sea_orm::Value;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 /// The most publications in one write; they come from as many requests.
 const MAX_GROUP: usize = 1024;
+
+/// How long a publisher waits for its event to be recorded, where it goes the short way.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The queue in a [`Store`]; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Embedded {
     store: Store,
     publish: mpsc::Sender<Publication>,
-    arrived: Arc<Notify>,
+    direct: Direct,
+    table: Arc<Table>,
+}
+
+/// What publisher and consumer know of the table.
+#[derive(Debug, Default)]
+struct Table {
+    /// How often it was written.
+    writes: AtomicU64,
+    /// It was, or something goes the short way.
+    arrived: Notify,
 }
 
 #[derive(Debug)]
@@ -32,13 +51,14 @@ impl Embedded {
     /// The queue in that store, and its publisher, which the caller runs.
     pub fn open(store: Store) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (publish, publications) = mpsc::channel(MAX_GROUP);
-        let arrived = Arc::new(Notify::new());
-        let publisher = run_publisher(store.clone(), publications, Arc::clone(&arrived));
+        let table = Arc::<Table>::default();
+        let publisher = run_publisher(store.clone(), publications, Arc::clone(&table));
         (
             Self {
                 store,
                 publish,
-                arrived,
+                direct: Direct::default(),
+                table,
             },
             publisher,
         )
@@ -50,27 +70,47 @@ impl Embedded {
         Self {
             store,
             publish,
-            arrived: Arc::default(),
+            direct: Direct::default(),
+            table: Arc::default(),
         }
     }
 
-    pub(crate) async fn publish(&self, message: Message) -> Result<(), Error> {
+    pub(crate) async fn publish(&self, message: Message, route: &Route) -> Result<(), Error> {
         let (answer, answered) = oneshot::channel();
         let closed = || Error::Storage(herald_ledger::Error::Closed);
-        let publication = Publication { message, answer };
+        let mut publication = Publication { message, answer };
+        if matches!(route, Route::Event(..)) {
+            match self.direct.offer(publication) {
+                Ok(()) => {
+                    self.table.arrived.notify_one();
+                    return match tokio::time::timeout(PATIENCE, answered).await {
+                        Ok(answer) => answer.map_err(|_dropped| closed())?,
+                        Err(_elapsed) => Err(Error::Storage(herald_ledger::Error::Slow(PATIENCE))),
+                    };
+                }
+                Err(returned) => publication = returned,
+            }
+        }
         self.publish.send(publication).await.map_err(|_returned| closed())?;
         answered.await.map_err(|_dropped| closed())?
     }
 
     pub(crate) fn consumer(&self) -> Consumer {
+        self.direct.attach();
         Consumer {
             store: self.store.clone(),
-            arrived: Arc::clone(&self.arrived),
+            direct: self.direct.clone(),
+            table: Arc::clone(&self.table),
             position: 0,
+            seen: None,
+            tables_turn: false,
         }
     }
 
     pub(crate) async fn acknowledge(&self, up_to: Tag) -> Result<(), Error> {
+        if self.direct.acknowledge(up_to) {
+            return Ok(());
+        }
         self.store
             .write(move |txn, _now| {
                 Box::pin(async move {
@@ -109,7 +149,7 @@ impl Embedded {
 }
 
 /// Writes what has been published since the last write, in one statement or a few.
-async fn run_publisher(store: Store, mut publications: mpsc::Receiver<Publication>, arrived: Arc<Notify>) {
+async fn run_publisher(store: Store, mut publications: mpsc::Receiver<Publication>, table: Arc<Table>) {
     let mut group = Vec::with_capacity(MAX_GROUP);
     while publications.recv_many(&mut group, MAX_GROUP).await > 0 {
         let mut rows = Vec::with_capacity(group.len());
@@ -131,7 +171,8 @@ async fn run_publisher(store: Store, mut publications: mpsc::Receiver<Publicatio
             // A request that has gone away does not want the answer; the message stands all the same.
             drop(answer.send(written.clone()));
         }
-        arrived.notify_one();
+        table.writes.fetch_add(1, Ordering::Release);
+        table.arrived.notify_one();
     }
 }
 
@@ -145,34 +186,64 @@ fn row(message: Message) -> [Value; 5] {
     ]
 }
 
-/// Reads the embedded queue in order.
+/// Reads the embedded queue: the table in order, and in turn with it what goes the short way.
 #[derive(Debug)]
 pub struct Consumer {
     store: Store,
-    arrived: Arc<Notify>,
-    /// The last message handed out.
+    direct: Direct,
+    table: Arc<Table>,
+    /// The last message of the table handed out.
     position: i64,
+    /// How often the table had been written when nothing more was in it.
+    seen: Option<u64>,
+    /// It was the table's turn.
+    tables_turn: bool,
 }
 
 impl Consumer {
     pub(crate) async fn next(&mut self, max_events: usize, max_bytes: usize) -> Result<Vec<Received>, Error> {
         loop {
-            let (mut events, mut bytes) = (0, 0);
-            let mut taken = read(&self.store, self.position, max_events).await?;
-            let fits = taken.iter().take_while(|received| {
-                let first = events == 0;
-                events += received.message.events;
-                bytes += received.message.body.len();
-                first || (events <= max_events && bytes <= max_bytes)
-            });
-            let fits = fits.count();
-            taken.truncate(fits);
-            if let Some(last) = taken.last() {
-                self.position = last.tag.place;
-                return Ok(taken);
+            for _ in 0..2 {
+                self.tables_turn = !self.tables_turn;
+                let taken = if self.tables_turn {
+                    self.read_table(max_events, max_bytes).await?
+                } else {
+                    self.direct.take(max_events, max_bytes)
+                };
+                if !taken.is_empty() {
+                    return Ok(taken);
+                }
             }
-            self.arrived.notified().await;
+            self.table.arrived.notified().await;
         }
+    }
+
+    async fn read_table(&mut self, max_events: usize, max_bytes: usize) -> Result<Vec<Received>, Error> {
+        let writes = self.table.writes.load(Ordering::Acquire);
+        if self.seen == Some(writes) {
+            return Ok(Vec::new());
+        }
+        let (mut events, mut bytes) = (0, 0);
+        let mut taken = read(&self.store, self.position, max_events).await?;
+        let fits = taken.iter().take_while(|received| {
+            let first = events == 0;
+            events += received.message.events;
+            bytes += received.message.body.len();
+            first || (events <= max_events && bytes <= max_bytes)
+        });
+        let fits = fits.count();
+        taken.truncate(fits);
+        match taken.last() {
+            Some(last) => self.position = last.tag.place,
+            None => self.seen = Some(writes),
+        }
+        Ok(taken)
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.direct.detach();
     }
 }
 

@@ -143,8 +143,7 @@ impl Queue {
     /// Puts a message into the queue, durably. After an error nobody knows whether it is there.
     pub async fn publish(&self, message: Message, route: Route) -> Result<(), Error> {
         match self {
-            // Nobody else reads that one.
-            Self::Embedded(queue) => queue.publish(message).await,
+            Self::Embedded(queue) => queue.publish(message, &route).await,
             Self::Rabbit(queue) => queue.publish(message, &route).await,
         }
     }

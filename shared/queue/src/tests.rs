@@ -216,6 +216,72 @@ async fn events_in_transit_are_counted_until_acknowledged() {
     assert_eq!(rig.queue.in_transit().await.unwrap(), 0);
 }
 
+const EVENT: Route = Route::Event(EventType::PacketCreated, EventId(uuid::Uuid::nil()));
+
+/// Publishes a single event in a task of its own.
+fn publishing(rig: &Rig, n: usize) -> tokio::task::JoinHandle<Result<(), Error>> {
+    let queue = rig.queue.clone();
+    tokio::spawn(async move { queue.publish(message(n, 10), EVENT).await })
+}
+
+#[tokio::test]
+async fn a_single_event_goes_straight_to_the_consumer_and_is_answered_for_when_acknowledged() {
+    let rig = Rig::embedded().await;
+    let mut consumer = rig.queue.consumer();
+    let publishers: Vec<_> = (0..3).map(|n| publishing(&rig, n)).collect();
+    let received = drain(&mut consumer, 3).await;
+    assert_eq!(rig.queue.in_transit().await.unwrap(), 0, "none is in the table");
+    assert!(publishers.iter().all(|publisher| !publisher.is_finished()));
+    for received in &received {
+        rig.queue.acknowledge(received.tag).await.unwrap();
+    }
+    for publisher in publishers {
+        publisher.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn without_a_consumer_a_single_event_waits_in_the_table() {
+    let rig = Rig::embedded().await;
+    publishing(&rig, 0).await.unwrap().unwrap();
+    assert_eq!(rig.queue.in_transit().await.unwrap(), 1);
+    // Whatever comes while it is not handed out yet does not keep it from its turn.
+    let mut consumer = rig.queue.consumer();
+    let straight = publishing(&rig, 3);
+    let received = drain(&mut consumer, 2).await;
+    for received in &received {
+        rig.queue.acknowledge(received.tag).await.unwrap();
+    }
+    straight.await.unwrap().unwrap();
+    assert_eq!(rig.queue.in_transit().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn while_recording_stands_still_single_events_wait_in_the_table() {
+    let rig = Rig::embedded().await;
+    let mut consumer = rig.queue.consumer();
+    let stuck = publishing(&rig, 0);
+    drain(&mut consumer, 1).await;
+    // It is not acknowledged, and after a while the others are no longer made to wait for that.
+    until(async || {
+        let next = tokio::time::timeout(Duration::from_millis(100), publishing(&rig, 3)).await;
+        next.is_ok_and(|published| published.unwrap().is_ok())
+    })
+    .await;
+    assert!(rig.queue.in_transit().await.unwrap() > 0);
+    assert!(stuck.await.unwrap().is_err(), "nobody knows");
+}
+
+#[tokio::test]
+async fn who_waits_hears_that_the_consumer_is_gone() {
+    let rig = Rig::embedded().await;
+    let mut consumer = rig.queue.consumer();
+    let publisher = publishing(&rig, 0);
+    drain(&mut consumer, 1).await;
+    drop(consumer);
+    assert!(publisher.await.unwrap().is_err());
+}
+
 #[test]
 fn each_type_of_event_has_its_routing_key() {
     let keys = EventType::ALL.map(routing_key);
