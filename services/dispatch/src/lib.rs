@@ -11,13 +11,16 @@ mod metrics;
 mod reading;
 mod recording;
 
+use futures_util::future::{Fuse, FusedFuture, FutureExt};
+use futures_util::stream::{FuturesOrdered, StreamExt};
 use herald_ledger::Ledger;
 use herald_ledger::handover::HandOver;
 use herald_ledger::shards::Ownership;
-use herald_queue::{Consumer, Queue, Tag};
+use herald_queue::{Consumer, Queue, Received, Tag};
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
 use metrics::Metrics;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -26,6 +29,12 @@ use tokio_util::sync::CancellationToken;
 /// The most events in one transaction, and the bytes beside which no more are taken.
 const MAX_BATCH_EVENTS: usize = 512;
 const MAX_BATCH_BYTES: usize = 4 << 20;
+
+/// The most batches that are being recorded at a time, and what makes one large enough not to wait for
+/// the one before: small ones side by side would only be more transactions.
+const MAX_RECORDING: usize = 3;
+const LARGE_EVENTS: usize = 128;
+const LARGE_BYTES: usize = 1 << 20;
 
 /// How long to wait before a failed step is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -95,54 +104,93 @@ impl Dispatch {
         tokio::join!(self.take(&mut consumer, &shutdown), self.complete_fan_outs(&shutdown));
     }
 
+    /// Records what comes. What arrives while a batch is on its way to the disk is the next one; if that is
+    /// large it need not wait, and several are under way. They are acknowledged in their order.
     async fn take(&self, consumer: &mut Consumer, shutdown: &CancellationToken) {
-        let mut recorded = None;
+        let mut taken: Vec<Received> = Vec::new();
+        let mut recording = FuturesOrdered::new();
+        let mut recorded = Vec::new();
+        let mut acknowledging = pin!(Fuse::terminated());
         loop {
-            // The acknowledgement rides along with the next batch: nobody waits for its commit.
-            let next = async {
-                tokio::select! {
-                    () = shutdown.cancelled() => None,
-                    next = consumer.next(MAX_BATCH_EVENTS, MAX_BATCH_BYTES) => Some(next),
-                }
-            };
-            let (next, ()) = tokio::join!(next, self.acknowledge(recorded.take()));
-            match next {
-                None => return,
-                Some(Ok(batch)) => {
-                    for group in reading::groups(batch) {
-                        // Before one that may take the process with it, what is done is put away.
-                        self.acknowledge(recorded.take()).await;
-                        let last = group.last().map(|received| received.tag);
-                        if !self.record_until_done(group, shutdown).await {
-                            return;
+            if recording.is_empty() || (is_large(&taken) && recording.len() < MAX_RECORDING) {
+                for group in reading::groups(std::mem::take(&mut taken)) {
+                    if group.iter().any(reading::is_doubtful) {
+                        // It may take the process with it, so what is done is put away first.
+                        while let Some(tag) = recording.next().await {
+                            let Some(tag) = tag else { return };
+                            recorded.push(tag);
                         }
-                        recorded = last;
+                        self.acknowledge(std::mem::take(&mut recorded)).await;
                     }
-                }
-                Some(Err(error)) => {
-                    self.health.failing(PART, "the event queue cannot be read");
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "the event queue cannot be read"
-                    );
-                    tokio::time::sleep(RETRY_AFTER).await;
-                    // An empty queue gives no batch to be well with.
-                    if self.queue.in_transit().await.is_ok() {
-                        self.health.ok(PART);
-                    }
+                    recording.push_back(self.record_group(group, shutdown));
                 }
             }
+            if acknowledging.is_terminated() && !recorded.is_empty() {
+                // It rides along with what is recorded next: nobody waits for its commit.
+                acknowledging.set(self.acknowledge(std::mem::take(&mut recorded)).fuse());
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = &mut acknowledging => {}
+                Some(tag) = recording.next() => match tag {
+                    Some(tag) => recorded.push(tag),
+                    None => return,
+                },
+                next = consumer.next(MAX_BATCH_EVENTS, MAX_BATCH_BYTES), if !is_large(&taken) => match next {
+                    Ok(batch) => taken.extend(batch),
+                    Err(error) => self.cannot_read(&error).await,
+                },
+            }
+        }
+        // What is being recorded is recorded still; an acknowledgement is one of all before it, too.
+        while let Some(Some(tag)) = recording.next().await {
+            recorded.push(tag);
+        }
+        if !acknowledging.is_terminated() {
+            acknowledging.await;
+        }
+        self.acknowledge(recorded).await;
+    }
+
+    /// Records messages; the last one's tag, unless shutdown came first.
+    async fn record_group(&self, group: Vec<Received>, shutdown: &CancellationToken) -> Option<Tag> {
+        let last = group.last().map(|received| received.tag);
+        if self.record_until_done(group, shutdown).await {
+            last
+        } else {
+            None
         }
     }
 
-    async fn acknowledge(&self, up_to: Option<Tag>) {
-        let Some(up_to) = up_to else { return };
-        if let Err(error) = self.queue.acknowledge(up_to).await {
-            // They come again, and find their keys taken.
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "messages could not be acknowledged"
-            );
+    async fn cannot_read(&self, error: &herald_queue::Error) {
+        self.health.failing(PART, "the event queue cannot be read");
+        tracing::error!(
+            error = error as &dyn std::error::Error,
+            "the event queue cannot be read"
+        );
+        tokio::time::sleep(RETRY_AFTER).await;
+        // An empty queue gives no batch to be well with.
+        if self.queue.in_transit().await.is_ok() {
+            self.health.ok(PART);
         }
     }
+
+    async fn acknowledge(&self, tags: Vec<Tag>) {
+        for up_to in tags {
+            if let Err(error) = self.queue.acknowledge(up_to).await {
+                // They come again, and find their keys taken.
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "messages could not be acknowledged"
+                );
+            }
+        }
+    }
+}
+
+/// Whether it is worth a transaction of its own while another is under way.
+fn is_large(taken: &[Received]) -> bool {
+    let events: usize = taken.iter().map(|received| received.message.events).sum();
+    let bytes: usize = taken.iter().map(|received| received.message.body.len()).sum();
+    events >= LARGE_EVENTS || bytes >= LARGE_BYTES
 }

@@ -30,7 +30,8 @@ pub(crate) fn groups(batch: Vec<Received>) -> Vec<Vec<Received>> {
     groups
 }
 
-fn is_doubtful(received: &Received) -> bool {
+/// Whether it was handed out over and over.
+pub(crate) fn is_doubtful(received: &Received) -> bool {
     received.redeliveries > MAX_REDELIVERIES
 }
 
