@@ -20,6 +20,7 @@ macro_rules! on_both {
 mod dispatching;
 mod finishing;
 mod managing;
+mod plans;
 mod rig;
 mod sharing;
 mod writing;
