@@ -2,7 +2,7 @@
 
 use crate::scene::{Scene, attempts};
 use herald_tests::herald::Builder;
-use herald_tests::samples::{merged, packets_of, quick_retry};
+use herald_tests::samples::{guid, merged, packet_of, packets_of, quick_retry};
 use herald_tests::{Herald, Receiver};
 use serde_json::json;
 
@@ -34,6 +34,15 @@ async fn a_literal_address_that_is_not_public_is_refused_at_once() {
         "[fe80::1]",
         "[fc00::1]",
         "[64:ff9b::7f00:1]",
+        "[64:ff9b:1::7f00:1]",
+        "[::127.0.0.1]",
+        "[2002:7f00:1::1]",
+        "[2001:0:7f00:1::1]",
+        "[2606:4700::5efe:127.0.0.1]",
+        "127.0.0.1.",
+        "0177.0.0.1",
+        "127%2e0.0.1",
+        "168.63.129.16",
     ] {
         let body = packets_of(company, &format!("http://{host}:8080/hook"));
         let reply = api.post("/v1/subscriptions", &body).await;
@@ -59,18 +68,20 @@ async fn a_literal_address_that_is_not_public_is_refused_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_that_resolves_to_a_forbidden_address_is_dead_at_once() {
     let scene = Scene::with(Herald::builder().public_only()).await;
-    let url = format!("http://localhost:{}/", scene.receiver.port());
-    let made = scene
-        .api
-        .subscribe(&merged(packets_of(scene.company, &url), quick_retry()))
-        .await;
-    scene.publish().await;
-    let delivery = scene.api.delivery_with(made.guid(), "Dead").await;
-    assert_eq!(
-        (&delivery["Reason"], &delivery["LastError"]),
-        (&json!("address_refused"), &json!("address_refused"))
-    );
-    assert_eq!(attempts(&delivery).len(), 1, "what can never succeed is not repeated");
+    for host in ["localhost", "localhost.", "LOCALHOST", "inner.localhost"] {
+        let url = format!("http://{host}:{}/", scene.receiver.port());
+        let company = guid();
+        let subscription = merged(packets_of(company, &url), quick_retry());
+        let made = scene.api.subscribe(&subscription).await;
+        scene.api.publish(&packet_of(company)).await;
+        let delivery = scene.api.delivery_with(made.guid(), "Dead").await;
+        assert_eq!(
+            (&delivery["Reason"], &delivery["LastError"]),
+            (&json!("address_refused"), &json!("address_refused")),
+            "{host}"
+        );
+        assert_eq!(attempts(&delivery).len(), 1, "what can never succeed is not repeated");
+    }
     assert_eq!(scene.receiver.connections(), 0);
 }
 
