@@ -18,6 +18,7 @@ mod isolation;
 mod lifecycle;
 mod matching;
 mod message;
+mod names;
 mod observing;
 mod refusing;
 mod retry;

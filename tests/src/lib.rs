@@ -8,6 +8,7 @@
 //! | [`api`] | a client of the public API, typed where tests say it often, raw where they send nonsense |
 //! | [`receiver`] | a subscriber that does what it is told: answer, fail, hang, drip, reset, flood, lie |
 //! | [`tls`] | certificates: good, expired, for the wrong name |
+//! | [`dns`] | a name server that answers as it is told, or not at all |
 //! | [`binary`] | where the binary is, and a clean environment for it |
 //! | [`samples`] | well-formed events and subscriptions |
 //! | [`producer`] | a producer in Python, over AMQP |
@@ -23,6 +24,7 @@
 pub mod api;
 pub mod audit;
 pub mod binary;
+pub mod dns;
 pub mod herald;
 pub mod metrics;
 pub mod producer;
@@ -34,6 +36,7 @@ pub mod tls;
 pub mod wait;
 
 pub use api::{Api, Reply, Subscription};
+pub use dns::{NameAnswer, NameServer};
 pub use herald::{Herald, Role, Stack};
 pub use receiver::{Answer, Gate, Receiver, Request};
 pub use wait::{PATIENCE, wait_until};

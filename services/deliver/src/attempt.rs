@@ -190,7 +190,7 @@ fn classify(error: &reqwest::Error) -> AttemptError {
 fn kind_of(cause: &(dyn Error + 'static)) -> Option<AttemptError> {
     if let Some(error) = cause.downcast_ref::<ResolveError>() {
         return Some(match error {
-            ResolveError::Dns { .. } => AttemptError::Dns,
+            ResolveError::Lookup(_) => AttemptError::Dns,
             ResolveError::Refused { .. } => AttemptError::AddressRefused,
         });
     }

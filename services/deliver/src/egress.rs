@@ -5,8 +5,11 @@
 //! between two look-ups changes nothing. Redirects are not followed, and proxies from the environment
 //! are ignored, because either could lead elsewhere.
 
+mod names;
+
 use herald_domain::address::EgressPolicy;
 use herald_domain::subscription::literal_address;
+use names::{LookupError, Names};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Client, redirect};
 use std::net::SocketAddr;
@@ -27,17 +30,16 @@ pub enum EgressError {
     /// A metric of that name exists already.
     #[error("a metric could not be registered")]
     Metrics(#[from] prometheus::Error),
+    /// The system's settings for looking up names are no settings.
+    #[error("names cannot be looked up")]
+    Names(#[from] hickory_resolver::net::NetError),
 }
 
 /// Why a name led nowhere.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ResolveError {
-    #[error("{name} did not resolve")]
-    Dns {
-        name: String,
-        #[source]
-        error: std::io::Error,
-    },
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
     #[error("{name} resolves to no address that a request may go to")]
     Refused { name: String },
 }
@@ -60,7 +62,13 @@ pub fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate>, EgressError> {
 }
 
 impl Sender {
-    pub(crate) fn new(policy: Arc<EgressPolicy>, trusted: Vec<Certificate>) -> Result<Self, EgressError> {
+    /// Sends to public addresses and those that `policy` allows, trusts the system's authorities and
+    /// `trusted`, and looks names up at `dns`, or where the system does if that is empty.
+    pub(crate) fn new(
+        policy: Arc<EgressPolicy>,
+        trusted: Vec<Certificate>,
+        dns: &[SocketAddr],
+    ) -> Result<Self, EgressError> {
         let client = Client::builder()
             .user_agent(concat!("Herald/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
@@ -68,6 +76,7 @@ impl Sender {
             .no_proxy()
             .dns_resolver(CheckedResolver {
                 policy: Arc::clone(&policy),
+                names: Arc::new(Names::new(dns)?),
             })
             .tls_certs_merge(trusted)
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
@@ -88,23 +97,24 @@ impl Sender {
     }
 }
 
-/// The system's resolver, its answers sifted.
+/// The answers of name servers, sifted.
 struct CheckedResolver {
     policy: Arc<EgressPolicy>,
+    names: Arc<Names>,
 }
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let policy = Arc::clone(&self.policy);
+        let (policy, names) = (Arc::clone(&self.policy), Arc::clone(&self.names));
         Box::pin(async move {
-            let name = name.as_str().to_owned();
-            let found = tokio::net::lookup_host(format!("{name}:0")).await;
-            let found = match found {
-                Ok(found) => found,
-                Err(error) => return Err(ResolveError::Dns { name, error }.into()),
-            };
-            let permitted: Vec<SocketAddr> = found.filter(|address| policy.permits(address.ip())).collect();
+            let found = names.look_up(name.as_str()).await.map_err(ResolveError::from)?;
+            let permitted: Vec<SocketAddr> = found
+                .iter()
+                .filter(|address| policy.permits(**address))
+                .map(|address| SocketAddr::new(*address, 0))
+                .collect();
             if permitted.is_empty() {
+                let name = name.as_str().to_owned();
                 return Err(ResolveError::Refused { name }.into());
             }
             Ok(Box::new(permitted.into_iter()) as Addrs)

@@ -28,6 +28,7 @@ use herald_telemetry::health::Health;
 pub use keeper::Keeper;
 pub use letters::{DeadLetters, PublishError};
 use metrics::Metrics;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -54,6 +55,8 @@ pub struct Parts {
     pub egress: Arc<EgressPolicy>,
     /// Certificates that are trusted besides the system's, PEM.
     pub trusted: Vec<reqwest::Certificate>,
+    /// The name servers to ask; the system's if there are none.
+    pub dns: Vec<SocketAddr>,
 }
 
 /// Deliver, ready to run.
@@ -85,8 +88,9 @@ impl Deliver {
             health,
             egress,
             trusted,
+            dns,
         } = parts;
-        let sender = Arc::new(Sender::new(egress, trusted)?);
+        let sender = Arc::new(Sender::new(egress, trusted, &dns)?);
         let metrics = Metrics::register(metrics)?;
         let clock = ledger.clock();
         Ok(Self {

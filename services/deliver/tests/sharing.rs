@@ -144,6 +144,7 @@ impl Process {
             health: Health::default(),
             egress: Arc::clone(&shared.egress),
             trusted: Vec::new(),
+            dns: Vec::new(),
         };
         let deliver = Deliver::new(parts, &prometheus::Registry::new()).unwrap();
         let (soft, hard) = (CancellationToken::new(), CancellationToken::new());

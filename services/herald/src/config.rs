@@ -7,14 +7,17 @@ use figment::value::{Dict, Map};
 use figment::{Figment, Metadata, Profile, Provider};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// The defaults, which are also the reference of all settings.
 const DEFAULTS: &str = include_str!("defaults.toml");
 
+/// Where name servers listen, RFC 1035.
+const DNS_PORT: u16 = 53;
+
 /// The settings and the variables of the environment that set them.
-const VARIABLES: [(&str, &str); 9] = [
+const VARIABLES: [(&str, &str); 10] = [
     ("listen", "HERALD_LISTEN"),
     ("data", "HERALD_DATA"),
     ("database", "HERALD_DATABASE_URL"),
@@ -24,6 +27,7 @@ const VARIABLES: [(&str, &str); 9] = [
     ("operator_key", "HERALD_OPERATOR_KEY"),
     ("egress_allow", "HERALD_EGRESS_ALLOW"),
     ("egress_ca", "HERALD_EGRESS_CA"),
+    ("egress_dns", "HERALD_EGRESS_DNS"),
 ];
 
 /// The flags that set something.
@@ -64,6 +68,11 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) egress_ca: Option<PathBuf>,
+    /// The name servers that subscribers' names are looked up at, comma-separated, port 53 unless given
+    /// [env: HERALD_EGRESS_DNS] [default: the system's]
+    #[arg(long, value_name = "ADDR,...")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) egress_dns: Option<String>,
     /// A file of settings, TOML
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -85,6 +94,8 @@ pub(crate) struct Config {
     #[serde(deserialize_with = "networks")]
     pub(crate) egress_allow: Vec<IpNet>,
     pub(crate) egress_ca: Option<PathBuf>,
+    #[serde(default, deserialize_with = "name_servers")]
+    pub(crate) egress_dns: Vec<SocketAddr>,
 }
 
 impl Config {
@@ -238,8 +249,20 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
         // A single address is a network of one.
         let network = text
             .parse::<IpNet>()
-            .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         network.map_err(|_neither| serde::de::Error::custom(format!("{text} is not a network such as 10.0.0.0/8")))
+    };
+    names(deserializer)?.into_iter().map(read).collect()
+}
+
+fn name_servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let read = |text: String| {
+        let address = text
+            .parse::<SocketAddr>()
+            .or_else(|_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, DNS_PORT)));
+        address.map_err(|_neither| {
+            serde::de::Error::custom(format!("{text} is not an address such as 10.0.0.53 or 10.0.0.53:5353"))
+        })
     };
     names(deserializer)?.into_iter().map(read).collect()
 }
@@ -253,12 +276,15 @@ mod tests {
         let flags = Flags {
             listen: Some("127.0.0.1:1".to_owned()),
             egress_allow: Some("127.0.0.0/8, ::1".to_owned()),
+            egress_dns: Some("10.0.0.53, [fd00::53]:5353".to_owned()),
             ..Flags::default()
         };
         let config = Config::load(&flags).unwrap();
         assert_eq!(config.listen.port(), 1);
         assert_eq!(config.data, PathBuf::from("./herald-data"));
         assert_eq!(config.egress_allow.len(), 2);
+        let servers = ["10.0.0.53:53", "[fd00::53]:5353"].map(|server| server.parse().unwrap());
+        assert_eq!(config.egress_dns, servers);
     }
 
     #[test]

@@ -65,6 +65,7 @@ fn config(folder: &Path, key: &str) -> Config {
         operator_key: Some(key.to_owned()),
         egress_allow: loopback(),
         egress_ca: None,
+        egress_dns: Vec::new(),
     }
 }
 

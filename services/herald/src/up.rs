@@ -144,6 +144,7 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
                 health: health.clone(),
                 egress: Arc::clone(&egress),
                 trusted,
+                dns: config.egress_dns.clone(),
             },
             &metrics,
         )?;

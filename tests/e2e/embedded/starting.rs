@@ -114,6 +114,7 @@ fn a_bad_setting_is_named_with_where_it_came_from() {
         ("HERALD_EGRESS_ALLOW", "home"),
         ("HERALD_EGRESS_ALLOW", "127.0.0.0/40"),
         ("HERALD_EGRESS_CA", "/does/not/exist.pem"),
+        ("HERALD_EGRESS_DNS", "ns.example"),
     ] {
         let output = refused(|command| {
             command
