@@ -3,31 +3,31 @@
 use crate::catalogue::EventType;
 use crate::event::Objects;
 use crate::id::{DeliveryId, EventUid, SubscriptionId};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// The body of the message that tells `subscription` of an event. `data` is the event's `Data` as it
 /// was accepted, a JSON object; nothing of it changes.
 pub fn body(subscription: SubscriptionId, kind: EventType, objects: &Objects, data: &str) -> String {
     let mut body = String::with_capacity(data.len() + 160);
-    // Writing to a String cannot fail.
-    let mut add = |name: &str, value: &dyn std::fmt::Display| {
-        let _infallible = write!(body, "{}\"{name}\":{value}", if body.is_empty() { '{' } else { ',' });
+    let mut add = |name: &str, value: fmt::Arguments<'_>| {
+        body.push(if body.is_empty() { '{' } else { ',' });
+        // Writing to a String cannot fail.
+        let _infallible = write!(body, "\"{name}\":{value}");
     };
-    let quoted = |guid: &dyn std::fmt::Display| format!("\"{guid}\"");
-    add("GUID", &quoted(&subscription));
+    add("GUID", format_args!("\"{subscription}\""));
     match kind {
         EventType::PacketCreated | EventType::PacketUpdated | EventType::NewCommunication => {
             if let Some(packet) = objects.packet {
-                add("PacketGUID", &quoted(&packet));
+                add("PacketGUID", format_args!("\"{packet}\""));
             }
             if let (EventType::NewCommunication, Some(communication)) = (kind, objects.communication) {
-                add("CommunicationGUID", &quoted(&communication));
+                add("CommunicationGUID", format_args!("\"{communication}\""));
             }
         }
         EventType::BusinessObjectCreated | EventType::BusinessObjectUpdated => {
             if let Some((object_type, object)) = objects.business_object() {
-                add("ObjectGUID", &quoted(&object));
-                add("ObjectType", &object_type.number());
+                add("ObjectGUID", format_args!("\"{object}\""));
+                add("ObjectType", format_args!("{}", object_type.number()));
             }
         }
     }
