@@ -1,9 +1,11 @@
 //! A real subscriber on a loopback address, that records what it gets and answers as it is told.
 //!
 //! It speaks HTTP/1.1 on the bare socket, because most of what it must be able to do (lie about
-//! lengths, drip a header byte by byte, reset) is what an HTTP library prevents.
+//! lengths, drip a header byte by byte, reset) is what an HTTP library prevents. Over TLS it speaks HTTP/2
+//! where its certificate's configuration offers it and the other side takes it.
 
 mod answer;
+mod http2;
 mod request;
 
 pub use answer::{Answer, Gate};
@@ -233,7 +235,10 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
                 // A handshake that fails is what some tests are about.
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
-                        serve(stream, connection, shared).await;
+                        match stream.get_ref().1.alpn_protocol() {
+                            Some(b"h2") => http2::serve(stream, connection, shared).await,
+                            _ => serve(stream, connection, shared).await,
+                        }
                     }
                 }
             }
@@ -252,6 +257,7 @@ async fn serve(mut wire: impl Wire, connection: u64, shared: Arc<Shared>) {
                 drop(wire.tcp().set_zero_linger());
                 return;
             }
+            Ok(After::Freeze) => std::future::pending().await,
             // An error means that the other side went away, which is its right.
             Ok(After::Close) | Err(_) => return,
         }

@@ -53,6 +53,13 @@ impl Authority {
         self.issue(&LOOPBACK, false)
     }
 
+    /// The same of a server that offers HTTP/2.
+    pub fn good_with_http2(&self) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.good());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+
     /// The same, expired for years.
     pub fn expired(&self) -> Arc<ServerConfig> {
         self.issue(&LOOPBACK, true)

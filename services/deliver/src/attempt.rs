@@ -170,12 +170,7 @@ fn classify(error: &reqwest::Error) -> AttemptError {
         if let Some(kind) = kind_of(cause) {
             found = Some(kind);
         }
-        // An io::Error hides the error that it wraps: its source is that one's source.
-        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        next = match wrapped {
-            Some(wrapped) => Some(wrapped),
-            None => cause.source(),
-        };
+        next = within(cause);
     }
     match found {
         // Before the connection stands there is nothing to reset.
@@ -184,6 +179,18 @@ fn classify(error: &reqwest::Error) -> AttemptError {
         None if error.is_timeout() => AttemptError::Timeout,
         None => AttemptError::Reset,
     }
+}
+
+/// The error that one wraps. An `io::Error` hides it, its source is that one's source; and an `h2::Error`
+/// has no source at all.
+fn within<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    if let Some(wrapped) = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        return Some(wrapped);
+    }
+    if let Some(io) = cause.downcast_ref::<h2::Error>().and_then(h2::Error::get_io) {
+        return Some(io);
+    }
+    cause.source()
 }
 
 /// What one error in the chain says of itself; the innermost that says something counts.
@@ -201,7 +208,14 @@ fn kind_of(cause: &(dyn Error + 'static)) -> Option<AttemptError> {
         if error.is_parse_too_large() {
             return Some(AttemptError::ResponseTooLarge);
         }
+        // A ping over HTTP/2 that was not answered.
+        if error.is_timeout() {
+            return Some(AttemptError::Timeout);
+        }
         return error.is_parse().then_some(AttemptError::Http);
+    }
+    if let Some(error) = cause.downcast_ref::<h2::Error>() {
+        return kind_of_h2(error);
     }
     let error = cause.downcast_ref::<io::Error>()?;
     match error.kind() {
@@ -212,4 +226,22 @@ fn kind_of(cause: &(dyn Error + 'static)) -> Option<AttemptError> {
         io::ErrorKind::TimedOut => Some(AttemptError::Timeout),
         _ => None,
     }
+}
+
+/// What the other side ended, it reset; what this side objected to is no HTTP.
+fn kind_of_h2(error: &h2::Error) -> Option<AttemptError> {
+    if error.is_io() {
+        return None;
+    }
+    if !error.is_library() {
+        return Some(AttemptError::Reset);
+    }
+    // For nothing but a head beyond the limit does this side refuse a stream, and if it comes in ever more
+    // parts the connection.
+    let too_large = [h2::Reason::REFUSED_STREAM, h2::Reason::ENHANCE_YOUR_CALM].map(Some);
+    Some(if too_large.contains(&error.reason()) {
+        AttemptError::ResponseTooLarge
+    } else {
+        AttemptError::Http
+    })
 }

@@ -4,6 +4,10 @@
 //! request; names are judged by what they resolve to, at each connect, so an answer that changes
 //! between two look-ups changes nothing. Redirects are not followed, and proxies from the environment
 //! are ignored, because either could lead elsewhere.
+//!
+//! To receivers that offer it over TLS, HTTP/2 is spoken (ALPN), and their requests share a connection. A
+//! request that such a receiver says it did nothing with (RFC 9113, 8.7) is sent again by reqwest at once,
+//! at most twice.
 
 mod names;
 
@@ -20,6 +24,19 @@ use url::Url;
 /// Connections that are kept open to one host; as many as a lane has in flight by default.
 const MAX_IDLE_PER_HOST: usize = 64;
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How often a connection that requests wait on over HTTP/2 is asked whether it is alive, and how long it
+/// has to answer. An attempt has 15 s by default, so those who wait learn it before, and the next attempt
+/// finds another connection.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a receiver may send of one answer over HTTP/2 before it is read: no more of it is.
+const WINDOW_BYTES: u32 = 16 * 1024;
+
+/// The head of an answer over HTTP/2, at most. Over HTTP/1.1 hyper has bounds of its own: 100 headers, and
+/// about 400 KiB.
+const MAX_HEAD_BYTES: u32 = 64 * 1024;
 
 /// Why the client could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +98,11 @@ impl Sender {
             .tls_certs_merge(trusted)
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
             .pool_idle_timeout(IDLE_TIMEOUT)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .http2_keep_alive_while_idle(false)
+            .http2_initial_stream_window_size(WINDOW_BYTES)
+            .http2_max_header_list_size(MAX_HEAD_BYTES)
             .build()?;
         Ok(Self { client, policy })
     }

@@ -13,24 +13,28 @@ const DRIP: Duration = Duration::from_millis(50);
 /// One answer; made by a script for each request.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
+    pub(super) status: u16,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
     declared_length: Option<usize>,
     delay: Duration,
     gate: Option<Gate>,
-    manner: Manner,
+    pub(super) manner: Manner,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manner {
+pub(super) enum Manner {
     AtOnce,
     DripHead,
     DripBody,
     Hang,
+    Freeze,
     Reset,
+    Refuse,
     Close,
     EndlessHeaders,
+    EndlessInterim,
+    EndlessBody,
 }
 
 /// What becomes of the connection.
@@ -38,6 +42,7 @@ pub(super) enum After {
     NextRequest,
     Close,
     Reset,
+    Freeze,
 }
 
 impl Answer {
@@ -136,7 +141,23 @@ impl Answer {
         }
     }
 
-    /// 200, and then headers without end.
+    /// The connection stays open, and nothing is read or written any more, pings of HTTP/2 included.
+    pub fn freeze() -> Self {
+        Self {
+            manner: Manner::Freeze,
+            ..Self::ok()
+        }
+    }
+
+    /// Over HTTP/2, that nothing was done with the request; else a reset.
+    pub fn refuse() -> Self {
+        Self {
+            manner: Manner::Refuse,
+            ..Self::ok()
+        }
+    }
+
+    /// 200, and then headers without end; over HTTP/2 a great many.
     pub fn endless_headers() -> Self {
         Self {
             manner: Manner::EndlessHeaders,
@@ -144,16 +165,28 @@ impl Answer {
         }
     }
 
+    /// Interim answers (103 Early Hints) without end.
+    pub fn endless_interim() -> Self {
+        Self {
+            manner: Manner::EndlessInterim,
+            ..Self::ok()
+        }
+    }
+
+    /// That status, and then a body without end.
+    pub fn endless_body(status: u16) -> Self {
+        Self {
+            manner: Manner::EndlessBody,
+            ..Self::status(status)
+        }
+    }
+
     /// Gives the answer. `busy` ends before the first byte that could let the other side think that
     /// the request is over, so that a count of requests in flight is never too high.
     pub(super) async fn give(self, wire: &mut impl Wire, busy: Busy) -> io::Result<After> {
-        if let Some(gate) = &self.gate {
-            gate.passed().await;
-        }
-        if !self.delay.is_zero() {
-            tokio::time::sleep(self.delay).await;
-        }
+        self.until_due().await;
         match self.manner {
+            Manner::Freeze => Ok(After::Freeze),
             Manner::Hang => {
                 // Ends when the other side closes; what it might still send is passed over.
                 let mut ignored = [0; 1024];
@@ -161,7 +194,7 @@ impl Answer {
                 drop(busy);
                 Ok(After::Close)
             }
-            Manner::Reset => Ok(After::Reset),
+            Manner::Reset | Manner::Refuse => Ok(After::Reset),
             Manner::Close => Ok(After::Close),
             Manner::EndlessHeaders => {
                 wire.write_all(b"HTTP/1.1 200 OK\r\n").await?;
@@ -170,7 +203,32 @@ impl Answer {
                         .await?;
                 }
             }
+            Manner::EndlessInterim => loop {
+                wire.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n")
+                    .await?;
+                wire.flush().await?;
+            },
+            Manner::EndlessBody => {
+                let head = format!(
+                    "HTTP/1.1 {} Scripted\r\ntransfer-encoding: chunked\r\n\r\n",
+                    self.status
+                );
+                wire.write_all(head.as_bytes()).await?;
+                loop {
+                    wire.write_all(b"10\r\n0123456789abcdef\r\n").await?;
+                }
+            }
             Manner::AtOnce | Manner::DripHead | Manner::DripBody => self.respond(wire, busy).await,
+        }
+    }
+
+    /// Waits until it is time for the answer.
+    pub(super) async fn until_due(&self) {
+        if let Some(gate) = &self.gate {
+            gate.passed().await;
+        }
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Request {
     pub body: Bytes,
     /// When it was complete.
     pub at: Instant,
+    /// Which HTTP it came over.
+    pub version: http::Version,
     /// Which connection it came on, from 1.
     pub connection: u64,
     /// How many requests with this `webhook-id` have come to this path, this one included.
@@ -106,6 +108,7 @@ pub(super) async fn read_request(
         headers,
         body,
         at: Instant::now(),
+        version: http::Version::HTTP_11,
         connection,
         repeat: 0,
     }))
