@@ -1,41 +1,29 @@
 //! One attempt: build, sign, send, read, classify.
 
-use crate::egress::{LiteralRefused, ResolveError, Sender};
+use crate::egress::{ResolveError, Sender};
+use crate::prepared::Impossible;
 use herald_domain::delivery::{Attempt, AttemptError, Delivery, Outcome};
 use herald_domain::message;
 use herald_domain::subscription::Subscription;
 use herald_domain::time::{Clock, Timestamp};
 use herald_ledger::dispatching::EventRecord;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, HeaderValue};
 use reqwest::Response;
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
-use url::Url;
 
 /// How much of a response's body is read; beyond it nothing is of interest.
 const MAX_BODY_BYTES: usize = 16 * 1024;
-
-/// Why a request could not be made at all.
-#[derive(Debug, thiserror::Error)]
-enum Impossible {
-    #[error("the subscriber's URL is not one any more")]
-    Url(#[from] url::ParseError),
-    #[error(transparent)]
-    Address(#[from] LiteralRefused),
-    #[error("a header has a value that HTTP does not allow")]
-    Header(#[from] http::header::InvalidHeaderValue),
-    #[error("the custom header has a name that HTTP does not allow")]
-    HeaderName(#[from] http::header::InvalidHeaderName),
-}
 
 /// Makes the next attempt of a delivery. Takes no longer than the subscription's timeout.
 pub(crate) async fn make(
     sender: &Sender,
     clock: &dyn Clock,
-    subscription: &Subscription,
+    subscription: &Arc<Subscription>,
     delivery: &Delivery,
     event: &EventRecord,
 ) -> Attempt {
@@ -69,32 +57,26 @@ pub(crate) async fn make(
 
 fn request(
     sender: &Sender,
-    subscription: &Subscription,
+    subscription: &Arc<Subscription>,
     delivery: &Delivery,
     event: &EventRecord,
     number: u32,
     at: Timestamp,
 ) -> Result<reqwest::Request, Impossible> {
-    let url = Url::parse(&subscription.settings.url)?;
-    sender.check_literal(&url)?;
+    let prepared = sender.prepare().get(subscription)?;
     let body = message::body(subscription.id, event.kind, &event.objects, &event.data);
     let id = delivery.id.to_string();
-    let signature = subscription.key.sign(&id, at, body.as_bytes());
+    let signature = prepared.signer().sign(&id, at, body.as_bytes());
     let traceparent = message::traceparent(event.traceparent.as_deref(), event.uid, delivery.id, number);
-    let mut request = reqwest::Request::new(http::Method::POST, url);
+    let mut request = prepared.request();
     let headers = request.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert("webhook-id", HeaderValue::try_from(id)?);
     headers.insert("webhook-timestamp", at.as_unix_seconds().into());
     headers.insert("webhook-signature", HeaderValue::try_from(signature)?);
-    headers.insert("webhook-guid", HeaderValue::try_from(subscription.id.to_string())?);
     headers.insert("webhook-type", HeaderValue::from_static(delivery.webhook.name()));
     headers.insert("webhook-event-id", HeaderValue::try_from(event.id.to_string())?);
     headers.insert("webhook-attempt", number.into());
     headers.insert("traceparent", HeaderValue::try_from(traceparent)?);
-    if let Some((name, value)) = &subscription.settings.custom_header {
-        headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
-    }
     *request.body_mut() = Some(body.into());
     Ok(request)
 }

@@ -1,7 +1,7 @@
 //! The HTTP client: every address is checked after name resolution, at every connect.
 //!
-//! A literal address in a URL never reaches the resolver, so [`Sender::check_literal`] asks before each
-//! request; names are judged by what they resolve to, at each connect, so an answer that changes
+//! A literal address in a URL never reaches the resolver, so [`check_literal`] asks when
+//! a URL is prepared for its requests; names are judged by what they resolve to, at each connect, so an answer that changes
 //! between two look-ups changes nothing. Redirects are not followed, and proxies from the environment
 //! are ignored, because either could lead elsewhere.
 //!
@@ -11,6 +11,7 @@
 
 mod names;
 
+use crate::prepared::Prepare;
 use herald_domain::address::EgressPolicy;
 use herald_domain::subscription::literal_address;
 use names::{LookupError, Names};
@@ -70,7 +71,7 @@ pub(crate) struct LiteralRefused(std::net::IpAddr);
 #[derive(Debug)]
 pub(crate) struct Sender {
     client: Client,
-    policy: Arc<EgressPolicy>,
+    prepare: Prepare,
 }
 
 /// Reads the certificates of a PEM file.
@@ -104,18 +105,27 @@ impl Sender {
             .http2_initial_stream_window_size(WINDOW_BYTES)
             .http2_max_header_list_size(MAX_HEAD_BYTES)
             .build()?;
-        Ok(Self { client, policy })
+        Ok(Self {
+            client,
+            prepare: Prepare::new(policy),
+        })
     }
 
     pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
-    pub(crate) fn check_literal(&self, url: &Url) -> Result<(), LiteralRefused> {
-        match literal_address(url) {
-            Some(address) if !self.policy.permits(address) => Err(LiteralRefused(address)),
-            Some(_) | None => Ok(()),
-        }
+    /// Prepares subscriptions for their requests.
+    pub(crate) fn prepare(&self) -> &Prepare {
+        &self.prepare
+    }
+}
+
+/// Whether the URL's own address may be gone to; a name is judged when it is looked up.
+pub(crate) fn check_literal(policy: &EgressPolicy, url: &Url) -> Result<(), LiteralRefused> {
+    match literal_address(url) {
+        Some(address) if !policy.permits(address) => Err(LiteralRefused(address)),
+        Some(_) | None => Ok(()),
     }
 }
 

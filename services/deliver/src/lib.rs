@@ -14,6 +14,7 @@ mod letters;
 mod metrics;
 mod outbox;
 mod owner;
+mod prepared;
 mod recorder;
 
 use egress::Sender;

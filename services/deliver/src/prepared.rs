@@ -1,0 +1,171 @@
+//! What all requests of one subscription have in common, made once for each version of it.
+
+use crate::egress::{LiteralRefused, check_literal};
+use herald_domain::address::EgressPolicy;
+use herald_domain::id::SubscriptionId;
+use herald_domain::signing::Signer;
+use herald_domain::subscription::Subscription;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use url::Url;
+
+/// Subscriptions that are kept prepared, of one to two kilobytes each. A working set beyond it costs what
+/// it would cost to keep none.
+const KEPT: usize = 4096;
+
+/// Why a request could not be made at all.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Impossible {
+    #[error("the subscriber's URL is not one any more")]
+    Url(#[from] url::ParseError),
+    #[error(transparent)]
+    Address(#[from] LiteralRefused),
+    #[error("a header has a value that HTTP does not allow")]
+    Header(#[from] http::header::InvalidHeaderValue),
+    #[error("the custom header has a name that HTTP does not allow")]
+    HeaderName(#[from] http::header::InvalidHeaderName),
+}
+
+/// A subscription, ready for its requests.
+pub(crate) struct Prepared {
+    /// The version that this was made of.
+    of: Arc<Subscription>,
+    url: Url,
+    headers: HeaderMap,
+    signer: Signer,
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared")
+            .field("of", &self.of.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Prepared {
+    fn new(policy: &EgressPolicy, subscription: &Arc<Subscription>) -> Result<Self, Impossible> {
+        let url = Url::parse(&subscription.settings.url)?;
+        check_literal(policy, &url)?;
+        // Room for seven that differ from one request to the next, and for the client's and the host's: a
+        // clone has a table of the same size.
+        let mut headers = HeaderMap::with_capacity(16);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert("webhook-guid", HeaderValue::try_from(subscription.id.to_string())?);
+        if let Some((name, value)) = &subscription.settings.custom_header {
+            headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+        }
+        Ok(Self {
+            of: Arc::clone(subscription),
+            url,
+            headers,
+            signer: subscription.key.signer(),
+        })
+    }
+
+    /// A request with what all of them have.
+    pub(crate) fn request(&self) -> reqwest::Request {
+        let mut request = reqwest::Request::new(Method::POST, self.url.clone());
+        request.headers_mut().clone_from(&self.headers);
+        request
+    }
+
+    /// What signs them.
+    pub(crate) fn signer(&self) -> &Signer {
+        &self.signer
+    }
+}
+
+/// Subscriptions that were prepared lately.
+#[derive(Debug)]
+pub(crate) struct Prepare {
+    policy: Arc<EgressPolicy>,
+    kept: Mutex<HashMap<SubscriptionId, Arc<Prepared>>>,
+}
+
+impl Prepare {
+    /// Prepares what `policy` permits.
+    pub(crate) fn new(policy: Arc<EgressPolicy>) -> Self {
+        Self {
+            policy,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// The subscription, prepared now or before. Another version of it is another subscription.
+    pub(crate) fn get(&self, subscription: &Arc<Subscription>) -> Result<Arc<Prepared>, Impossible> {
+        // Nothing is left half done where this could panic.
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = kept.get(&subscription.id)
+            && Arc::ptr_eq(&prepared.of, subscription)
+        {
+            return Ok(Arc::clone(prepared));
+        }
+        let prepared = Arc::new(Prepared::new(&self.policy, subscription)?);
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(subscription.id, Arc::clone(&prepared));
+        Ok(prepared)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use herald_domain::access::OPERATOR;
+    use herald_domain::signing::SigningKey;
+    use herald_domain::subscription::parse;
+    use herald_domain::time::Timestamp;
+
+    fn subscription(number: u128, url: &str) -> Arc<Subscription> {
+        let body = serde_json::json!({
+            "Webhook": "PacketUpdated", "FilterObjectType": 81, "SubscriberURL": "https://a.example/",
+            "FilterObjectGUID": "00000000-0000-0000-0000-000000000001",
+        });
+        let mut settings = parse(&body, &EgressPolicy::default()).unwrap().settings;
+        url.clone_into(&mut settings.url);
+        let now = Timestamp::from_micros(0);
+        Arc::new(Subscription {
+            id: SubscriptionId(uuid::Uuid::from_u128(number)),
+            owner: OPERATOR,
+            settings,
+            key: SigningKey::from_bytes(vec![1]),
+            created_at: now,
+            updated_at: now,
+            open_from: now,
+            deleted: false,
+        })
+    }
+
+    #[test]
+    fn a_subscription_is_prepared_once_and_another_version_of_it_anew() {
+        let prepare = Prepare::new(Arc::default());
+        let one = subscription(1, "https://a.example/");
+        let first = prepare.get(&one).unwrap();
+        assert!(Arc::ptr_eq(&first, &prepare.get(&one).unwrap()));
+        let moved = prepare.get(&subscription(1, "https://b.example/")).unwrap();
+        assert_eq!(moved.request().url().as_str(), "https://b.example/");
+    }
+
+    #[test]
+    fn what_may_not_be_gone_to_is_refused_each_time() {
+        let prepare = Prepare::new(Arc::default());
+        let inside = subscription(1, "http://10.0.0.1/");
+        for _ in 0..2 {
+            assert!(matches!(prepare.get(&inside), Err(Impossible::Address(_))));
+        }
+    }
+
+    #[test]
+    fn no_more_than_so_many_are_kept() {
+        let prepare = Prepare::new(Arc::default());
+        for number in 0..=KEPT as u128 {
+            prepare.get(&subscription(number, "https://a.example/")).unwrap();
+            assert!(prepare.kept.lock().unwrap().len() <= KEPT);
+        }
+    }
+}
