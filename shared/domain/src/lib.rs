@@ -14,19 +14,23 @@
 //! | [`address`] | which addresses a request may go to |
 //! | [`delivery`], [`retry`] | what follows from an attempt |
 //! | [`lanes`] | which delivery is attempted next |
+//! | [`breaker`], [`in_flight_limit`], [`rate_limit`] | how much a subscriber is sent |
 #![warn(missing_docs, clippy::wildcard_enum_match_arm)]
 
 pub mod access;
 pub mod address;
+pub mod breaker;
 pub mod catalogue;
 pub mod delivery;
 pub mod event;
 pub mod id;
+pub mod in_flight_limit;
 pub mod index;
 mod json;
 pub mod lanes;
 pub mod message;
 pub mod problem;
+pub mod rate_limit;
 pub mod retry;
 pub mod signing;
 pub mod subscription;
