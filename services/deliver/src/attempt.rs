@@ -2,6 +2,7 @@
 
 use crate::egress::{ResolveError, Sender};
 use crate::prepared::Impossible;
+use crate::rate_limit;
 use herald_domain::delivery::{Attempt, AttemptError, Delivery, Outcome};
 use herald_domain::message;
 use herald_domain::subscription::Subscription;
@@ -83,7 +84,11 @@ fn request(
 
 async fn answered(response: Response, deadline: Instant, now: Timestamp) -> (Outcome, Option<String>) {
     let status = response.status();
-    let retry_after = retry_after(response.headers(), now);
+    let retry_after = match status.as_u16() {
+        429 | 503 => retry_after(response.headers(), now),
+        _ => None,
+    };
+    let retry_after = retry_after.or_else(|| rate_limit::exhausted_for(response.headers()));
     // The body is of no interest, but reading a short one to its end frees the connection for the next
     // request. What goes wrong with it changes nothing: the status is the answer.
     drop(timeout_at(deadline, read_body(response)).await);

@@ -15,6 +15,7 @@ mod metrics;
 mod outbox;
 mod owner;
 mod prepared;
+mod rate_limit;
 mod recorder;
 
 use egress::Sender;

@@ -2,10 +2,12 @@
 
 use crate::recorder::Recorded;
 use herald_domain::delivery::{Attempt, AttemptError, Closed, Delivery, Outcome, Status};
-use herald_domain::lanes::Load;
+use herald_domain::lanes::{LaneState, Load};
 use herald_domain::time::Timestamp;
 use herald_ledger::dispatching::EventRecord;
-use prometheus::{Error, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Error, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 use std::time::Duration;
 
 /// From what a receiver next door takes to the longest timeout.
@@ -28,6 +30,8 @@ pub(crate) struct Metrics {
     retries: IntCounter,
     past_due_seconds: Gauge,
     lanes: IntGauge,
+    lanes_by_state: IntGaugeVec,
+    breakers_opened: IntCounter,
     in_flight: IntGauge,
     buffered: IntGauge,
     recording: IntGauge,
@@ -83,6 +87,14 @@ impl Metrics {
             "How long the delivery that waits longest has been due, of those that this process is to send.",
         )?;
         registry.register(Box::new(past_due_seconds.clone()))?;
+        let lanes_by_state = IntGaugeVec::new(
+            Opts::new(
+                "herald_lanes_by_state",
+                "Subscriptions with deliveries in memory or waiting in the ledger, by what holds them back.",
+            ),
+            &["state"],
+        )?;
+        registry.register(Box::new(lanes_by_state.clone()))?;
         let metrics = Self {
             attempts: vector(
                 "herald_attempts_total",
@@ -114,6 +126,11 @@ impl Metrics {
             lanes: gauge(
                 "herald_lanes",
                 "Subscriptions with deliveries in memory or waiting in the ledger.",
+            )?,
+            lanes_by_state,
+            breakers_opened: counter(
+                "herald_breaker_openings_total",
+                "How often deliveries to a subscriber were suspended because it kept failing.",
             )?,
             in_flight: gauge("herald_attempts_in_flight", "Attempts under way.")?,
             buffered: gauge(
@@ -150,6 +167,9 @@ impl Metrics {
             if error != AttemptError::Http {
                 metrics.attempts.with_label_values(&[error.name()]);
             }
+        }
+        for state in LaneState::ALL {
+            metrics.lanes_by_state.with_label_values(&[state.name()]);
         }
         for direction in Direction::ALL {
             metrics.shard_handovers.with_label_values(&[direction.name()]);
@@ -199,6 +219,22 @@ impl Metrics {
         self.dead_letters.inc_by(count(published));
         self.dead_letters_waiting
             .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn breaker_opened(&self) {
+        self.breakers_opened.inc();
+    }
+
+    pub(crate) fn lanes_by_state(&self, states: impl Iterator<Item = LaneState>) {
+        let mut counts = LaneState::ALL.map(|state| (state, 0));
+        for state in states {
+            if let Some((_, count)) = counts.iter_mut().find(|(counted, _)| *counted == state) {
+                *count += 1;
+            }
+        }
+        for (state, count) in counts {
+            self.lanes_by_state.with_label_values(&[state.name()]).set(count);
+        }
     }
 
     pub(crate) fn gauges(&self, load: Load, oldest_past_due: Duration) {

@@ -4,21 +4,24 @@
 //! at that epoch, and an attempt begins only while the lease holds. The epoch goes with each attempt to
 //! its outcome, however late that comes.
 
+mod outcomes;
 mod reads;
 
 use crate::keeper::{Busy, Question};
 use crate::recorder::{self, Recorded};
 use crate::{Deliver, attempt};
 use futures_util::FutureExt;
-use herald_domain::delivery::{Attempt, Closed, Decision, Delivery, Outcome, Reason, decide};
+use herald_domain::delivery::{Attempt, Closed, Delivery, Reason};
 use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
-use herald_domain::lanes::{Action, Lanes, Limits, Work};
+use herald_domain::lanes::{Action, Lanes, Limits, Terms, Work};
+use herald_domain::rate_limit::Rate;
 use herald_domain::subscription::Subscription;
 use herald_domain::time::Timestamp;
-use herald_ledger::delivering::{Finish, Then};
+use herald_ledger::delivering::Finish;
 use herald_ledger::dispatching::EventRecord;
 use herald_ledger::shards::{Ownership, Wakeup};
 use std::collections::HashMap;
+use std::num::NonZeroU16;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,9 +47,6 @@ const DOUBT: Duration = Duration::from_mins(1);
 /// An outcome's way to the ledger, with one write that hangs. The next owner leaves what was in flight
 /// alone for so long after its attempt must have ended; only if this process dies does it wait in vain.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// A subscription that the registry does not know (any more): its deliveries are only closed.
-const UNKNOWN_LIMIT: usize = 64;
 
 /// Room beside an event's `Data` for what is kept with it in memory.
 const OVERHEAD_BYTES: usize = 512;
@@ -99,6 +99,8 @@ struct Owner {
     gone: HashMap<SubscriptionId, Gone>,
     /// Deliveries that the registry would not have sent, and when it was first asked.
     doubted: HashMap<DeliveryId, tokio::time::Instant>,
+    /// The registry's version that the lanes follow.
+    followed: i64,
     /// Whether rights are being looked up.
     checking: bool,
     /// Whether wake-ups are being looked for, and whether there was a hint since.
@@ -139,6 +141,7 @@ pub(crate) async fn run(
         hard,
         gone: HashMap::new(),
         doubted: HashMap::new(),
+        followed: -1,
         checking: false,
         looking: false,
         look_again: false,
@@ -278,7 +281,7 @@ impl Owner {
             Report::Attempted(begun, attempt) => self.conclude(&begun, attempt, now),
             Report::Abandoned(work) => {
                 self.under_way.remove(&work.delivery.id);
-                self.lanes.abandoned(&work, now.plus(RETRY_AFTER));
+                self.lanes.abandoned(&work, now.plus(RETRY_AFTER), now);
             }
             Report::Recorded(recorded) => {
                 for outcome in recorded {
@@ -351,16 +354,17 @@ impl Owner {
             view.subscription(*id)
                 .is_some_and(|it| it.updated_at == gone.updated_at)
         });
-        let limit_of = |id| {
-            view.subscription(id)
-                .map_or(UNKNOWN_LIMIT, |it| it.settings.max_in_flight.into())
-        };
-        for action in self.lanes.poll(now, limit_of) {
+        if std::mem::replace(&mut self.followed, view.version()) != view.version() {
+            self.lanes.terms_changed();
+        }
+        let terms_of = |id| view.subscription(id).map_or(Terms::UNKNOWN, |it| terms(it));
+        for action in self.lanes.poll(now, terms_of) {
             match action {
                 // It may be over by now, in the middle of a batch.
                 Action::Attempt(work) if !self.owned.holds(Instant::now()) => {
-                    self.lanes.abandoned(&work, now.plus(RETRY_AFTER));
+                    self.lanes.abandoned(&work, now.plus(RETRY_AFTER), now);
                 }
+                Action::GiveUp(work) => self.give_up(&work, now),
                 Action::Attempt(work) if self.gone.contains_key(&work.delivery.subscription) => {
                     self.close_unsent(&work, Closed::Cancelled, Reason::SubscriptionInactive, now);
                 }
@@ -373,7 +377,7 @@ impl Owner {
                         self.close_unsent(&work, status, reason, now);
                     }
                     Err(_) => {
-                        self.lanes.abandoned(&work, now.plus(CERTAIN_AFTER));
+                        self.lanes.abandoned(&work, now.plus(CERTAIN_AFTER), now);
                         self.check_rights();
                     }
                 },
@@ -402,7 +406,7 @@ impl Owner {
 
     fn attempt(&mut self, work: Item, subscription: Arc<Subscription>, now: Timestamp) {
         let Some(epoch) = self.epoch(&work) else {
-            return self.lanes.abandoned(&work, now);
+            return self.lanes.abandoned(&work, now, now);
         };
         let ends_by = now.plus(subscription.settings.timeout);
         self.under_way.insert(work.delivery.id, ends_by);
@@ -430,70 +434,6 @@ impl Owner {
         });
     }
 
-    fn close_unsent(&mut self, work: &Item, status: Closed, reason: Reason, now: Timestamp) {
-        let Some(epoch) = self.epoch(work) else {
-            return self.lanes.abandoned(work, now);
-        };
-        self.lanes.answered(work);
-        let then = Then::Close {
-            status,
-            reason: Some(reason),
-            deactivate: None,
-        };
-        self.record(Finish {
-            delivery: work.delivery,
-            event: work.payload.uid,
-            epoch,
-            attempt: None,
-            then,
-        });
-    }
-
-    fn conclude(&mut self, begun: &Begun, attempt: Attempt, now: Timestamp) {
-        let Begun {
-            work,
-            subscription,
-            epoch,
-        } = begun;
-        self.under_way.remove(&work.delivery.id);
-        self.lanes.answered(work);
-        let delivery = work.delivery;
-        self.deliver.metrics.attempted(&attempt, &delivery, &work.payload, now);
-        let then = match decide(&delivery, &attempt, &subscription.settings.retry, now, jitter()) {
-            Decision::Close(status, reason) => Then::Close {
-                status,
-                reason,
-                deactivate: None,
-            },
-            Decision::CloseAndDeactivate => {
-                let gone = Gone {
-                    delivery: delivery.id,
-                    updated_at: subscription.updated_at,
-                };
-                self.gone.insert(delivery.subscription, gone);
-                Then::Close {
-                    status: Closed::Dead,
-                    reason: Some(Reason::Gone),
-                    deactivate: Some(subscription.updated_at),
-                }
-            }
-            Decision::Retry(due_at) => Then::Retry(due_at),
-        };
-        log(&delivery, &attempt, then);
-        self.record(Finish {
-            delivery,
-            event: work.payload.uid,
-            epoch: *epoch,
-            attempt: Some(attempt),
-            then,
-        });
-    }
-
-    fn record(&self, finish: Finish) {
-        // The recorder lives as long as this sender.
-        drop(self.outcomes.send(finish));
-    }
-
     fn set_gauges(&mut self) {
         self.doubted.retain(|_, since| since.elapsed() < DOUBT);
         let now = self.deliver.clock.now();
@@ -501,6 +441,7 @@ impl Owner {
         self.deliver
             .metrics
             .gauges(self.lanes.load(), oldest.unwrap_or_default());
+        self.deliver.metrics.lanes_by_state(self.lanes.states(now));
     }
 }
 
@@ -513,27 +454,13 @@ fn work(delivery: Delivery, event: Arc<EventRecord>) -> Item {
     }
 }
 
-fn log(delivery: &Delivery, attempt: &Attempt, then: Then) {
-    let (id, subscription, number) = (delivery.id, delivery.subscription, attempt.number);
-    let status = attempt.outcome.status_code();
-    let error = attempt.outcome.error().map(herald_domain::delivery::AttemptError::name);
-    match (attempt.outcome, then) {
-        (Outcome::Answered { status: 200..=299, .. }, _) => {
-            tracing::debug!(delivery = %id, %subscription, number, status, "delivered");
-        }
-        (_, Then::Retry(due_at)) => {
-            tracing::info!(delivery = %id, %subscription, number, status, error, %due_at, "an attempt failed; it is tried again");
-        }
-        (_, Then::Close { reason, .. }) => {
-            let reason = reason.map(Reason::name);
-            tracing::warn!(delivery = %id, %subscription, number, status, error, reason, "a delivery is dead");
-        }
+/// What a subscription says about its lane.
+fn terms(subscription: &Subscription) -> Terms {
+    let settings = &subscription.settings;
+    Terms {
+        max_in_flight: NonZeroU16::new(settings.max_in_flight).unwrap_or(NonZeroU16::MIN),
+        rate: settings.rate_limit_per_second.and_then(Rate::per_second),
+        give_up_after: settings.retry.give_up_after,
+        changed_at: subscription.updated_at,
     }
-}
-
-/// A random number from 0 to 1, for the schedule.
-fn jitter() -> f64 {
-    // Without randomness the schedule is still right, only less spread.
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    f64::from(random) / f64::from(u32::MAX)
 }

@@ -161,7 +161,8 @@ pub enum Outcome {
     Answered {
         /// The status code.
         status: u16,
-        /// `Retry-After`, if the answer had it.
+        /// For how long the subscriber wants no more: `Retry-After` of a 429 or 503, or until the reset of a
+        /// `RateLimit` of which nothing remains.
         retry_after: Option<Duration>,
     },
     /// It did not.

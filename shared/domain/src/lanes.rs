@@ -1,15 +1,15 @@
 //! Which delivery is attempted next.
 //!
-//! A *lane* is one subscription's way out of this process: a small buffer of deliveries in memory,
-//! the number in flight, and the earliest time at which the ledger may hold more that are due. All
-//! else stays in the ledger, so a subscriber that is slow, or has a million deliveries waiting, holds
-//! one lane and a few deliveries in memory and no more.
+//! A *lane* is one subscription's way out of this process: a few deliveries in memory, the number in flight,
+//! what its subscriber's answers say about the next attempt, and the earliest time at which the ledger may
+//! hold more that are due. All else stays in the ledger, so a subscriber that is slow, or has a million
+//! deliveries waiting, holds one lane and a few deliveries in memory and no more.
 //!
 //! ```text
-//!  offer ───────▶┌────────┐  Attempt   ┌───────────┐ answered  ┌───────────┐ recorded
-//!  (dispatch)    │ buffer │───────────▶│ in flight │──────────▶│ recording │─────────▶ forgotten
-//!  fetched ─────▶└────────┘            └───────────┘           └───────────┘
-//!     ▲ Fetch        ▲ no room: only `due` is noted
+//!  offer ───────▶┌─────────┐  Attempt   ┌───────────┐ answered  ┌───────────┐ recorded
+//!  (dispatch)    │ waiting │───────────▶│ in flight │──────────▶│ recording │─────────▶ forgotten
+//!  fetched ─────▶└─────────┘            └───────────┘           └───────────┘
+//!     ▲ Fetch        ▲ no room, or away: only `due` is noted
 //!     └── ledger ────┘
 //! ```
 //!
@@ -19,15 +19,47 @@
 //! - lanes with work take turns, and no lane has more in flight than its own limit;
 //! - nothing begins for a shard that is not owned, whoever offers, notes or fetches it.
 //!
+//! # Shares
+//! No lane fills what all have in common. Each may have one attempt in flight before any has a second
+//! ([`Limits::lanes_in_flight`] apart from [`Limits::in_flight`]); of what is common, attempts, buffer and
+//! bytes, a lane takes more only while it has less than a quarter of what is still free. So the first has
+//! at most a fifth, and however many hang, there is something left for the next.
+//!
+//! First attempts and retries have shares of their own: a quarter of a lane's attempts, and of all, is not
+//! for retries; and what dispatch offers, what was fetched for its first attempt, and retries take turns.
+//! So what is new waits for no more than one of those that are due again, however many.
+//!
+//! # Subscribers that cannot keep up
+//! [`Terms`] and the answers decide how much of a lane is sent: its rate, the pause that an answer asked
+//! for, the limit in flight ([`crate::in_flight_limit`]) and the [`crate::breaker`]. While that is open
+//! nothing of the lane is in memory, and nothing is read but before a probe. Then what was due longest is
+//! read: those of it whose give-up time has passed are closed without an attempt, as many reads long as
+//! there are only such, and the first of the others is the probe. Rows are read in the order of `due_at` and
+//! not of their age, so one that had been tried before the breaker opened may wait for those that were due
+//! before it: it is closed at the latest when its give-up time has passed since it was due.
+//!
+//! # Shards
 //! Only the owner of a subscription's shard runs its lane, see the ledger's shards. Shards come and go:
 //! [`Lanes::own`] is followed by a look into the ledger, [`Lanes::release`] leaves everything to it. What
 //! has begun by then ends here, and is known until its outcome is recorded, so that it is not sent a
-//! second time if the shard comes back meanwhile.
+//! second time if the shard comes back meanwhile. What was learnt of a subscriber does not go with it.
 
+mod intake;
+mod lane;
+mod load;
+mod looks;
+mod pace;
+mod turns;
+
+use crate::breaker::Turned;
 use crate::delivery::Delivery;
 use crate::id::{DeliveryId, SHARDS, Shard, SubscriptionId};
 use crate::time::Timestamp;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use lane::{Fetch, Lane, Place, Queued};
+pub use load::{LaneState, Load};
+pub use looks::Ticket;
+pub use pace::{Answer, MAX_PAUSE, Terms, Verdict};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 /// A delivery in memory, with what it takes to send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,16 +72,24 @@ pub struct Work<P> {
     pub bytes: usize,
 }
 
+impl<P> Work<P> {
+    fn is_retry(&self) -> bool {
+        self.delivery.attempts > 0
+    }
+}
+
 /// How much all lanes together may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Attempts at a time.
+    /// Attempts at a time beyond the first of each lane. A lane alone gets a fifth of it.
     pub in_flight: usize,
-    /// Deliveries in one lane's buffer.
+    /// Lanes that have an attempt under way.
+    pub lanes_in_flight: usize,
+    /// Deliveries that wait in one lane, and as many again of those that were just recorded.
     pub lane_buffer: usize,
-    /// Deliveries in all buffers.
+    /// Deliveries that wait in all lanes.
     pub buffered: usize,
-    /// Bytes of payload in buffers and in flight.
+    /// Bytes of payload that wait or are in flight.
     pub bytes: usize,
     /// Attempts whose outcome is not in the ledger yet; when there are more, none is begun.
     pub recording: usize,
@@ -61,6 +101,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             in_flight: 1024,
+            lanes_in_flight: 1024,
             lane_buffer: 128,
             buffered: 8192,
             bytes: 48 << 20,
@@ -70,15 +111,30 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// How many retries may be in flight.
+    fn retries(&self) -> usize {
+        let smaller = self.in_flight.min(self.lanes_in_flight);
+        (smaller - smaller / 4).max(1)
+    }
+}
+
 /// What a lane may always fetch when it has nothing in memory, so that lanes which fill the common
 /// buffer and do not empty it cannot starve the others.
 const ALWAYS: usize = 4;
+
+/// How much of what is still free of something common one lane may have.
+fn share(free: usize) -> usize {
+    free.div_ceil(4)
+}
 
 /// What is to be done now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action<P> {
     /// Send this; then call [`Lanes::answered`] or [`Lanes::abandoned`].
     Attempt(Work<P>),
+    /// Close this as given up, without an attempt; then call [`Lanes::recorded`].
+    GiveUp(Work<P>),
     /// Read the subscription's open deliveries from the ledger, in the order of `due_at`, at most
     /// `limit`; then call [`Lanes::fetched`] or [`Lanes::fetch_failed`].
     Fetch {
@@ -89,78 +145,41 @@ pub enum Action<P> {
     },
 }
 
-/// Whether a lane's rows are being read.
-#[derive(Debug, Default)]
-enum Fetch {
-    #[default]
-    None,
-    /// With what was forgotten since, which its rows may still show.
-    UnderWay(HashSet<DeliveryId>),
-    /// The shard was released since: another may have sent what its rows show.
-    Void,
-}
-
-#[derive(Debug)]
-struct Lane<P> {
-    buffer: VecDeque<Work<P>>,
-    in_flight: usize,
-    /// What is in the buffer, in flight or recording.
-    known: HashSet<DeliveryId>,
-    /// What is recording, and the due time at which a fetch showed it meanwhile, if one did.
-    recording: HashMap<DeliveryId, Option<Timestamp>>,
-    /// The earliest time at which the ledger may hold a due delivery that is not known here.
-    ledger_due: Option<Timestamp>,
-    fetch: Fetch,
-    ready: bool,
-    hungry: bool,
-}
-
-impl<P> Lane<P> {
-    fn is_fetching(&self) -> bool {
-        !matches!(self.fetch, Fetch::None)
-    }
-
-    /// Whether there is nothing to remember.
-    fn is_idle(&self) -> bool {
-        self.known.is_empty() && self.ledger_due.is_none() && !self.is_fetching()
-    }
-}
-
-impl<P> Default for Lane<P> {
-    fn default() -> Self {
-        Self {
-            buffer: VecDeque::new(),
-            in_flight: 0,
-            known: HashSet::new(),
-            recording: HashMap::new(),
-            ledger_due: None,
-            fetch: Fetch::None,
-            ready: false,
-            hungry: false,
-        }
-    }
-}
-
 /// The lanes of one owner.
 #[derive(Debug)]
 pub struct Lanes<P> {
     limits: Limits,
     by_subscription: HashMap<SubscriptionId, Lane<P>>,
-    /// Lanes that may have something to send, in turn.
-    ready: VecDeque<SubscriptionId>,
+    /// Lanes that something happened to since they were attended to.
+    touched: VecDeque<SubscriptionId>,
+    /// Lanes that may have something to send and have nothing in flight, in turn.
+    first: VecDeque<SubscriptionId>,
+    /// Lanes that may have more to send, in turn.
+    more: VecDeque<SubscriptionId>,
+    more_is_next: bool,
+    /// Lanes that have their share, until an attempt ends.
+    full: VecDeque<SubscriptionId>,
+    /// Lanes that have only retries, which have their share, until one of these ends; in turn by number.
+    full_of_retries: BTreeMap<u64, SubscriptionId>,
+    numbered: u64,
     /// Lanes that may want to fetch, in turn.
     hungry: VecDeque<SubscriptionId>,
-    /// Each lane's `ledger_due`, while it lies ahead.
+    /// Lanes that wait for the time at which their subscriber may be sent more.
+    held: HashSet<SubscriptionId>,
+    /// When each lane is attended to, whatever happens.
     timers: BTreeSet<(Timestamp, SubscriptionId)>,
     in_flight: usize,
+    /// Lanes that have an attempt under way.
+    active: usize,
+    retries: usize,
+    /// Whether an attempt ended since the lanes that have their share were looked at.
+    freed: bool,
     buffered: usize,
     bytes: usize,
     recording: usize,
     fetches: usize,
     /// How often a fetch has ended or a shard was taken.
     moments: u64,
-    /// By shard and not by lane, for lanes come and go; that another lane's fetch is taken for one's own
-    /// costs no more than a read.
     shards: Vec<Hold>,
 }
 
@@ -168,25 +187,11 @@ pub struct Lanes<P> {
 #[derive(Debug, Clone, Copy, Default)]
 struct Hold {
     owned: bool,
-    /// The moment at which its last fetch had ended, or it was taken.
-    looked_at: u64,
-}
-
-/// A moment in the life of [`Lanes`]; see [`Lanes::ticket`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Ticket(u64);
-
-/// How full the lanes are, for metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Load {
-    /// Lanes with anything in memory or waiting in the ledger.
-    pub lanes: usize,
-    /// Attempts under way.
-    pub in_flight: usize,
-    /// Deliveries in buffers.
-    pub buffered: usize,
-    /// Outcomes not yet in the ledger.
-    pub recording: usize,
+    /// The moment at which it was taken.
+    taken_at: Ticket,
+    /// The moment at which the last fetch had ended of a lane that is forgotten by now. That another lane's
+    /// is taken for one's own costs no more than a read.
+    looked_at: Ticket,
 }
 
 impl<P> Lanes<P> {
@@ -195,10 +200,20 @@ impl<P> Lanes<P> {
         Self {
             limits,
             by_subscription: HashMap::new(),
-            ready: VecDeque::new(),
+            touched: VecDeque::new(),
+            first: VecDeque::new(),
+            more: VecDeque::new(),
+            more_is_next: false,
+            full: VecDeque::new(),
+            full_of_retries: BTreeMap::new(),
+            numbered: 0,
             hungry: VecDeque::new(),
+            held: HashSet::new(),
             timers: BTreeSet::new(),
             in_flight: 0,
+            active: 0,
+            retries: 0,
+            freed: false,
             buffered: 0,
             bytes: 0,
             recording: 0,
@@ -212,8 +227,9 @@ impl<P> Lanes<P> {
     pub fn own(&mut self, shards: impl IntoIterator<Item = Shard>) {
         for shard in shards {
             // What was recorded before is found by that look, and may have been sent by another owner.
-            self.looked_at(shard);
-            self.hold_mut(shard).owned = true;
+            let taken_at = self.next_moment();
+            let hold = self.hold_mut(shard);
+            (hold.owned, hold.taken_at) = (true, taken_at);
         }
     }
 
@@ -224,22 +240,35 @@ impl<P> Lanes<P> {
             self.hold_mut(shard).owned = false;
         }
         let hold = &self.shards;
-        let owned = |subscription| hold[usize::from(Shard::of(subscription).0)].owned;
-        self.ready.retain(|subscription| owned(*subscription));
-        self.hungry.retain(|subscription| owned(*subscription));
-        self.timers.retain(|(_, subscription)| owned(*subscription));
-        for (_, lane) in self.by_subscription.iter_mut().filter(|(id, _)| !owned(**id)) {
-            (lane.ready, lane.hungry, lane.ledger_due) = (false, false, None);
+        let owned = |id: &SubscriptionId| hold[usize::from(Shard::of(*id).0)].owned;
+        for queue in [&mut self.first, &mut self.more, &mut self.full, &mut self.hungry] {
+            queue.retain(owned);
+        }
+        self.full_of_retries.retain(|_, id| owned(id));
+        self.held.retain(owned);
+        self.timers.retain(|(_, id)| owned(id));
+        for (_, lane) in self.by_subscription.iter_mut().filter(|(id, _)| !owned(id)) {
+            (lane.queued, lane.hungry) = (Queued::No, false);
+            (lane.ledger_due, lane.timer) = (None, None);
+            lane.pace = pace::Pace::default();
             if lane.is_fetching() {
                 lane.fetch = Fetch::Void;
             }
-            for work in lane.buffer.drain(..) {
+            for work in lane.pop_all() {
                 lane.known.remove(&work.delivery.id);
+                lane.bytes -= work.bytes;
                 self.buffered -= 1;
                 self.bytes -= work.bytes;
             }
         }
-        self.by_subscription.retain(|_, lane| !lane.is_idle());
+        let gone = self.by_subscription.iter();
+        let gone: Vec<_> = gone
+            .filter(|(id, lane)| !owned(id) && lane.is_idle())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            self.forget_lane(id);
+        }
     }
 
     /// Whether the shard is this process's.
@@ -254,20 +283,11 @@ impl<P> Lanes<P> {
         for (subscription, lane) in &self.by_subscription {
             let shard = Shard::of(*subscription);
             if shards.contains(&shard) {
-                let waiting: HashSet<_> = lane.buffer.iter().map(|work| work.delivery.id).collect();
-                busy.extend(lane.known.difference(&waiting).map(|id| (shard, *id)));
+                let begun = lane.known.iter().filter(|(_, place)| !matches!(place, Place::Waiting));
+                busy.extend(begun.map(|(id, _)| (shard, *id)));
             }
         }
         busy
-    }
-
-    fn hold_mut(&mut self, shard: Shard) -> &mut Hold {
-        &mut self.shards[usize::from(shard.0)]
-    }
-
-    fn looked_at(&mut self, shard: Shard) {
-        self.moments += 1;
-        self.hold_mut(shard).looked_at = self.moments;
     }
 
     /// Must be drawn before the transaction that records a delivery, and shown when it is offered. A
@@ -277,204 +297,42 @@ impl<P> Lanes<P> {
         Ticket(self.moments)
     }
 
-    /// Takes over a delivery that was just recorded, if its lane has room and nothing older waits in
-    /// the ledger; otherwise notes only that the ledger has it. Nothing on a shard that is not owned.
-    pub fn offer(&mut self, work: Work<P>, ticket: Ticket, now: Timestamp) {
-        let (subscription, due_at) = (work.delivery.subscription, work.delivery.due_at);
-        let hold = self.shards[usize::from(Shard::of(subscription).0)];
-        if !hold.owned {
-            return;
-        }
-        let room = self.room(subscription);
-        let lane = self.by_subscription.entry(subscription).or_default();
-        if lane.known.contains(&work.delivery.id) {
-            return;
-        }
-        let behind = lane.is_fetching() || lane.ledger_due.is_some_and(|due| due <= now);
-        let maybe_seen = hold.looked_at > ticket.0;
-        if behind || maybe_seen || room == 0 || due_at > now {
-            self.note(subscription, due_at);
-        } else {
-            self.buffer(work);
+    /// When [`Lanes::poll`] has something to do next, if nothing else happens before.
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Subscriptions may have changed: lanes that are held back are looked at again.
+    pub fn terms_changed(&mut self) {
+        let held: Vec<_> = self.held.iter().copied().collect();
+        for id in held {
+            self.touch(id);
         }
     }
 
-    /// Notes that the ledger may have an open delivery of that subscription, due then. Nothing on a shard
-    /// that is not owned.
-    pub fn note(&mut self, subscription: SubscriptionId, due_at: Timestamp) {
-        if !self.owns(Shard::of(subscription)) {
-            return;
-        }
-        let lane = self.by_subscription.entry(subscription).or_default();
-        if lane.ledger_due.is_some_and(|earlier| earlier <= due_at) {
-            return;
-        }
-        if let Some(later) = lane.ledger_due.replace(due_at) {
-            self.timers.remove(&(later, subscription));
-        }
-        self.timers.insert((due_at, subscription));
-    }
-
-    /// What is to be done now. `limit_of` gives a subscription's `MaxInFlight`.
-    pub fn poll(&mut self, now: Timestamp, limit_of: impl Fn(SubscriptionId) -> usize) -> Vec<Action<P>> {
-        while let Some((due, subscription)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
-            self.timers.remove(&(due, subscription));
-            self.make_hungry(subscription);
-        }
-        let mut actions = Vec::new();
-        self.poll_attempts(&limit_of, &mut actions);
-        self.poll_fetches(now, &mut actions);
-        actions
-    }
-
-    fn poll_attempts(&mut self, limit_of: &impl Fn(SubscriptionId) -> usize, actions: &mut Vec<Action<P>>) {
-        while self.in_flight < self.limits.in_flight && self.recording < self.limits.recording {
-            let Some(subscription) = self.ready.pop_front() else {
-                return;
-            };
-            let Some(lane) = self.by_subscription.get_mut(&subscription) else {
-                continue;
-            };
-            lane.ready = false;
-            if lane.in_flight >= limit_of(subscription) {
-                continue; // ready again when one of its own is answered
-            }
-            let Some(work) = lane.buffer.pop_front() else {
-                continue;
-            };
-            lane.in_flight += 1;
-            self.in_flight += 1;
-            self.buffered -= 1;
-            actions.push(Action::Attempt(work));
-            self.make_ready(subscription);
-            self.make_hungry(subscription);
-        }
-    }
-
-    fn poll_fetches(&mut self, now: Timestamp, actions: &mut Vec<Action<P>>) {
-        // Once round at most: who finds no room now stays in the queue.
-        for _ in 0..self.hungry.len() {
-            if self.fetches >= self.limits.fetches {
-                return;
-            }
-            let Some(subscription) = self.hungry.pop_front() else {
-                return;
-            };
-            let room = self.room(subscription);
-            let Some(lane) = self.by_subscription.get_mut(&subscription) else {
-                continue;
-            };
-            lane.hungry = false;
-            let due = lane.ledger_due.is_some_and(|due| due <= now);
-            // A lane asks again when its buffer is half empty, so that reads stay few.
-            if !due || lane.is_fetching() || lane.buffer.len() > self.limits.lane_buffer / 2 {
-                self.forget_if_idle(subscription);
-                continue;
-            }
-            if room == 0 {
-                self.make_hungry(subscription);
-                continue;
-            }
-            lane.ledger_due = None;
-            lane.fetch = Fetch::UnderWay(HashSet::new());
-            self.fetches += 1;
-            // Rows of what is known come first, for they have been due longest.
-            let limit = lane.known.len() + room;
-            actions.push(Action::Fetch { subscription, limit });
-        }
-    }
-
-    /// Takes the rows of a [`Action::Fetch`], ordered by `due_at`.
-    pub fn fetched(&mut self, subscription: SubscriptionId, rows: Vec<Work<P>>, limit: usize, now: Timestamp) {
-        if let Fetch::UnderWay(forgotten) = self.end_fetch(subscription) {
-            self.take_rows(subscription, rows, limit, now, &forgotten);
-        }
-        self.make_hungry(subscription);
-        self.forget_if_idle(subscription);
-    }
-
-    fn take_rows(
-        &mut self,
-        subscription: SubscriptionId,
-        rows: Vec<Work<P>>,
-        limit: usize,
-        now: Timestamp,
-        forgotten: &HashSet<DeliveryId>,
-    ) {
-        let last = rows.last().map(|row| row.delivery.due_at);
-        if let Some(last) = last.filter(|_| rows.len() >= limit) {
-            self.note(subscription, last);
-        }
-        let most = self.limits.lane_buffer.max(ALWAYS);
-        for work in rows {
-            let id = work.delivery.id;
-            let lane = self.by_subscription.get(&subscription);
-            // More than there was room for can come when what was known left the ledger meanwhile.
-            let full = lane.is_some_and(|lane| lane.buffer.len() >= most);
-            if full || work.delivery.due_at > now {
-                self.note(subscription, work.delivery.due_at);
-                break;
-            }
-            // A row whose outcome is just being told may be that from before, or one opened again
-            // since; only another read can say.
-            let recording = self
-                .by_subscription
-                .get_mut(&subscription)
-                .and_then(|lane| lane.recording.get_mut(&id));
-            if let Some(shown) = recording {
-                *shown = Some(work.delivery.due_at);
-            } else if forgotten.contains(&id) {
-                self.note(subscription, work.delivery.due_at);
-            } else if !self
-                .by_subscription
-                .get(&subscription)
-                .is_some_and(|lane| lane.known.contains(&id))
-            {
-                self.buffer(work);
-            }
-        }
-    }
-
-    /// A [`Action::Fetch`] that failed is tried again at `again_at`.
-    pub fn fetch_failed(&mut self, subscription: SubscriptionId, again_at: Timestamp) {
-        if !matches!(self.end_fetch(subscription), Fetch::None) {
-            // What was noted meanwhile waits too; its timer may have run out during the fetch.
-            let noted = self
-                .by_subscription
-                .get_mut(&subscription)
-                .and_then(|lane| lane.ledger_due.take());
-            if let Some(noted) = noted {
-                self.timers.remove(&(noted, subscription));
-            }
-            self.note(subscription, again_at);
-            self.forget_if_idle(subscription);
-        }
-    }
-
-    fn end_fetch(&mut self, subscription: SubscriptionId) -> Fetch {
-        let lane = self.by_subscription.get_mut(&subscription);
-        let fetch = lane.map_or(Fetch::None, |lane| std::mem::take(&mut lane.fetch));
-        if !matches!(fetch, Fetch::None) {
-            self.fetches -= 1;
-            self.looked_at(Shard::of(subscription));
-        }
-        fetch
-    }
-
-    /// An attempt is over; its outcome is now recorded, and the next may begin.
-    pub fn answered(&mut self, work: &Work<P>) {
-        self.leave_flight(work);
+    /// An attempt is over; its outcome is now recorded, and the next may begin. `jitter` is a random number
+    /// from 0 to 1. What that did to the subscriber's breaker, if anything.
+    pub fn answered(&mut self, work: &Work<P>, answer: Answer, now: Timestamp, jitter: f64) -> Option<Turned> {
+        let Delivery { id, subscription, .. } = work.delivery;
+        let turn = self.leave_flight(work);
         self.recording += 1;
-        if let Some(lane) = self.by_subscription.get_mut(&work.delivery.subscription) {
-            lane.recording.insert(work.delivery.id, None);
+        let owned = self.owns(Shard::of(subscription));
+        let lane = self.by_subscription.get_mut(&subscription)?;
+        lane.known.insert(id, Place::Recording { shown: None });
+        let turned = turn
+            .filter(|_| owned)
+            .and_then(|turn| lane.pace.hear(id, turn, answer, now, jitter));
+        if turned == Some(Turned::Opened) {
+            self.let_go(subscription);
         }
+        turned
     }
 
     /// The outcome is in the ledger; the delivery is closed, or open again and due then.
     pub fn recorded(&mut self, subscription: SubscriptionId, id: DeliveryId, due_at: Option<Timestamp>) {
         self.recording -= 1;
         let lane = self.by_subscription.get_mut(&subscription);
-        if let Some(shown) = lane.and_then(|lane| lane.recording.remove(&id)?) {
+        if let Some(Place::Recording { shown: Some(shown) }) = lane.and_then(|lane| lane.known.remove(&id)) {
             self.note(subscription, shown);
         }
         self.forget(subscription, id, due_at);
@@ -482,112 +340,99 @@ impl<P> Lanes<P> {
 
     /// An attempt was not made, or its outcome could not be told; the delivery is in the ledger as it
     /// was.
-    pub fn abandoned(&mut self, work: &Work<P>, again_at: Timestamp) {
+    pub fn abandoned(&mut self, work: &Work<P>, again_at: Timestamp, now: Timestamp) {
+        let Delivery { id, subscription, .. } = work.delivery;
         self.leave_flight(work);
-        self.forget(work.delivery.subscription, work.delivery.id, Some(again_at));
-    }
-
-    /// When [`Lanes::poll`] has something to do next, if nothing else happens before.
-    pub fn next_wake(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(due, _)| *due)
-    }
-
-    /// How full the lanes are.
-    pub fn load(&self) -> Load {
-        Load {
-            lanes: self.by_subscription.len(),
-            in_flight: self.in_flight,
-            buffered: self.buffered,
-            recording: self.recording,
-        }
-    }
-
-    /// The `due_at` of the delivery that waits longest, of what is in buffers or noted as due.
-    pub fn oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let lanes = self.by_subscription.values();
-        let due = lanes.flat_map(|lane| [lane.ledger_due, lane.buffer.front().map(|work| work.delivery.due_at)]);
-        due.flatten().filter(|due| *due <= now).min()
-    }
-
-    fn leave_flight(&mut self, work: &Work<P>) {
-        let subscription = work.delivery.subscription;
         if let Some(lane) = self.by_subscription.get_mut(&subscription) {
-            lane.in_flight -= 1;
+            lane.pace.withdrawn(id, now);
         }
+        self.forget(subscription, id, Some(again_at));
+    }
+
+    fn hold_mut(&mut self, shard: Shard) -> &mut Hold {
+        &mut self.shards[usize::from(shard.0)]
+    }
+
+    fn next_moment(&mut self) -> Ticket {
+        self.moments += 1;
+        Ticket(self.moments)
+    }
+
+    fn lane_mut(&mut self, subscription: SubscriptionId) -> &mut Lane<P> {
+        let looked_at = self.shards[usize::from(Shard::of(subscription).0)].looked_at;
+        let lanes = &mut self.by_subscription;
+        lanes.entry(subscription).or_insert_with(|| Lane::since(looked_at))
+    }
+
+    fn leave_flight(&mut self, work: &Work<P>) -> Option<crate::in_flight_limit::Turn> {
+        let Delivery { id, subscription, .. } = work.delivery;
+        let retries = usize::from(work.is_retry());
         self.in_flight -= 1;
+        self.retries -= retries;
         self.bytes -= work.bytes;
-        self.make_ready(subscription);
+        self.freed = true;
+        self.touch(subscription);
+        let lane = self.by_subscription.get_mut(&subscription)?;
+        lane.in_flight -= 1;
+        lane.retries -= retries;
+        lane.bytes -= work.bytes;
+        if lane.in_flight == 0 {
+            self.active -= 1;
+        }
+        match lane.known.get(&id) {
+            Some(Place::InFlight(turn)) => Some(*turn),
+            Some(Place::Waiting | Place::Recording { .. }) | None => None,
+        }
     }
 
     fn forget(&mut self, subscription: SubscriptionId, id: DeliveryId, due_at: Option<Timestamp>) {
         if let Some(lane) = self.by_subscription.get_mut(&subscription) {
             lane.known.remove(&id);
-            if let Fetch::UnderWay(forgotten) = &mut lane.fetch {
+            if let Fetch::UnderWay { forgotten, .. } = &mut lane.fetch {
                 forgotten.insert(id);
             }
         }
         if let Some(due_at) = due_at {
             self.note(subscription, due_at);
         }
-        self.make_hungry(subscription);
-        self.forget_if_idle(subscription);
+        self.touch(subscription);
     }
 
-    fn buffer(&mut self, work: Work<P>) {
-        let subscription = work.delivery.subscription;
-        self.buffered += 1;
-        self.bytes += work.bytes;
-        let lane = self.by_subscription.entry(subscription).or_default();
-        lane.known.insert(work.delivery.id);
-        lane.buffer.push_back(work);
-        self.make_ready(subscription);
-    }
-
-    /// How many more deliveries the lane may buffer.
-    fn room(&self, subscription: SubscriptionId) -> usize {
-        let lane = self.by_subscription.get(&subscription);
-        if lane.is_none_or(|lane| lane.known.is_empty()) {
-            return if self.is_full() {
-                ALWAYS
-            } else {
-                self.limits.lane_buffer.max(ALWAYS)
-            };
+    fn forget_lane(&mut self, subscription: SubscriptionId) {
+        let Some(lane) = self.by_subscription.remove(&subscription) else {
+            return;
+        };
+        if let Some(timer) = lane.timer {
+            self.timers.remove(&(timer, subscription));
         }
-        if self.is_full() {
-            return 0;
-        }
-        let buffered = lane.map_or(0, |lane| lane.buffer.len());
-        self.limits.lane_buffer.saturating_sub(buffered)
+        self.held.remove(&subscription);
+        let hold = self.hold_mut(Shard::of(subscription));
+        hold.looked_at = hold.looked_at.max(lane.looks.last());
     }
 
-    fn is_full(&self) -> bool {
-        self.buffered >= self.limits.buffered || self.bytes >= self.limits.bytes
-    }
-
-    fn make_ready(&mut self, subscription: SubscriptionId) {
+    /// Has the lane attended to at the next poll.
+    fn touch(&mut self, subscription: SubscriptionId) {
         if let Some(lane) = self.by_subscription.get_mut(&subscription)
-            && !lane.ready
-            && !lane.buffer.is_empty()
+            && !std::mem::replace(&mut lane.touched, true)
         {
-            lane.ready = true;
-            self.ready.push_back(subscription);
+            self.touched.push_back(subscription);
         }
     }
 
-    fn make_hungry(&mut self, subscription: SubscriptionId) {
-        if let Some(lane) = self.by_subscription.get_mut(&subscription)
-            && !lane.hungry
-            && !lane.is_fetching()
-            && lane.ledger_due.is_some()
-        {
-            lane.hungry = true;
-            self.hungry.push_back(subscription);
+    /// Leaves what waits to the ledger.
+    fn let_go(&mut self, subscription: SubscriptionId) {
+        let Some(lane) = self.by_subscription.get_mut(&subscription) else {
+            return;
+        };
+        let all = lane.pop_all();
+        for work in &all {
+            lane.known.remove(&work.delivery.id);
+            lane.bytes -= work.bytes;
+            self.bytes -= work.bytes;
         }
-    }
-
-    fn forget_if_idle(&mut self, subscription: SubscriptionId) {
-        if self.by_subscription.get(&subscription).is_some_and(Lane::is_idle) {
-            self.by_subscription.remove(&subscription);
+        self.buffered -= all.len();
+        if let Some(earliest) = all.first() {
+            self.note(subscription, earliest.delivery.due_at);
         }
     }
 }

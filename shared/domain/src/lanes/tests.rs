@@ -1,7 +1,12 @@
+mod examples;
+mod pressure;
+
 use super::*;
 use crate::catalogue::Webhook;
+use crate::rate_limit::Rate;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -36,9 +41,29 @@ fn work(n: u128, subscription: SubscriptionId, due_at: Timestamp) -> Work<()> {
 const MAX_BYTES: u128 = 30;
 const LANES: u8 = 4;
 
-fn limit_of(subscription: SubscriptionId) -> usize {
-    1 + subscription.0.as_bytes()[15] as usize % 3
+/// Half of the lanes have a rate; their deliveries are given up after three seconds.
+fn terms_of(subscription: SubscriptionId) -> Terms {
+    let n = u16::from(subscription.0.as_bytes()[15]);
+    Terms {
+        max_in_flight: NonZeroU16::new(1 + n % 3).unwrap(),
+        rate: Rate::per_second(5.0).filter(|_| n.is_multiple_of(2)),
+        give_up_after: Duration::from_secs(3),
+        changed_at: at(0),
+    }
 }
+
+fn limit_of(subscription: SubscriptionId) -> usize {
+    terms_of(subscription).max_in_flight.get().into()
+}
+
+fn answer(verdict: Verdict) -> Answer {
+    Answer { verdict, pause: None }
+}
+
+const WELL: Answer = Answer {
+    verdict: Verdict::Success,
+    pause: None,
+};
 
 /// What is done next. A `u8` picks one of what there is, so that every sequence makes sense.
 #[derive(Debug, Clone)]
@@ -51,7 +76,10 @@ enum Step {
     Snapshot(u8),
     Fetched(u8),
     FetchFailed(u8, u16),
-    Answer(u8),
+    /// An attempt is over; the answer asks for that much of a pause.
+    Answer(u8, Verdict, u16),
+    /// A lane's breaker opens.
+    Break(u8),
     /// The outcome is in the ledger, but the lanes do not know yet.
     Commit(u8, Option<u16>),
     Recorded(u8),
@@ -70,6 +98,15 @@ enum Step {
     Wait(u16),
 }
 
+fn verdict() -> impl Strategy<Value = Verdict> {
+    prop_oneof![
+        3 => Just(Verdict::Success),
+        1 => Just(Verdict::Overload),
+        1 => Just(Verdict::Failure),
+        1 => Just(Verdict::Unsent),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let later = || prop_oneof![Just(0u16), 1..2000u16];
     prop_oneof![
@@ -79,7 +116,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<u8>().prop_map(Step::Snapshot),
         3 => any::<u8>().prop_map(Step::Fetched),
         1 => (any::<u8>(), later()).prop_map(|(i, later)| Step::FetchFailed(i, later)),
-        4 => any::<u8>().prop_map(Step::Answer),
+        4 => (any::<u8>(), verdict(), prop_oneof![4 => Just(0u16), 1 => 1..3000u16])
+            .prop_map(|(i, verdict, pause)| Step::Answer(i, verdict, pause)),
+        1 => (0..LANES).prop_map(Step::Break),
         4 => (any::<u8>(), prop::option::of(later())).prop_map(|(i, due)| Step::Commit(i, due)),
         4 => any::<u8>().prop_map(Step::Recorded),
         1 => (any::<u8>(), later()).prop_map(|(i, later)| Step::Abandon(i, later)),
@@ -95,10 +134,10 @@ fn step() -> impl Strategy<Value = Step> {
 
 prop_compose! {
     fn small_limits()(
-        in_flight in 1usize..6, lane_buffer in 0usize..7, buffered in 1usize..9,
+        in_flight in 0usize..6, lanes_in_flight in 1usize..6, lane_buffer in 0usize..7, buffered in 1usize..9,
         bytes in 10usize..120, recording in 1usize..4, fetches in 1usize..3,
     ) -> Limits {
-        Limits { in_flight, lane_buffer, buffered, bytes, recording, fetches }
+        Limits { in_flight, lanes_in_flight, lane_buffer, buffered, bytes, recording, fetches }
     }
 }
 
@@ -130,8 +169,8 @@ struct World {
     /// Of each shard: how often its owner changed.
     epochs: BTreeMap<Shard, u32>,
     unscanned: Vec<Shard>,
-    /// Who was served since a lane could have been.
-    overtaken_by: BTreeMap<SubscriptionId, Vec<SubscriptionId>>,
+    /// Deliveries that were given up unsent.
+    given_up: BTreeSet<DeliveryId>,
 }
 
 /// Lanes that own every shard.
@@ -160,7 +199,7 @@ impl World {
             recording: Vec::new(),
             epochs: BTreeMap::new(),
             unscanned: Vec::new(),
-            overtaken_by: BTreeMap::new(),
+            given_up: BTreeSet::new(),
         }
     }
 
@@ -213,19 +252,22 @@ impl World {
                     self.lanes.fetch_failed(self.fetches.remove(i).subscription, again_at);
                 }
             }
-            Step::Answer(i) => {
+            Step::Answer(i, verdict, pause) => {
                 if let Some(i) = pick(&self.in_flight, i) {
                     let (work, epoch) = self.in_flight.remove(i);
-                    self.lanes.answered(&work);
+                    let pause = (pause > 0).then(|| Duration::from_millis(pause.into()));
+                    self.lanes.answered(&work, Answer { verdict, pause }, self.now, 0.5);
                     self.recording.push((work, epoch, None));
                 }
             }
+            Step::Break(n) => self.break_open(lane(n)),
             Step::Commit(i, retry) => {
                 if let Some(i) = pick(&self.recording, i)
                     && self.recording[i].2.is_none()
                 {
-                    let due_at = retry.map(|later| self.later(later));
                     let Delivery { id, subscription, .. } = self.recording[i].0.delivery;
+                    let retry = retry.filter(|_| !self.given_up.contains(&id));
+                    let due_at = retry.map(|later| self.later(later));
                     let stale = self.epoch(Shard::of(subscription)) != self.recording[i].1;
                     self.recording[i].2 = Some(Committed { due_at });
                     match due_at {
@@ -255,7 +297,7 @@ impl World {
             Step::Abandon(i, later) => {
                 if let Some(i) = pick(&self.in_flight, i) {
                     let (work, _) = self.in_flight.remove(i);
-                    self.lanes.abandoned(&work, self.later(later));
+                    self.lanes.abandoned(&work, self.later(later), self.now);
                 }
             }
             Step::Cancel(i) => {
@@ -322,18 +364,37 @@ impl World {
         self.epochs.get(&shard).copied().unwrap_or(0)
     }
 
-    /// Polls; what it tells to attempt must be due, open as far as these lanes know, and in turn.
+    /// As if its last deliveries had all failed.
+    fn break_open(&mut self, subscription: SubscriptionId) {
+        let now = self.now;
+        let owned = self.lanes.owns(Shard::of(subscription));
+        let Some(lane) = self.lanes.by_subscription.get_mut(&subscription).filter(|_| owned) else {
+            return;
+        };
+        lane.pace.follow(terms_of(subscription));
+        let mut turned = None;
+        for n in 0..20 {
+            let turn = crate::in_flight_limit::InFlightLimit::default().begin();
+            let when = if n < 19 {
+                now.minus(Duration::from_secs(11))
+            } else {
+                now
+            };
+            let id = DeliveryId(Uuid::from_u128(1000 + n));
+            turned = lane.pace.hear(id, turn, answer(Verdict::Failure), when, 0.5).or(turned);
+        }
+        if turned == Some(Turned::Opened) {
+            self.lanes.let_go(subscription);
+            self.lanes.touch(subscription);
+        }
+    }
+
+    /// Polls; what it tells to attempt must be due, and open as far as these lanes know.
     fn poll(&mut self) -> Result<bool, TestCaseError> {
-        let mut lanes: BTreeMap<_, _> = self
-            .lanes
-            .by_subscription
-            .iter()
-            .map(|(id, lane)| (*id, (lane.buffer.len(), lane.in_flight)))
-            .collect();
-        let actions = self.lanes.poll(self.now, limit_of);
+        let actions = self.lanes.poll(self.now, terms_of);
         let busy = !actions.is_empty();
         for action in actions {
-            let work = match action {
+            let (work, gives_up) = match action {
                 Action::Fetch { subscription, limit } => {
                     let fetching = self.fetches.iter().any(|fetch| fetch.subscription == subscription);
                     prop_assert!(!fetching, "one fetch at a time for a lane");
@@ -344,7 +405,8 @@ impl World {
                     });
                     continue;
                 }
-                Action::Attempt(work) => work,
+                Action::Attempt(work) => (work, false),
+                Action::GiveUp(work) => (work, true),
             };
             let Delivery { id, subscription, .. } = work.delivery;
             prop_assert!(self.lanes.owns(Shard::of(subscription)), "{id} is another owner's");
@@ -357,25 +419,22 @@ impl World {
                 prop_assert!(row.delivery.due_at <= self.now, "{id} is not due");
                 prop_assert_eq!(row.delivery.attempts, work.delivery.attempts, "a stale copy");
             }
-            prop_assert!(self.recording.len() < self.limits.recording, "outcomes wait already");
-            for (waiting, _) in lanes
-                .iter()
-                .filter(|(id, (buffered, busy))| *buffered > 0 && *busy < limit_of(**id))
-            {
-                let overtakers = self.overtaken_by.entry(*waiting).or_default();
-                prop_assert!(
-                    *waiting == subscription || !overtakers.contains(&subscription),
-                    "{waiting} had no turn between two of {subscription}"
-                );
-                overtakers.push(subscription);
-            }
-            self.overtaken_by.remove(&subscription);
-            lanes.entry(subscription).and_modify(|(buffered, busy)| {
-                *buffered -= 1;
-                *busy += 1;
-            });
             let epoch = self.epoch(Shard::of(subscription));
-            self.in_flight.push((work, epoch));
+            if gives_up {
+                let age = self.now.since(work.delivery.opened_at);
+                prop_assert!(
+                    age >= terms_of(subscription).give_up_after,
+                    "{id} is given up after {age:?}"
+                );
+                self.given_up.insert(id);
+                self.recording.push((work, epoch, None));
+            } else {
+                prop_assert!(
+                    self.recording.len() < self.limits.recording + self.given_up.len(),
+                    "outcomes wait already"
+                );
+                self.in_flight.push((work, epoch));
+            }
         }
         Ok(busy)
     }
@@ -390,42 +449,72 @@ impl World {
         let (Limits { lane_buffer, .. }, lanes) = (self.limits, &self.lanes);
         let most = lane_buffer.max(ALWAYS);
         for (id, lane) in &lanes.by_subscription {
-            let in_flight = self
+            let in_flight: Vec<_> = self
                 .in_flight
                 .iter()
                 .filter(|(work, _)| work.delivery.subscription == *id)
-                .count();
-            prop_assert_eq!(lane.in_flight, in_flight);
-            prop_assert!(!lane.is_idle(), "{id} has nothing to remember");
-            prop_assert_eq!(lane.ready, lanes.ready.contains(id));
-            prop_assert_eq!(lane.hungry, lanes.hungry.contains(id));
+                .collect();
+            prop_assert_eq!(lane.in_flight, in_flight.len());
+            prop_assert_eq!(
+                lane.retries,
+                in_flight.iter().filter(|(work, _)| work.is_retry()).count()
+            );
+            let owned = lanes.owns(Shard::of(*id));
+            let remembered = owned && lane.pace.matters_until(self.now).is_some();
             prop_assert!(
-                lanes.owns(Shard::of(*id)) || (lane.buffer.is_empty() && lane.ledger_due.is_none()),
+                !lane.is_idle() || lane.touched || remembered || lane.timer.is_some(),
+                "{id} has nothing to remember"
+            );
+            prop_assert_eq!(lane.hungry, lanes.hungry.contains(id));
+            let queued = lanes
+                .first
+                .iter()
+                .chain(&lanes.more)
+                .chain(&lanes.full)
+                .filter(|queued| *queued == id)
+                .count();
+            prop_assert_eq!(lane.queued == Queued::Yes, queued == 1);
+            prop_assert!(queued <= 1, "{id} has two turns");
+            let parked = lanes.full_of_retries.iter().find(|(_, parked)| *parked == id);
+            prop_assert_eq!(
+                parked.map(|(number, _)| Queued::ForRetry(*number)),
+                match lane.queued {
+                    Queued::No | Queued::Yes => None,
+                    parked @ Queued::ForRetry(_) => Some(parked),
+                }
+            );
+            prop_assert!(
+                owned || (lane.waits() == 0 && lane.ledger_due.is_none()),
                 "{id} is another owner's"
             );
-            prop_assert!(in_flight <= limit_of(*id), "{in_flight} in flight in {id}");
             prop_assert!(
-                lane.buffer.len() <= most,
-                "{} in the buffer of {}",
-                lane.buffer.len(),
-                id
+                in_flight.len() <= limit_of(*id),
+                "{} in flight in {id}",
+                in_flight.len()
             );
-            if lane.buffer.is_empty() || in_flight >= limit_of(*id) {
-                self.overtaken_by.remove(id);
-            }
+            prop_assert!(
+                lane.fetched() <= most && lane.waits() <= 2 * most,
+                "{} wait in {id}",
+                lane.waits()
+            );
         }
-        self.overtaken_by.retain(|id, _| lanes.by_subscription.contains_key(id));
-        let queued: HashSet<_> = lanes.ready.iter().chain(&lanes.hungry).collect();
+        let queued: HashSet<_> = lanes
+            .first
+            .iter()
+            .chain(&lanes.more)
+            .chain(&lanes.full)
+            .chain(&lanes.hungry)
+            .collect();
         prop_assert!(queued.iter().all(|id| lanes.by_subscription.contains_key(id)));
-        let noted = |(due, id): &(Timestamp, SubscriptionId)| lanes.by_subscription[id].ledger_due == Some(*due);
-        prop_assert!(lanes.timers.iter().all(noted), "a timer without its lane");
+        let set = |(due, id): &(Timestamp, SubscriptionId)| lanes.by_subscription[id].timer == Some(*due);
+        prop_assert!(lanes.timers.iter().all(set), "a timer without its lane");
         let busy: BTreeSet<_> = lanes.busy(&Shard::all().collect()).into_iter().collect();
         let unsettled = self.unsettled().map(|work| work.delivery);
         prop_assert_eq!(busy, unsettled.map(|it| (Shard::of(it.subscription), it.id)).collect());
         prop_assert_eq!(lanes.in_flight, self.in_flight.len());
         prop_assert_eq!(lanes.recording, self.recording.len());
         prop_assert_eq!(lanes.fetches, self.fetches.len());
-        let buffered = || lanes.by_subscription.values().flat_map(|lane| &lane.buffer);
+        let buffered = || lanes.by_subscription.values().flat_map(Lane::waiting);
         prop_assert_eq!(lanes.buffered, buffered().count());
         prop_assert_eq!(
             lanes.bytes,
@@ -434,9 +523,14 @@ impl World {
                 .map(|work| work.bytes)
                 .sum::<usize>()
         );
-        prop_assert!(lanes.in_flight <= self.limits.in_flight);
+        let busy_lanes = lanes.by_subscription.values().filter(|lane| lane.in_flight > 0).count();
+        prop_assert_eq!(lanes.active, busy_lanes);
+        prop_assert!(busy_lanes <= self.limits.lanes_in_flight);
+        prop_assert!(lanes.in_flight - busy_lanes <= self.limits.in_flight);
+        prop_assert!(lanes.retries <= self.limits.retries());
         prop_assert!(lanes.fetches <= self.limits.fetches);
-        prop_assert!(lanes.recording < self.limits.recording + self.limits.in_flight);
+        let at_once = self.limits.in_flight + self.limits.lanes_in_flight + 2 * most;
+        prop_assert!(lanes.recording < self.limits.recording + at_once);
         // Reads that were begun while there was room may all come back full, and a lane with nothing
         // in memory always gets its few.
         let over = self.limits.fetches * most + usize::from(LANES) * ALWAYS;
@@ -456,7 +550,7 @@ impl World {
             let steps = [
                 Step::HandOver(0),
                 Step::Fetched(0),
-                Step::Answer(0),
+                Step::Answer(0, Verdict::Success, 0),
                 Step::Commit(0, None),
                 Step::Recorded(0),
                 Step::Scan(0),
@@ -479,7 +573,7 @@ impl World {
 
 proptest! {
     #[test]
-    fn nothing_is_sent_twice_at_a_time_beyond_a_limit_or_out_of_turn_and_nothing_is_forgotten(
+    fn nothing_is_sent_twice_at_a_time_or_beyond_a_limit_and_nothing_is_forgotten(
         limits in small_limits(), steps in prop::collection::vec(step(), 0..200),
     ) {
         let mut world = World::new(limits);
@@ -489,6 +583,9 @@ proptest! {
         world.drain()?;
         prop_assert!(world.open.is_empty(), "forgotten: {:?}", world.open.keys());
         let rest = Load { lanes: 0, in_flight: 0, buffered: 0, recording: 0 };
+        // The last that is remembered is a rate, a pause or a breaker.
+        world.now = world.now.plus(Duration::from_mins(2));
+        world.poll()?;
         prop_assert_eq!(world.lanes.load(), rest);
         prop_assert_eq!(world.lanes.bytes + world.lanes.fetches + world.lanes.timers.len(), 0);
         prop_assert_eq!(world.lanes.oldest_due(world.now), None);
@@ -496,7 +593,7 @@ proptest! {
 
     #[test]
     fn busy_lanes_take_turns(busy in 1u8..12, at_a_time in 1usize..5, rounds in 1usize..8) {
-        let mut lanes = owner(Limits { in_flight: at_a_time, ..Limits::default() });
+        let mut lanes = owner(Limits { in_flight: 0, lanes_in_flight: at_a_time, ..Limits::default() });
         for n in 0..u128::from(busy) * rounds as u128 {
             let ticket = lanes.ticket();
             let turn = u8::try_from(n / rounds as u128).unwrap();
@@ -504,8 +601,8 @@ proptest! {
         }
         let mut served = Vec::new();
         while served.len() < usize::from(busy) * rounds {
-            for attempt in attempts(lanes.poll(at(0), |_| usize::MAX)) {
-                lanes.answered(&attempt);
+            for attempt in examples::attempts(lanes.poll(at(0), |_| examples::most(1000))) {
+                lanes.answered(&attempt, WELL, at(0), 0.5);
                 lanes.recorded(attempt.delivery.subscription, attempt.delivery.id, None);
                 served.push(attempt.delivery.subscription);
             }
@@ -513,236 +610,4 @@ proptest! {
         let turns: Vec<_> = (0..rounds).flat_map(|_| (0..busy).map(lane)).collect();
         prop_assert_eq!(served, turns);
     }
-}
-
-fn attempts(actions: Vec<Action<()>>) -> Vec<Work<()>> {
-    let attempt = |action| match action {
-        Action::Attempt(work) => Some(work),
-        Action::Fetch { .. } => None,
-    };
-    actions.into_iter().filter_map(attempt).collect()
-}
-
-fn fetch(lane: u8, limit: usize) -> Action<()> {
-    Action::Fetch {
-        subscription: self::lane(lane),
-        limit,
-    }
-}
-
-fn small(lane_buffer: usize, buffered: usize) -> Lanes<()> {
-    owner(Limits {
-        lane_buffer,
-        buffered,
-        ..Limits::default()
-    })
-}
-
-fn offer(lanes: &mut Lanes<()>, n: u128, to: u8) {
-    let ticket = lanes.ticket();
-    lanes.offer(work(n, lane(to), at(0)), ticket, at(0));
-}
-
-#[test]
-fn a_lane_at_its_limit_does_not_hold_up_the_others() {
-    let mut lanes = small(8, 100);
-    for n in 0..4 {
-        offer(&mut lanes, n, 1);
-    }
-    offer(&mut lanes, 9, 2);
-    let begun = attempts(lanes.poll(at(0), |_| 1));
-    let whose: Vec<_> = begun.iter().map(|work| work.delivery.subscription).collect();
-    assert_eq!(whose, [lane(1), lane(2)]);
-    lanes.answered(&begun[1]);
-    assert_eq!(lanes.poll(at(0), |_| 1), [], "lane 1 is still at its limit");
-    lanes.answered(&begun[0]);
-    assert_eq!(attempts(lanes.poll(at(0), |_| 1)).len(), 1);
-}
-
-#[test]
-fn a_full_common_buffer_does_not_starve_a_new_lane() {
-    let mut lanes = small(8, 8);
-    for n in 0..9 {
-        offer(&mut lanes, n, 1);
-    }
-    assert_eq!(lanes.load().buffered, 8, "the ninth stays in the ledger");
-    lanes.note(lane(2), at(0));
-    assert_eq!(lanes.poll(at(0), |_| 0), [fetch(2, ALWAYS)]);
-    let rows = (20..24).map(|n| work(n, lane(2), at(0))).collect();
-    lanes.fetched(lane(2), rows, ALWAYS, at(0));
-    assert_eq!(lanes.load().buffered, 8 + ALWAYS);
-    assert_eq!(lanes.poll(at(0), |_| 0), [], "but no more than that");
-}
-
-#[test]
-fn what_was_closed_during_a_fetch_is_not_sent_again_by_its_rows() {
-    let mut lanes = small(8, 100);
-    let closing = work(1, lane(1), at(0));
-    offer(&mut lanes, 1, 1);
-    assert_eq!(attempts(lanes.poll(at(0), |_| 1)), std::slice::from_ref(&closing));
-    lanes.note(lane(1), at(0));
-    assert_eq!(lanes.poll(at(0), |_| 1), [fetch(1, 9)]);
-    let snapshot = vec![closing.clone()];
-    lanes.answered(&closing);
-    lanes.recorded(lane(1), closing.delivery.id, None);
-    lanes.fetched(lane(1), snapshot, 9, at(0));
-    assert_eq!(lanes.poll(at(0), |_| 1), [fetch(1, 8)], "the ledger is asked");
-    lanes.fetched(lane(1), Vec::new(), 8, at(0));
-    assert_eq!(lanes.poll(at(0), |_| 1), []);
-    assert_eq!(lanes.load().lanes, 0);
-}
-
-#[test]
-fn what_is_opened_again_before_its_end_is_known_here_is_not_forgotten() {
-    for recorded_first in [true, false] {
-        let mut lanes = small(8, 100);
-        let reopened = work(1, lane(1), at(0));
-        offer(&mut lanes, 1, 1);
-        assert_eq!(attempts(lanes.poll(at(0), |_| 1)).len(), 1);
-        lanes.answered(&reopened);
-        // Now its end is committed, and it is retried by hand.
-        lanes.note(lane(1), at(0));
-        assert_eq!(lanes.poll(at(0), |_| 1), [fetch(1, 9)]);
-        if recorded_first {
-            lanes.recorded(lane(1), reopened.delivery.id, None);
-            lanes.fetched(lane(1), vec![reopened.clone()], 9, at(0));
-        } else {
-            lanes.fetched(lane(1), vec![reopened.clone()], 9, at(0));
-            lanes.recorded(lane(1), reopened.delivery.id, None);
-        }
-        assert_eq!(lanes.poll(at(0), |_| 1), [fetch(1, 8)]);
-    }
-}
-
-#[test]
-fn a_retry_is_fetched_when_it_is_due_and_not_before() {
-    let mut lanes = small(8, 100);
-    offer(&mut lanes, 1, 1);
-    let mut retried = attempts(lanes.poll(at(0), |_| 1)).remove(0);
-    lanes.answered(&retried);
-    lanes.recorded(lane(1), retried.delivery.id, Some(at(5000)));
-    assert_eq!(lanes.poll(at(4999), |_| 1), []);
-    assert_eq!(lanes.next_wake(), Some(at(5000)));
-    assert_eq!(lanes.poll(at(5000), |_| 1), [fetch(1, 8)]);
-    retried.delivery.due_at = at(6000); // brought back by hand, say
-    lanes.fetched(lane(1), vec![retried.clone()], 8, at(5000));
-    assert_eq!(lanes.poll(at(5999), |_| 1), []);
-    assert_eq!(lanes.poll(at(6000), |_| 1), [fetch(1, 8)]);
-    lanes.fetched(lane(1), vec![retried.clone()], 8, at(6000));
-    assert_eq!(attempts(lanes.poll(at(6000), |_| 1)), [retried]);
-}
-
-#[test]
-fn what_is_noted_during_a_fetch_that_fails_is_fetched_by_the_next() {
-    let mut lanes = small(8, 100);
-    lanes.note(lane(1), at(0));
-    assert_eq!(lanes.poll(at(0), |_| 1), [fetch(1, 8)]);
-    lanes.note(lane(1), at(0));
-    assert_eq!(lanes.poll(at(0), |_| 1), []);
-    lanes.fetch_failed(lane(1), at(1000));
-    assert_eq!(lanes.poll(at(999), |_| 1), [], "the ledger is left in peace");
-    assert_eq!(lanes.next_wake(), Some(at(1000)));
-    assert_eq!(lanes.poll(at(1000), |_| 1), [fetch(1, 8)]);
-}
-
-#[test]
-fn a_fetch_that_finds_nothing_leaves_no_lane() {
-    let mut lanes = small(8, 100);
-    lanes.note(lane(1), at(0));
-    assert_eq!(lanes.poll(at(0), |_| 1), [fetch(1, 8)]);
-    lanes.fetched(lane(1), Vec::new(), 8, at(0));
-    assert_eq!(lanes.load().lanes, 0);
-}
-
-#[test]
-fn a_hand_over_that_comes_after_a_fetch_has_shown_it_is_not_sent_again() {
-    let mut lanes = small(8, 100);
-    let late = work(1, lane(1), at(0));
-    let before_recording = lanes.ticket();
-    lanes.note(lane(1), at(0));
-    assert_eq!(lanes.poll(at(0), |_| 1), [fetch(1, 8)]);
-    lanes.fetched(lane(1), vec![late.clone()], 8, at(0));
-    assert_eq!(attempts(lanes.poll(at(0), |_| 1)), std::slice::from_ref(&late));
-    lanes.answered(&late);
-    lanes.recorded(lane(1), late.delivery.id, None);
-    lanes.offer(late, before_recording, at(0));
-    assert_eq!(lanes.poll(at(0), |_| 1), [fetch(1, 8)], "the ledger is asked");
-}
-
-#[test]
-fn a_buffer_takes_no_more_than_its_size_even_when_all_that_was_known_has_gone() {
-    let mut lanes = small(4, 100);
-    for n in 0..4 {
-        offer(&mut lanes, n, 1);
-    }
-    let begun = attempts(lanes.poll(at(0), |_| 4));
-    lanes.note(lane(1), at(0));
-    assert_eq!(lanes.poll(at(0), |_| 4), [fetch(1, 8)]);
-    for work in &begun {
-        lanes.answered(work);
-        lanes.recorded(lane(1), work.delivery.id, None);
-    }
-    let rows = (10..18).map(|n| work(n, lane(1), at(0))).collect();
-    lanes.fetched(lane(1), rows, 8, at(0));
-    assert_eq!(lanes.load().buffered, 4);
-    assert_eq!(lanes.oldest_due(at(0)), Some(at(0)), "the rest is noted as due");
-}
-
-#[test]
-fn nothing_of_a_shard_that_is_not_owned_is_taken() {
-    let mut lanes: Lanes<()> = Lanes::new(Limits::default());
-    offer(&mut lanes, 1, 1);
-    lanes.note(lane(1), at(0));
-    assert_eq!(lanes.poll(at(0), |_| 1), []);
-    assert_eq!(lanes.next_wake(), None);
-    assert_eq!(lanes.load().lanes, 0);
-}
-
-#[test]
-fn what_is_in_flight_when_its_shard_is_released_is_known_until_it_is_recorded() {
-    let mut lanes = small(8, 100);
-    for n in 1..4 {
-        offer(&mut lanes, n, 1);
-    }
-    let shard = Shard::of(lane(1));
-    let begun = attempts(lanes.poll(at(0), |_| 1)).remove(0);
-    lanes.release([shard]);
-    assert_eq!(lanes.load().buffered, 0, "they lie in the ledger");
-    assert_eq!(lanes.busy(&HashSet::from([shard])), [(shard, begun.delivery.id)]);
-
-    lanes.own([shard]);
-    lanes.note(lane(1), at(0));
-    assert_eq!(lanes.poll(at(0), |_| 2), [fetch(1, 9)]);
-    let rows = (1..4).map(|n| work(n, lane(1), at(0))).collect();
-    lanes.fetched(lane(1), rows, 9, at(0));
-    let next = attempts(lanes.poll(at(0), |_| 2)).remove(0);
-    assert_ne!(next.delivery.id, begun.delivery.id, "it is in flight still");
-    lanes.answered(&begun);
-    lanes.recorded(lane(1), begun.delivery.id, None);
-    assert_eq!(lanes.busy(&HashSet::from([shard])), [(shard, next.delivery.id)]);
-}
-
-#[test]
-fn a_fetch_from_before_a_release_brings_nothing_in() {
-    let mut lanes = small(8, 100);
-    let shard = Shard::of(lane(1));
-    lanes.note(lane(1), at(0));
-    assert_eq!(lanes.poll(at(0), |_| 1), [fetch(1, 8)]);
-    lanes.release([shard]);
-    lanes.own([shard]);
-    lanes.note(lane(1), at(0));
-    assert_eq!(lanes.poll(at(0), |_| 1), [], "one fetch at a time");
-    lanes.fetched(lane(1), vec![work(1, lane(1), at(0))], 8, at(0));
-    assert_eq!(lanes.poll(at(0), |_| 1), [fetch(1, 8)], "the ledger is asked again");
-}
-
-#[test]
-fn a_hand_over_from_before_a_release_is_looked_up() {
-    let mut lanes = small(8, 100);
-    let shard = Shard::of(lane(1));
-    let ticket = lanes.ticket();
-    lanes.release([shard]);
-    lanes.own([shard]);
-    lanes.offer(work(1, lane(1), at(0)), ticket, at(0));
-    assert_eq!(lanes.poll(at(0), |_| 1), [fetch(1, 8)], "another may have sent it");
 }

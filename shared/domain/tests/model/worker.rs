@@ -6,17 +6,20 @@ use crate::ledger::{Epoch, Finished, GRACE, Key, LEASE, Lease, Leases, Ledger, O
 use crate::outside::{Message, Queue, Subscribers, Tag};
 use herald_domain::delivery::{Attempt, Decision, Delivery, decide};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
-use herald_domain::lanes::{Action, Lanes, Limits, Ticket, Work};
+use herald_domain::lanes::{Action, Answer, Lanes, Limits, Terms, Ticket, Work};
+use herald_domain::rate_limit::Rate;
 use herald_domain::retry::RetryPolicy;
 use herald_domain::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 const BATCH: usize = 3;
 
 /// Small, so that every limit is reached.
 const LIMITS: Limits = Limits {
-    in_flight: 3,
+    in_flight: 1,
+    lanes_in_flight: 2,
     lane_buffer: 3,
     buffered: 4,
     bytes: 4,
@@ -35,8 +38,19 @@ fn policy_of(subscription: SubscriptionId) -> RetryPolicy {
     }
 }
 
-fn limit_of(subscription: SubscriptionId) -> usize {
-    if is_even(subscription) { 1 } else { 2 }
+/// One attempt at a time, or two, but no more than two a second.
+fn terms_of(subscription: SubscriptionId) -> Terms {
+    let (max_in_flight, rate) = if is_even(subscription) {
+        (NonZeroU16::MIN, None)
+    } else {
+        (NonZeroU16::MIN.saturating_add(1), Rate::per_second(2.0))
+    };
+    Terms {
+        max_in_flight,
+        rate,
+        give_up_after: policy_of(subscription).give_up_after,
+        changed_at: Timestamp::from_micros(0),
+    }
 }
 
 fn is_even(subscription: SubscriptionId) -> bool {
@@ -321,7 +335,8 @@ impl Worker {
                 };
                 let jitter = f64::from(dice % 8) / 8.0;
                 let decision = decide(delivery, &attempt, &policy_of(delivery.subscription), now, jitter);
-                self.lanes.answered(&work);
+                let answer = Answer::of(outcome, &policy_of(delivery.subscription));
+                self.lanes.answered(&work, answer, now, jitter);
                 self.finishes.push(Finish {
                     work,
                     attempt,
@@ -501,7 +516,7 @@ impl Worker {
 
     fn poll(&mut self, ledger: &Ledger, subscribers: &mut Subscribers) -> Result<(), String> {
         let now = ledger.now;
-        for action in self.lanes.poll(now, limit_of) {
+        for action in self.lanes.poll(now, terms_of) {
             let work = match action {
                 Action::Fetch { subscription, limit } => {
                     self.reads.push(Read {
@@ -512,6 +527,10 @@ impl Worker {
                     continue;
                 }
                 Action::Attempt(work) => work,
+                Action::GiveUp(work) => {
+                    let id = work.delivery.id;
+                    return Err(format!("{id}: no breaker opens with so few deliveries"));
+                }
             };
             let Delivery {
                 id,
@@ -537,7 +556,7 @@ impl Worker {
                     subscribers.begin(id, epoch, generation, self.faults)?;
                     self.requests.push((work, now, generation));
                 }
-                _ => self.lanes.abandoned(&work, now.plus(Duration::from_secs(1))),
+                _ => self.lanes.abandoned(&work, now.plus(Duration::from_secs(1)), now),
             }
         }
         Ok(())

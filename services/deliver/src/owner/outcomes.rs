@@ -1,0 +1,127 @@
+//! What becomes of a delivery, as the owner tells the lanes and the ledger.
+
+use super::{Begun, Gone, Item, Owner};
+use herald_domain::breaker::Turned;
+use herald_domain::delivery::{Attempt, AttemptError, Closed, Decision, Delivery, Outcome, Reason, decide};
+use herald_domain::id::SubscriptionId;
+use herald_domain::lanes::Answer;
+use herald_domain::time::Timestamp;
+use herald_ledger::delivering::{Finish, Then};
+
+impl Owner {
+    pub(super) fn close_unsent(&mut self, work: &Item, status: Closed, reason: Reason, now: Timestamp) {
+        let Some(epoch) = self.epoch(work) else {
+            return self.lanes.abandoned(work, now, now);
+        };
+        let turned = self.lanes.answered(work, Answer::UNSENT, now, jitter());
+        self.note_breaker(work.delivery.subscription, turned);
+        self.record_unsent(work, epoch, status, reason);
+    }
+
+    /// Its give-up time passed behind an open breaker.
+    pub(super) fn give_up(&mut self, work: &Item, now: Timestamp) {
+        match self.epoch(work) {
+            Some(epoch) => self.record_unsent(work, epoch, Closed::Dead, Reason::GaveUp),
+            None => self
+                .lanes
+                .recorded(work.delivery.subscription, work.delivery.id, Some(now)),
+        }
+    }
+
+    fn record_unsent(&self, work: &Item, epoch: i64, status: Closed, reason: Reason) {
+        self.record(Finish {
+            delivery: work.delivery,
+            event: work.payload.uid,
+            epoch,
+            attempt: None,
+            then: Then::Close {
+                status,
+                reason: Some(reason),
+                deactivate: None,
+            },
+        });
+    }
+
+    fn note_breaker(&self, subscription: SubscriptionId, turned: Option<Turned>) {
+        match turned {
+            Some(Turned::Opened) => {
+                self.deliver.metrics.breaker_opened();
+                tracing::warn!(%subscription, "the breaker opened: the subscriber keeps failing, and is only probed until it answers");
+            }
+            Some(Turned::Closed) => tracing::info!(%subscription, "the breaker closed: deliveries go on"),
+            None => {}
+        }
+    }
+
+    pub(super) fn conclude(&mut self, begun: &Begun, attempt: Attempt, now: Timestamp) {
+        let Begun {
+            work,
+            subscription,
+            epoch,
+        } = begun;
+        self.under_way.remove(&work.delivery.id);
+        let answer = Answer::of(attempt.outcome, &subscription.settings.retry);
+        let turned = self.lanes.answered(work, answer, now, jitter());
+        let delivery = work.delivery;
+        self.note_breaker(delivery.subscription, turned);
+        self.deliver.metrics.attempted(&attempt, &delivery, &work.payload, now);
+        let then = match decide(&delivery, &attempt, &subscription.settings.retry, now, jitter()) {
+            Decision::Close(status, reason) => Then::Close {
+                status,
+                reason,
+                deactivate: None,
+            },
+            Decision::CloseAndDeactivate => {
+                let gone = Gone {
+                    delivery: delivery.id,
+                    updated_at: subscription.updated_at,
+                };
+                self.gone.insert(delivery.subscription, gone);
+                Then::Close {
+                    status: Closed::Dead,
+                    reason: Some(Reason::Gone),
+                    deactivate: Some(subscription.updated_at),
+                }
+            }
+            Decision::Retry(due_at) => Then::Retry(due_at),
+        };
+        log(&delivery, &attempt, then);
+        self.record(Finish {
+            delivery,
+            event: work.payload.uid,
+            epoch: *epoch,
+            attempt: Some(attempt),
+            then,
+        });
+    }
+
+    fn record(&self, finish: Finish) {
+        // The recorder lives as long as this sender.
+        drop(self.outcomes.send(finish));
+    }
+}
+
+fn log(delivery: &Delivery, attempt: &Attempt, then: Then) {
+    let (id, subscription, number) = (delivery.id, delivery.subscription, attempt.number);
+    let status = attempt.outcome.status_code();
+    let error = attempt.outcome.error().map(AttemptError::name);
+    match (attempt.outcome, then) {
+        (Outcome::Answered { status: 200..=299, .. }, _) => {
+            tracing::debug!(delivery = %id, %subscription, number, status, "delivered");
+        }
+        (_, Then::Retry(due_at)) => {
+            tracing::info!(delivery = %id, %subscription, number, status, error, %due_at, "an attempt failed; it is tried again");
+        }
+        (_, Then::Close { reason, .. }) => {
+            let reason = reason.map(Reason::name);
+            tracing::warn!(delivery = %id, %subscription, number, status, error, reason, "a delivery is dead");
+        }
+    }
+}
+
+/// A random number from 0 to 1, for the schedule.
+fn jitter() -> f64 {
+    // Without randomness the schedule is still right, only less spread.
+    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+    f64::from(random) / f64::from(u32::MAX)
+}

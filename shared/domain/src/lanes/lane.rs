@@ -1,0 +1,182 @@
+//! One lane: what it has in memory, and where each delivery is.
+
+use super::Work;
+use super::looks::{Looks, Ticket};
+use super::pace::Pace;
+use crate::id::DeliveryId;
+use crate::in_flight_limit::Turn;
+use crate::time::Timestamp;
+use std::collections::{HashMap, HashSet, VecDeque};
+
+/// Where a delivery is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    /// It waits for its turn.
+    Waiting,
+    /// Its attempt is under way.
+    InFlight(Turn),
+    /// Its outcome is on the way to the ledger.
+    Recording {
+        /// The due time at which a fetch showed it meanwhile, if one did.
+        shown: Option<Timestamp>,
+    },
+}
+
+/// Whether a lane's rows are being read.
+#[derive(Debug, Default)]
+pub(super) enum Fetch {
+    #[default]
+    None,
+    /// The ledger was asked.
+    UnderWay {
+        /// When. A row that was not due then may have been in flight at a former owner, and be closed by now.
+        asked_at: Timestamp,
+        /// What was forgotten since, which its rows may still show.
+        forgotten: HashSet<DeliveryId>,
+    },
+    /// The shard was released since: another may have sent what its rows show.
+    Void,
+}
+
+/// Whether it is among the lanes that may have something to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Queued {
+    /// No.
+    No,
+    /// Yes.
+    Yes,
+    /// Once a retry may begin, under this number.
+    ForRetry(u64),
+}
+
+/// What waits takes turns by where it came from, so that none of these waits for all of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Handed over as soon as it was recorded.
+    Fresh,
+    /// Fetched, and not attempted yet.
+    Backlog,
+    /// Fetched, and attempted before.
+    Retry,
+}
+
+const SOURCES: [Source; 3] = [Source::Fresh, Source::Backlog, Source::Retry];
+
+#[derive(Debug)]
+pub(super) struct Lane<P> {
+    waiting: [VecDeque<Work<P>>; 3],
+    /// Whose turn it is, of [`SOURCES`].
+    turn: usize,
+    pub(super) known: HashMap<DeliveryId, Place>,
+    pub(super) in_flight: usize,
+    /// How many of them are retries.
+    pub(super) retries: usize,
+    /// Of what waits and what is in flight.
+    pub(super) bytes: usize,
+    /// What a row takes, about; 0 while that is not known.
+    pub(super) row_bytes: usize,
+    /// The earliest time at which the ledger may hold a due delivery that is not known here.
+    pub(super) ledger_due: Option<Timestamp>,
+    pub(super) fetch: Fetch,
+    pub(super) looks: Looks,
+    pub(super) pace: Pace,
+    /// When it is attended to at the latest.
+    pub(super) timer: Option<Timestamp>,
+    pub(super) queued: Queued,
+    /// Whether it is among those that may want to fetch.
+    pub(super) hungry: bool,
+    /// Whether it is among those to be attended to.
+    pub(super) touched: bool,
+}
+
+impl<P> Lane<P> {
+    /// One of which it is not known what was shown before that moment.
+    pub(super) fn since(moment: Ticket) -> Self {
+        Self {
+            waiting: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
+            turn: 0,
+            known: HashMap::new(),
+            in_flight: 0,
+            retries: 0,
+            bytes: 0,
+            row_bytes: 0,
+            ledger_due: None,
+            fetch: Fetch::None,
+            looks: Looks::since(moment),
+            pace: Pace::default(),
+            timer: None,
+            queued: Queued::No,
+            hungry: false,
+            touched: false,
+        }
+    }
+
+    pub(super) fn is_fetching(&self) -> bool {
+        !matches!(self.fetch, Fetch::None)
+    }
+
+    /// Whether there is nothing in memory, nothing noted and nothing being read.
+    pub(super) fn is_idle(&self) -> bool {
+        self.known.is_empty() && self.ledger_due.is_none() && !self.is_fetching()
+    }
+
+    pub(super) fn waits_from(&self, source: Source) -> usize {
+        self.waiting[source as usize].len()
+    }
+
+    /// How many wait that were fetched.
+    pub(super) fn fetched(&self) -> usize {
+        self.waits_from(Source::Backlog) + self.waits_from(Source::Retry)
+    }
+
+    /// Whether something waits for its first attempt.
+    pub(super) fn waits_for_first(&self) -> bool {
+        self.waits() > self.waits_from(Source::Retry)
+    }
+
+    pub(super) fn waits(&self) -> usize {
+        self.waits_from(Source::Fresh) + self.fetched()
+    }
+
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Work<P>> {
+        self.waiting.iter().flatten()
+    }
+
+    /// Whether its own limits let it begin something that waits.
+    pub(super) fn can_begin(&self) -> bool {
+        let retry = self.waits_from(Source::Retry) > 0 && self.retries < self.pace.retry_limit();
+        self.in_flight < self.pace.limit() && (self.waits_for_first() || retry)
+    }
+
+    pub(super) fn push(&mut self, work: Work<P>, source: Source) {
+        self.bytes += work.bytes;
+        self.row_bytes = match self.row_bytes {
+            0 => work.bytes,
+            about => (7 * about + work.bytes) / 8,
+        };
+        self.known.insert(work.delivery.id, Place::Waiting);
+        self.waiting[source as usize].push_back(work);
+    }
+
+    /// Takes what is next in turn. It is still counted and known as before.
+    pub(super) fn pop(&mut self, may_retry: bool) -> Option<Work<P>> {
+        for n in 0..SOURCES.len() {
+            let turn = (self.turn + n) % SOURCES.len();
+            if SOURCES[turn] == Source::Retry && !may_retry {
+                continue;
+            }
+            if let Some(work) = self.waiting[turn].pop_front() {
+                self.turn = turn + 1;
+                return Some(work);
+            }
+        }
+        None
+    }
+
+    /// Takes all that waits, in the order in which it is due. It is still counted and known as before.
+    pub(super) fn pop_all(&mut self) -> Vec<Work<P>> {
+        let mut all: Vec<_> = self.waiting.iter_mut().flat_map(std::mem::take).collect();
+        all.sort_by_key(|work| work.delivery.due_at);
+        all
+    }
+}

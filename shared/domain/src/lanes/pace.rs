@@ -1,0 +1,259 @@
+//! How much a lane's subscriber is sent, and when: breaker, pause, rate and limit in flight in one.
+
+use super::LaneState;
+use crate::breaker::{Breaker, Passage, Turned};
+use crate::delivery::{AttemptError, Delivery, Outcome};
+use crate::id::DeliveryId;
+use crate::in_flight_limit::{InFlightLimit, Turn};
+use crate::rate_limit::{Rate, RateLimit};
+use crate::retry::RetryPolicy;
+use crate::time::Timestamp;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+/// The longest that an answer may hold back a whole lane.
+pub const MAX_PAUSE: Duration = Duration::from_mins(1);
+
+/// What a subscription says about its lane.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Terms {
+    /// The most attempts at a time.
+    pub max_in_flight: NonZeroU16,
+    /// The most attempts a second, if there is a limit.
+    pub rate: Option<Rate>,
+    /// How long after it was opened a delivery is given up.
+    pub give_up_after: Duration,
+    /// When the subscription was last changed. From a change on its lane starts afresh, whatever the breaker
+    /// or an answer said before: whoever mends a URL need not wait.
+    pub changed_at: Timestamp,
+}
+
+impl Terms {
+    /// Those of a subscription that is not known (any more): its deliveries are only closed.
+    pub const UNKNOWN: Self = Self {
+        max_in_flight: NonZeroU16::new(64).expect("64 is not zero"),
+        rate: None,
+        give_up_after: Duration::MAX,
+        changed_at: Timestamp::from_micros(i64::MIN),
+    };
+}
+
+/// What an attempt says about its subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// How it went.
+    pub verdict: Verdict,
+    /// For how long the subscriber wants no more; [`MAX_PAUSE`] counts at most.
+    pub pause: Option<Duration>,
+}
+
+/// How an attempt went, as far as it concerns those that come after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Well.
+    Success,
+    /// The subscriber has too much: 429, 503, or no answer in time.
+    Overload,
+    /// In any other way not.
+    Failure,
+    /// Nothing was sent.
+    Unsent,
+}
+
+impl Answer {
+    /// Nothing was sent: the delivery was closed for another reason.
+    pub const UNSENT: Self = Self {
+        verdict: Verdict::Unsent,
+        pause: None,
+    };
+
+    /// What that outcome says. No pause is longer than the longest delay of the policy, as with retries.
+    pub fn of(outcome: Outcome, policy: &RetryPolicy) -> Self {
+        let (verdict, pause) = match outcome {
+            Outcome::Answered { status, retry_after } => {
+                let verdict = match status {
+                    200..=299 => Verdict::Success,
+                    429 | 503 => Verdict::Overload,
+                    _ => Verdict::Failure,
+                };
+                (verdict, retry_after)
+            }
+            Outcome::Failed(AttemptError::Timeout) => (Verdict::Overload, None),
+            Outcome::Failed(AttemptError::AddressRefused) => (Verdict::Unsent, None),
+            Outcome::Failed(
+                AttemptError::Connect
+                | AttemptError::Tls
+                | AttemptError::Dns
+                | AttemptError::Reset
+                | AttemptError::ResponseTooLarge
+                | AttemptError::Http,
+            ) => (Verdict::Failure, None),
+        };
+        Self {
+            verdict,
+            pause: pause.map(|pause| pause.min(policy.max)),
+        }
+    }
+}
+
+/// Whether an attempt may begin, but for the limits in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// Yes.
+    Free,
+    /// One, to see whether the subscriber is back.
+    Probe,
+    /// Not before then.
+    Until(Timestamp),
+    /// Not before the probe is answered.
+    Probing,
+}
+
+#[derive(Debug)]
+pub(super) struct Pace {
+    terms: Terms,
+    in_flight: InFlightLimit,
+    breaker: Breaker,
+    rate: RateLimit,
+    paused_until: Option<Timestamp>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            terms: Terms::UNKNOWN,
+            in_flight: InFlightLimit::default(),
+            breaker: Breaker::default(),
+            rate: RateLimit::default(),
+            paused_until: None,
+        }
+    }
+}
+
+impl Pace {
+    /// Follows the subscription.
+    pub(super) fn follow(&mut self, terms: Terms) {
+        if terms.changed_at != self.terms.changed_at {
+            // What was sent so far still counts against the rate.
+            *self = Self {
+                rate: self.rate,
+                ..Self::default()
+            };
+        }
+        self.terms = terms;
+    }
+
+    /// The most attempts at a time, now.
+    pub(super) fn limit(&self) -> usize {
+        self.in_flight.get(self.terms.max_in_flight)
+    }
+
+    /// How many of them may be retries, so that first attempts find room: all but a quarter.
+    pub(super) fn retry_limit(&self) -> usize {
+        let limit = self.limit();
+        limit - limit / 4
+    }
+
+    /// Whether nothing is to be kept in memory, because only probes are sent.
+    pub(super) fn is_shut(&self) -> bool {
+        !self.breaker.is_closed()
+    }
+
+    pub(super) fn has_expired(&self, delivery: &Delivery, now: Timestamp) -> bool {
+        delivery.opened_at.plus(self.terms.give_up_after) <= now
+    }
+
+    pub(super) fn gate(&mut self, now: Timestamp) -> Gate {
+        let gate = match self.breaker.passage(now) {
+            Passage::Free => Gate::Free,
+            Passage::Probe => Gate::Probe,
+            Passage::ShutUntil(then) => return Gate::Until(then),
+            Passage::Probing => return Gate::Probing,
+        };
+        // However the clock was set back.
+        self.paused_until = self.paused_until.map(|until| until.min(now.plus(MAX_PAUSE)));
+        self.paused_until = self.paused_until.filter(|until| *until > now);
+        let ready_at = self.terms.rate.and_then(|rate| self.rate.ready_at(rate, now));
+        match self.paused_until.max(ready_at) {
+            Some(then) if then > now => Gate::Until(then),
+            Some(_) | None => gate,
+        }
+    }
+
+    /// An attempt begins.
+    pub(super) fn begin(&mut self, delivery: DeliveryId, now: Timestamp) -> Turn {
+        self.breaker.begin(delivery);
+        if let Some(rate) = self.terms.rate {
+            self.rate.take(rate, now);
+        }
+        self.in_flight.begin()
+    }
+
+    /// Hears how an attempt went. `jitter` is a random number from 0 to 1.
+    pub(super) fn hear(
+        &mut self,
+        delivery: DeliveryId,
+        turn: Turn,
+        answer: Answer,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Option<Turned> {
+        if let Some(pause) = answer.pause {
+            let until = now.plus(pause.min(MAX_PAUSE));
+            self.paused_until = self.paused_until.max(Some(until));
+        }
+        let most = self.terms.max_in_flight;
+        match answer.verdict {
+            Verdict::Success => {
+                self.in_flight.succeeded(most);
+                let turned = self.breaker.succeeded();
+                if turned == Some(Turned::Closed) {
+                    self.in_flight.ramp();
+                }
+                turned
+            }
+            Verdict::Overload => {
+                self.in_flight.overloaded(turn, most);
+                self.breaker.failed(delivery, now, jitter)
+            }
+            Verdict::Failure => self.breaker.failed(delivery, now, jitter),
+            // Nobody was asked, and what is closed unsent need not wait for a probe each.
+            Verdict::Unsent => {
+                let was_shut = self.is_shut();
+                if was_shut {
+                    self.breaker = Breaker::default();
+                }
+                was_shut.then_some(Turned::Closed)
+            }
+        }
+    }
+
+    /// An attempt was not made after all.
+    pub(super) fn withdrawn(&mut self, delivery: DeliveryId, now: Timestamp) {
+        self.breaker.withdrawn(delivery, now);
+    }
+
+    /// Until when it must be remembered though nothing is open; none if it may be forgotten.
+    pub(super) fn matters_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let rate = self.terms.rate.and_then(|_limited| self.rate.matters_until());
+        let latest = self.breaker.matters_until().max(self.paused_until).max(rate);
+        latest.filter(|until| *until > now)
+    }
+
+    /// For metrics.
+    pub(super) fn state(&self, now: Timestamp) -> LaneState {
+        let mut rate = self.rate;
+        let ready_at = self.terms.rate.and_then(|limit| rate.ready_at(limit, now));
+        if self.is_shut() {
+            LaneState::BreakerOpen
+        } else if self.paused_until.is_some_and(|until| until > now) {
+            LaneState::Paused
+        } else if ready_at.is_some_and(|ready| ready > now) {
+            LaneState::RateLimited
+        } else if self.in_flight.is_reduced() {
+            LaneState::Reduced
+        } else {
+            LaneState::Free
+        }
+    }
+}

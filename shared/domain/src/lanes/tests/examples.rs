@@ -1,0 +1,267 @@
+//! What each guarantee means, by example.
+
+use super::*;
+
+pub(super) fn most(in_flight: u16) -> Terms {
+    Terms {
+        max_in_flight: NonZeroU16::new(in_flight).unwrap(),
+        ..Terms::UNKNOWN
+    }
+}
+
+pub(super) fn attempts(actions: Vec<Action<()>>) -> Vec<Work<()>> {
+    let attempt = |action| match action {
+        Action::Attempt(work) => Some(work),
+        Action::GiveUp(_) | Action::Fetch { .. } => None,
+    };
+    actions.into_iter().filter_map(attempt).collect()
+}
+
+pub(super) fn fetch(lane: u8, limit: usize) -> Action<()> {
+    Action::Fetch {
+        subscription: self::lane(lane),
+        limit,
+    }
+}
+
+fn small(lane_buffer: usize, buffered: usize) -> Lanes<()> {
+    owner(Limits {
+        lane_buffer,
+        buffered,
+        ..Limits::default()
+    })
+}
+
+pub(super) fn offer(lanes: &mut Lanes<()>, n: u128, to: u8) {
+    let ticket = lanes.ticket();
+    lanes.offer(work(n, lane(to), at(0)), ticket, at(0));
+}
+
+#[test]
+fn a_lane_at_its_limit_does_not_hold_up_the_others() {
+    let mut lanes = small(8, 100);
+    for n in 0..4 {
+        offer(&mut lanes, n, 1);
+    }
+    offer(&mut lanes, 9, 2);
+    let begun = attempts(lanes.poll(at(0), |_| most(1)));
+    let whose: Vec<_> = begun.iter().map(|work| work.delivery.subscription).collect();
+    assert_eq!(whose, [lane(1), lane(2)]);
+    lanes.answered(&begun[1], WELL, at(0), 0.5);
+    assert_eq!(lanes.poll(at(0), |_| most(1)), [], "lane 1 is still at its limit");
+    lanes.answered(&begun[0], WELL, at(0), 0.5);
+    assert_eq!(attempts(lanes.poll(at(0), |_| most(1))).len(), 1);
+}
+
+#[test]
+fn a_full_common_buffer_does_not_starve_a_new_lane() {
+    let mut lanes = owner(Limits {
+        lane_buffer: 8,
+        buffered: 8,
+        lanes_in_flight: 1,
+        ..Limits::default()
+    });
+    for n in 0..72 {
+        offer(&mut lanes, n, 1 + u8::try_from(n % 8).unwrap());
+    }
+    assert_eq!(lanes.load().buffered, 8, "the others stay in the ledger");
+    lanes.note(lane(9), at(0));
+    let actions = lanes.poll(at(0), |_| most(1));
+    assert!(actions.contains(&fetch(9, ALWAYS)), "{actions:?}");
+    let rows = (80..84).map(|n| work(n, lane(9), at(0))).collect();
+    lanes.fetched(lane(9), rows, ALWAYS, at(0));
+    assert_eq!(lanes.load().buffered, 7 + ALWAYS);
+    assert_eq!(lanes.poll(at(0), |_| most(1)), [], "but no more than that");
+}
+
+#[test]
+fn what_was_closed_during_a_fetch_is_not_sent_again_by_its_rows() {
+    let mut lanes = small(8, 100);
+    let closing = work(1, lane(1), at(0));
+    offer(&mut lanes, 1, 1);
+    assert_eq!(attempts(lanes.poll(at(0), |_| most(1))), std::slice::from_ref(&closing));
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 9)]);
+    let snapshot = vec![closing.clone()];
+    lanes.answered(&closing, WELL, at(0), 0.5);
+    lanes.recorded(lane(1), closing.delivery.id, None);
+    lanes.fetched(lane(1), snapshot, 9, at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 8)], "the ledger is asked");
+    lanes.fetched(lane(1), Vec::new(), 8, at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(1)), []);
+    assert_eq!(lanes.load().lanes, 0);
+}
+
+#[test]
+fn what_is_opened_again_before_its_end_is_known_here_is_not_forgotten() {
+    for recorded_first in [true, false] {
+        let mut lanes = small(8, 100);
+        let reopened = work(1, lane(1), at(0));
+        offer(&mut lanes, 1, 1);
+        assert_eq!(attempts(lanes.poll(at(0), |_| most(1))).len(), 1);
+        lanes.answered(&reopened, WELL, at(0), 0.5);
+        // Now its end is committed, and it is retried by hand.
+        lanes.note(lane(1), at(0));
+        assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 9)]);
+        if recorded_first {
+            lanes.recorded(lane(1), reopened.delivery.id, None);
+            lanes.fetched(lane(1), vec![reopened.clone()], 9, at(0));
+        } else {
+            lanes.fetched(lane(1), vec![reopened.clone()], 9, at(0));
+            lanes.recorded(lane(1), reopened.delivery.id, None);
+        }
+        assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 8)]);
+    }
+}
+
+#[test]
+fn a_retry_is_fetched_when_it_is_due_and_not_before() {
+    let mut lanes = small(8, 100);
+    offer(&mut lanes, 1, 1);
+    let mut retried = attempts(lanes.poll(at(0), |_| most(1))).remove(0);
+    lanes.answered(&retried, WELL, at(0), 0.5);
+    lanes.recorded(lane(1), retried.delivery.id, Some(at(5000)));
+    assert_eq!(lanes.poll(at(4999), |_| most(1)), []);
+    assert_eq!(lanes.next_wake(), Some(at(5000)));
+    assert_eq!(lanes.poll(at(5000), |_| most(1)), [fetch(1, 8)]);
+    retried.delivery.due_at = at(6000); // brought back by hand, say
+    lanes.fetched(lane(1), vec![retried.clone()], 8, at(5000));
+    assert_eq!(lanes.poll(at(5999), |_| most(1)), []);
+    assert_eq!(lanes.poll(at(6000), |_| most(1)), [fetch(1, 8)]);
+    lanes.fetched(lane(1), vec![retried.clone()], 8, at(6000));
+    assert_eq!(attempts(lanes.poll(at(6000), |_| most(1))), [retried]);
+}
+
+#[test]
+fn what_is_noted_during_a_fetch_that_fails_is_fetched_by_the_next() {
+    let mut lanes = small(8, 100);
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 8)]);
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(1)), []);
+    lanes.fetch_failed(lane(1), at(1000));
+    assert_eq!(lanes.poll(at(999), |_| most(1)), [], "the ledger is left in peace");
+    assert_eq!(lanes.next_wake(), Some(at(1000)));
+    assert_eq!(lanes.poll(at(1000), |_| most(1)), [fetch(1, 8)]);
+}
+
+#[test]
+fn a_fetch_that_finds_nothing_leaves_no_lane() {
+    let mut lanes = small(8, 100);
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 8)]);
+    lanes.fetched(lane(1), Vec::new(), 8, at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(1)), []);
+    assert_eq!(lanes.load().lanes, 0);
+}
+
+#[test]
+fn a_hand_over_that_comes_after_a_fetch_has_shown_it_is_not_sent_again() {
+    let mut lanes = small(8, 100);
+    let late = work(1, lane(1), at(0));
+    let before_recording = lanes.ticket();
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 8)]);
+    lanes.fetched(lane(1), vec![late.clone()], 8, at(0));
+    assert_eq!(attempts(lanes.poll(at(0), |_| most(1))), std::slice::from_ref(&late));
+    lanes.answered(&late, WELL, at(0), 0.5);
+    lanes.recorded(lane(1), late.delivery.id, None);
+    lanes.offer(late, before_recording, at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 8)], "the ledger is asked");
+}
+
+#[test]
+fn a_buffer_takes_no_more_than_its_size_even_when_all_that_was_known_has_gone() {
+    let mut lanes = small(4, 100);
+    for n in 0..4 {
+        offer(&mut lanes, n, 1);
+    }
+    let begun = attempts(lanes.poll(at(0), |_| most(4)));
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(4)), [fetch(1, 8)]);
+    for work in &begun {
+        lanes.answered(work, WELL, at(0), 0.5);
+        lanes.recorded(lane(1), work.delivery.id, None);
+    }
+    let rows = (10..18).map(|n| work(n, lane(1), at(0))).collect();
+    lanes.fetched(lane(1), rows, 8, at(0));
+    assert_eq!(lanes.load().buffered, 4);
+    assert_eq!(lanes.oldest_due(at(0)), Some(at(0)), "the rest is noted as due");
+}
+
+#[test]
+fn nothing_of_a_shard_that_is_not_owned_is_taken() {
+    let mut lanes: Lanes<()> = Lanes::new(Limits::default());
+    offer(&mut lanes, 1, 1);
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(1)), []);
+    assert_eq!(lanes.next_wake(), None);
+    assert_eq!(lanes.load().lanes, 0);
+}
+
+#[test]
+fn what_is_in_flight_when_its_shard_is_released_is_known_until_it_is_recorded() {
+    let mut lanes = small(8, 100);
+    for n in 1..4 {
+        offer(&mut lanes, n, 1);
+    }
+    let shard = Shard::of(lane(1));
+    let begun = attempts(lanes.poll(at(0), |_| most(1))).remove(0);
+    lanes.release([shard]);
+    assert_eq!(lanes.load().buffered, 0, "they lie in the ledger");
+    assert_eq!(lanes.busy(&HashSet::from([shard])), [(shard, begun.delivery.id)]);
+
+    lanes.own([shard]);
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(2)), [fetch(1, 9)]);
+    let rows = (1..4).map(|n| work(n, lane(1), at(0))).collect();
+    lanes.fetched(lane(1), rows, 9, at(0));
+    let next = attempts(lanes.poll(at(0), |_| most(2))).remove(0);
+    assert_ne!(next.delivery.id, begun.delivery.id, "it is in flight still");
+    lanes.answered(&begun, WELL, at(0), 0.5);
+    lanes.recorded(lane(1), begun.delivery.id, None);
+    assert_eq!(lanes.busy(&HashSet::from([shard])), [(shard, next.delivery.id)]);
+}
+
+#[test]
+fn a_fetch_from_before_a_release_brings_nothing_in() {
+    let mut lanes = small(8, 100);
+    let shard = Shard::of(lane(1));
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 8)]);
+    lanes.release([shard]);
+    lanes.own([shard]);
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(1)), [], "one fetch at a time");
+    lanes.fetched(lane(1), vec![work(1, lane(1), at(0))], 8, at(0));
+    assert_eq!(
+        lanes.poll(at(0), |_| most(1)),
+        [fetch(1, 8)],
+        "the ledger is asked again"
+    );
+}
+
+#[test]
+fn a_hand_over_from_before_a_release_is_looked_up() {
+    let mut lanes = small(8, 100);
+    let shard = Shard::of(lane(1));
+    let ticket = lanes.ticket();
+    lanes.release([shard]);
+    lanes.own([shard]);
+    lanes.offer(work(1, lane(1), at(0)), ticket, at(0));
+    assert_eq!(
+        lanes.poll(at(0), |_| most(1)),
+        [fetch(1, 8)],
+        "another may have sent it"
+    );
+}
+
+#[test]
+fn a_row_that_was_not_due_when_it_was_read_is_read_again() {
+    let mut lanes = small(8, 100);
+    lanes.note(lane(1), at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 8)]);
+    // In flight at a former owner until 5 s, as the ledger says; it may be closed by the time of the answer.
+    lanes.fetched(lane(1), vec![work(1, lane(1), at(5000))], 8, at(6000));
+    assert_eq!(lanes.poll(at(6000), |_| most(1)), [fetch(1, 8)]);
+}
