@@ -21,6 +21,7 @@ mod matching;
 mod message;
 mod names;
 mod observing;
+mod pacing;
 mod refusing;
 mod retry;
 mod rights;
