@@ -1,13 +1,19 @@
 //! The HTTP client: every address is checked after name resolution, at every connect.
 //!
-//! A literal address in a URL never reaches the resolver, so [`check_literal`] asks when
-//! a URL is prepared for its requests; names are judged by what they resolve to, at each connect, so an answer that changes
-//! between two look-ups changes nothing. Redirects are not followed, and proxies from the environment
-//! are ignored, because either could lead elsewhere.
+//! A literal address in a URL never reaches the resolver, so [`check_literal`] asks when a URL is prepared for
+//! its requests; names are judged by what they resolve to, at each connect, so an answer that changes between
+//! two look-ups changes nothing. Redirects are not followed, and proxies from the environment are ignored,
+//! because either could lead elsewhere.
 //!
 //! To receivers that offer it over TLS, HTTP/2 is spoken (ALPN), and their requests share a connection. A
 //! request that such a receiver says it did nothing with (RFC 9113, 8.7) is sent again by reqwest at once,
 //! at most twice.
+//!
+//! What is kept open is bounded for each host and in time, and not over all hosts: reqwest's pool has no such
+//! bound, and none can be added from outside, because the type of a connection is private to reqwest and tells
+//! nobody when it closes. So open are, beside those of the attempts in flight, the connections last used within
+//! half a minute: a process whose subscribers are on 10,000 hosts, each sent to that often, has 10,000 open
+//! files more, and needs a limit on them (`ulimit -n`) that allows it.
 
 mod names;
 
@@ -22,9 +28,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
-/// Connections that are kept open to one host; as many as a lane has in flight by default.
+/// Connections that are kept open to one host; as many as a lane has in flight by default. With fewer, a
+/// lane at its limit closes what it needs again at once: of 4,000 requests with 64 in flight, 1,174 made a
+/// connection where 32 were kept, 1,749 where 16 were, and 64 in all where 64 were.
 const MAX_IDLE_PER_HOST: usize = 64;
-const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How long one is kept without a request; what is over it is looked for as often, so it may be twice that.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often a connection that requests wait on over HTTP/2 is asked whether it is alive, and how long it
 /// has to answer. An attempt has 15 s by default, so those who wait learn it before, and the next attempt
