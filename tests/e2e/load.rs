@@ -61,15 +61,13 @@ impl Successes {
     }
 }
 
-/// What a subscriber does that has good and bad moments. It asks for a pause so rarely because that stops
-/// everything to it, and what was accepted shall be there within minutes.
+/// What a subscriber does that has good and bad moments.
 fn moody(request: &Request, successes: &Successes) -> Answer {
     match random(100) {
         0..12 => Answer::status(500),
         12..15 => Answer::reset(),
         15..17 => Answer::hang(),
-        17..20 if random(20) == 0 => Answer::status(503).header("Retry-After", "1"),
-        17..20 => Answer::status(502),
+        17..20 => Answer::status(503).header("Retry-After", "1"),
         mood => {
             successes.count(request);
             let answer = Answer::ok();

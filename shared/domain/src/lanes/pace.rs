@@ -52,8 +52,11 @@ pub struct Answer {
 pub enum Verdict {
     /// Well.
     Success,
-    /// The subscriber has too much: 429, 503, or no answer in time.
+    /// The subscriber has too much: 429, or no answer in time.
     Overload,
+    /// It says that it cannot serve now: 503. A success that comes after all ends the pause that it asked
+    /// for, for one request of many may be refused so.
+    Unavailable,
     /// In any other way not.
     Failure,
     /// Nothing was sent.
@@ -73,7 +76,8 @@ impl Answer {
             Outcome::Answered { status, retry_after } => {
                 let verdict = match status {
                     200..=299 => Verdict::Success,
-                    429 | 503 => Verdict::Overload,
+                    429 => Verdict::Overload,
+                    503 => Verdict::Unavailable,
                     _ => Verdict::Failure,
                 };
                 (verdict, retry_after)
@@ -115,7 +119,10 @@ pub(super) struct Pace {
     in_flight: InFlightLimit,
     breaker: Breaker,
     rate: RateLimit,
+    /// As an answer asked.
     paused_until: Option<Timestamp>,
+    /// As an answer asked, unless something succeeds.
+    away_until: Option<Timestamp>,
 }
 
 impl Default for Pace {
@@ -126,6 +133,7 @@ impl Default for Pace {
             breaker: Breaker::default(),
             rate: RateLimit::default(),
             paused_until: None,
+            away_until: None,
         }
     }
 }
@@ -170,14 +178,21 @@ impl Pace {
             Passage::ShutUntil(then) => return Gate::Until(then),
             Passage::Probing => return Gate::Probing,
         };
-        // However the clock was set back.
-        self.paused_until = self.paused_until.map(|until| until.min(now.plus(MAX_PAUSE)));
-        self.paused_until = self.paused_until.filter(|until| *until > now);
+        for pause in [&mut self.paused_until, &mut self.away_until] {
+            // However the clock was set back.
+            *pause = pause
+                .map(|until| until.min(now.plus(MAX_PAUSE)))
+                .filter(|until| *until > now);
+        }
         let ready_at = self.terms.rate.and_then(|rate| self.rate.ready_at(rate, now));
-        match self.paused_until.max(ready_at) {
+        match self.pause().max(ready_at) {
             Some(then) if then > now => Gate::Until(then),
             Some(_) | None => gate,
         }
+    }
+
+    fn pause(&self) -> Option<Timestamp> {
+        self.paused_until.max(self.away_until)
     }
 
     /// An attempt begins.
@@ -199,12 +214,18 @@ impl Pace {
         jitter: f64,
     ) -> Option<Turned> {
         if let Some(pause) = answer.pause {
-            let until = now.plus(pause.min(MAX_PAUSE));
-            self.paused_until = self.paused_until.max(Some(until));
+            let until = Some(now.plus(pause.min(MAX_PAUSE)));
+            let slot = if answer.verdict == Verdict::Unavailable {
+                &mut self.away_until
+            } else {
+                &mut self.paused_until
+            };
+            *slot = (*slot).max(until);
         }
         let most = self.terms.max_in_flight;
         match answer.verdict {
             Verdict::Success => {
+                self.away_until = None;
                 self.in_flight.succeeded(most);
                 let turned = self.breaker.succeeded();
                 if turned == Some(Turned::Closed) {
@@ -212,7 +233,7 @@ impl Pace {
                 }
                 turned
             }
-            Verdict::Overload => {
+            Verdict::Overload | Verdict::Unavailable => {
                 self.in_flight.overloaded(turn, most);
                 self.breaker.failed(delivery, now, jitter)
             }
@@ -236,7 +257,7 @@ impl Pace {
     /// Until when it must be remembered though nothing is open; none if it may be forgotten.
     pub(super) fn matters_until(&self, now: Timestamp) -> Option<Timestamp> {
         let rate = self.terms.rate.and_then(|_limited| self.rate.matters_until());
-        let latest = self.breaker.matters_until().max(self.paused_until).max(rate);
+        let latest = self.breaker.matters_until().max(self.pause()).max(rate);
         latest.filter(|until| *until > now)
     }
 
@@ -246,7 +267,7 @@ impl Pace {
         let ready_at = self.terms.rate.and_then(|limit| rate.ready_at(limit, now));
         if self.is_shut() {
             LaneState::BreakerOpen
-        } else if self.paused_until.is_some_and(|until| until > now) {
+        } else if self.pause().is_some_and(|until| until > now) {
             LaneState::Paused
         } else if ready_at.is_some_and(|ready| ready > now) {
             LaneState::RateLimited

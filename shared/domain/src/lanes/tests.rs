@@ -102,6 +102,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
     prop_oneof![
         3 => Just(Verdict::Success),
         1 => Just(Verdict::Overload),
+        1 => Just(Verdict::Unavailable),
         1 => Just(Verdict::Failure),
         1 => Just(Verdict::Unsent),
     ]

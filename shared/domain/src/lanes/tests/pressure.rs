@@ -212,6 +212,24 @@ fn an_answer_that_asks_for_a_pause_pauses_the_lane_for_a_minute_at_most() {
     assert_eq!(attempts(lanes.poll(now, |_| most(1))).len(), 1);
 }
 
+#[test]
+fn a_success_ends_the_pause_of_a_503_and_not_that_of_a_429() {
+    for (verdict, goes_on) in [(Verdict::Unavailable, true), (Verdict::Overload, false)] {
+        let mut lanes = owner(Limits::default());
+        for n in 0..3 {
+            offer(&mut lanes, n, 1);
+        }
+        let begun = attempts(lanes.poll(at(0), |_| most(2)));
+        let pause = Some(Duration::from_secs(5));
+        lanes.answered(&begun[0], Answer { verdict, pause }, at(0), 0.5);
+        lanes.recorded(lane(1), begun[0].delivery.id, None);
+        assert_eq!(lanes.poll(at(0), |_| most(2)), []);
+        lanes.answered(&begun[1], WELL, at(0), 0.5);
+        lanes.recorded(lane(1), begun[1].delivery.id, None);
+        assert_eq!(!lanes.poll(at(0), |_| most(2)).is_empty(), goes_on, "{verdict:?}");
+    }
+}
+
 /// A lane with three deliveries in the ledger, the first two older by a day, whose breaker opened at 1 s.
 fn broken() -> (World, Terms) {
     let mut world = World::new(Limits::default());
@@ -350,7 +368,7 @@ fn an_open_breaker_is_remembered_while_it_matters_and_no_longer() {
         [LaneState::BreakerOpen]
     );
     let end = world.lanes.next_wake().unwrap();
-    assert_eq!(end, at(2000).plus(MAX_PAUSE));
+    assert_eq!(end, at(2000).plus(crate::breaker::MAX_PROBE_INTERVAL));
     world.lanes.poll(end, |_| terms);
     assert_eq!(world.lanes.load().lanes, 0);
 }
@@ -374,7 +392,8 @@ fn outcomes_say_what_they_mean_for_the_lane() {
         Some(policy.max),
         "no longer than a retry waits"
     );
-    assert_eq!(answered(503, None), answer(Verdict::Overload));
+    assert_eq!(answered(429, None), answer(Verdict::Overload));
+    assert_eq!(answered(503, None), answer(Verdict::Unavailable));
     assert_eq!(answered(500, None), answer(Verdict::Failure));
     let failed = |error| Answer::of(Outcome::Failed(error), &policy).verdict;
     assert_eq!(failed(AttemptError::Timeout), Verdict::Overload);
