@@ -13,16 +13,19 @@ use uuid::Uuid;
 /// How often a message may be handed out again before it is taken alone.
 const MAX_REDELIVERIES: u64 = 20;
 
-/// Splits a batch so that each message that was handed out over and over is alone: it may be what
-/// keeps ending the process, and then takes no other with it. The number alone is no reason to reject
-/// it: a process that is killed again and again, for whatever reason, hands out good events as often.
+/// Splits a batch so that the last message's acknowledgement is one of all in its group, and so that each
+/// message that was handed out over and over is alone: it may be what keeps ending the process, and then
+/// takes no other with it. The number alone is no reason to reject it: a process that is killed again and
+/// again, for whatever reason, hands out good events as often.
 pub(crate) fn groups(batch: Vec<Received>) -> Vec<Vec<Received>> {
     let mut groups: Vec<Vec<Received>> = Vec::with_capacity(1);
     let mut alone = true;
     for received in batch {
         let doubtful = is_doubtful(&received);
         match groups.last_mut() {
-            Some(group) if !alone && !doubtful => group.push(received),
+            Some(group) if !alone && !doubtful && group.last().is_some_and(|it| it.tag.goes_with(received.tag)) => {
+                group.push(received);
+            }
             _ => groups.push(vec![received]),
         }
         alone = doubtful;

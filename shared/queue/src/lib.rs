@@ -88,9 +88,17 @@ pub struct Received {
 /// A message's place in the queue; the default one is before all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tag {
-    /// Which of the consumer's connections handed it out; a place means nothing to another.
+    /// Which of the consumer's connections, or of the embedded queue's ways, handed it out; a place means
+    /// nothing to another.
     generation: u64,
     place: i64,
+}
+
+impl Tag {
+    /// Whether acknowledging `later` acknowledges this too, if it was handed out before it.
+    pub fn goes_with(self, later: Self) -> bool {
+        self.generation == later.generation
+    }
 }
 
 /// Why the queue could not do what it was asked.

@@ -1,4 +1,6 @@
-use crate::{Dispatch, Parts};
+use crate::{Dispatch, Parts, reading};
+use herald_domain::catalogue::EventType;
+use herald_domain::id::EventId;
 use herald_domain::time::{SystemClock, Timestamp};
 use herald_ledger::Ledger;
 use herald_ledger::handover::HandOver;
@@ -23,6 +25,19 @@ fn event(n: u128) -> String {
         Uuid::from_u128(n),
         Uuid::from_u128(7)
     )
+}
+
+fn message(events: &[String]) -> Message {
+    Message {
+        account: "a".into(),
+        accepted_at: Timestamp::from_micros(1),
+        traceparent: None,
+        events: events.len(),
+        body: match events {
+            [one] => one.clone().into_bytes(),
+            _ => format!("[{}]", events.join(",")).into_bytes(),
+        },
+    }
 }
 
 #[tokio::test]
@@ -51,14 +66,7 @@ async fn one_event_that_the_ledger_refuses_holds_up_no_other() {
     };
     let dispatch = Dispatch::new(parts, &prometheus::Registry::new()).unwrap();
     let events: Vec<_> = (1..=EVENTS).map(event).collect();
-    let message = Message {
-        account: "a".into(),
-        accepted_at: Timestamp::from_micros(1),
-        traceparent: None,
-        events: events.len(),
-        body: format!("[{}]", events.join(",")).into_bytes(),
-    };
-    queue.publish(message, Route::Batch).await.unwrap();
+    queue.publish(message(&events), Route::Batch).await.unwrap();
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(dispatch.run(shutdown.clone()));
     let taken = async {
@@ -71,4 +79,44 @@ async fn one_event_that_the_ledger_refuses_holds_up_no_other() {
     running.await.unwrap();
     let account = ledger.audit().await.unwrap();
     assert_eq!((account.events, account.rejected), (99, 1));
+}
+
+/// A single event whose publisher waits does not go through the table that an array goes through, and neither
+/// is acknowledged with the other.
+#[tokio::test]
+async fn what_came_by_either_way_is_acknowledged_by_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = herald_ledger::file_in(folder.path());
+    let (ledger, writer) = Ledger::open(&file, Arc::new(SystemClock)).await.unwrap();
+    tokio::spawn(writer.run());
+    let (queue, publisher) = Embedded::open(ledger.store().clone());
+    tokio::spawn(publisher);
+    let queue = Queue::Embedded(queue);
+    let mut consumer = queue.consumer();
+    for turned in [false, true] {
+        let array = message(&[event(1), event(2)]);
+        queue.publish(array, Route::Batch).await.unwrap();
+        let single = tokio::spawn({
+            let queue = queue.clone();
+            async move {
+                queue
+                    .publish(
+                        message(&[event(3)]),
+                        Route::Event(EventType::BusinessObjectUpdated, EventId(Uuid::from_u128(3))),
+                    )
+                    .await
+            }
+        });
+        let mut taken = consumer.next(100, 1 << 20).await.unwrap();
+        taken.extend(consumer.next(100, 1 << 20).await.unwrap());
+        assert_eq!(taken.len(), 2);
+        if turned {
+            taken.reverse();
+        }
+        for group in reading::groups(taken) {
+            queue.acknowledge(group.last().unwrap().tag).await.unwrap();
+        }
+        single.await.unwrap().unwrap();
+        assert_eq!(queue.in_transit().await.unwrap(), 0);
+    }
 }
