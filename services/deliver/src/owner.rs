@@ -20,6 +20,7 @@ use herald_domain::time::Timestamp;
 use herald_ledger::delivering::Finish;
 use herald_ledger::dispatching::EventRecord;
 use herald_ledger::shards::{Ownership, Wakeup};
+use herald_registry::View;
 use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::panic::AssertUnwindSafe;
@@ -365,10 +366,7 @@ impl Owner {
                     self.lanes.abandoned(&work, now.plus(RETRY_AFTER), now);
                 }
                 Action::GiveUp(work) => self.give_up(&work, now),
-                Action::Attempt(work) if self.gone.contains_key(&work.delivery.subscription) => {
-                    self.close_unsent(&work, Closed::Cancelled, Reason::SubscriptionInactive, now);
-                }
-                Action::Attempt(work) => match view.permit(&work.delivery) {
+                Action::Attempt(work) => match self.permit(&view, &work.delivery) {
                     Ok(subscription) => {
                         self.doubted.remove(&work.delivery.id);
                         self.attempt(work, subscription, now);
@@ -385,6 +383,14 @@ impl Owner {
             }
         }
         true
+    }
+
+    /// Whether the delivery may be attempted, as far as is known here.
+    fn permit(&self, view: &View, delivery: &Delivery) -> Result<Arc<Subscription>, (Closed, Reason)> {
+        if self.gone.contains_key(&delivery.subscription) {
+            return Err((Closed::Cancelled, Reason::SubscriptionInactive));
+        }
+        view.permit(delivery)
     }
 
     /// Whether the registry was compared with the ledger since this was first asked about a delivery that
