@@ -18,6 +18,7 @@ use hickory_resolver::system_conf::read_system_conf;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot};
@@ -26,7 +27,7 @@ use tokio::sync::{Semaphore, oneshot};
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Questions after the first that was not answered.
-const REPEATS: usize = 2;
+const REPEATS: usize = 1;
 
 /// How long an answer is remembered at most, whatever its name servers say of it; a subscriber who moves
 /// is found again by then.
@@ -60,7 +61,8 @@ impl Default for Limits {
             // A look-up has a socket or two open; attempts in flight have up to 1,024.
             at_once: 256,
             silent_at_once: 32,
-            // A question and one that repeats it.
+            // A question and one that repeats it. If only one of the two kinds of address is answered, what
+            // was is the answer by then.
             lookup: Duration::from_secs(5),
             silence: Duration::from_secs(5),
         }
@@ -80,6 +82,9 @@ pub(crate) enum LookupError {
     /// No answer in time.
     #[error("the name servers of {name} did not answer")]
     Silent { name: Arc<str> },
+    /// The look-up ended without an answer.
+    #[error("the look-up of {name} broke off")]
+    Broken { name: Arc<str> },
     /// No slot in time.
     #[error("too many names are being looked up to look up {name}")]
     Busy { name: Arc<str> },
@@ -143,7 +148,7 @@ impl Names {
         match told.await {
             Ok(answer) => answer,
             // The process is ending.
-            Err(_gone) => Err(LookupError::Busy { name }),
+            Err(_gone) => Err(LookupError::Broken { name }),
         }
     }
 
@@ -171,7 +176,13 @@ impl Names {
         drop(state);
         let asked = Arc::clone(&name);
         tokio::spawn(async move {
-            let answer = self.ask(&asked, was_silent).await;
+            let answer = AssertUnwindSafe(self.ask(&asked, was_silent)).catch_unwind().await;
+            // The panic is in the log, by the panic hook; the next look-up begins anew.
+            let answer = answer.unwrap_or_else(|_panic| {
+                Err(LookupError::Broken {
+                    name: Arc::clone(&asked),
+                })
+            });
             self.conclude(&asked, &answer);
             // If nobody waits any more, the resolver remembers it for the next.
             drop(tell.send(answer));
@@ -205,7 +216,7 @@ impl Names {
                     state.forget_oldest();
                 }
             }
-            Err(LookupError::Busy { .. }) => {}
+            Err(LookupError::Busy { .. } | LookupError::Broken { .. }) => {}
             Ok(_) | Err(LookupError::Answer { .. }) => drop(state.silent.remove(name)),
         }
     }
