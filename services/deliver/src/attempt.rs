@@ -20,6 +20,9 @@ use tokio::time::{Instant, timeout_at};
 /// How much of a response's body is read; beyond it nothing is of interest.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
+/// How much of a failure's description is kept.
+const MAX_DETAIL_CHARS: usize = 500;
+
 /// Makes the next attempt of a delivery. Takes no longer than the subscription's timeout.
 pub(crate) async fn make(
     sender: &Sender,
@@ -143,11 +146,17 @@ fn describe(error: &reqwest::Error) -> String {
         }
         next = cause.source();
     }
-    if causes.is_empty() {
+    let mut described = if causes.is_empty() {
         error.to_string()
     } else {
         causes.join(": ")
+    };
+    // What the other side says when it closes a connection over HTTP/2 is among it, up to 16 KiB.
+    if let Some((end, _)) = described.char_indices().nth(MAX_DETAIL_CHARS) {
+        described.truncate(end);
+        described.push('\u{2026}');
     }
+    described
 }
 
 fn classify(error: &reqwest::Error) -> AttemptError {
