@@ -180,3 +180,35 @@ async fn too_many_headers_are_too_large_and_a_long_body_is_cut() {
         assert_eq!(delivery["LastError"], "response_too_large", "{delivery:#}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_hangs_on_a_shared_connection_leaves_it_to_the_others() {
+    // More than a connection bears at a time: hyper's receivers allow 200.
+    const HANGING: usize = 4;
+    const EVENTS: usize = 64;
+    let secure = Secure::http2().await;
+    let others = secure.subscribe("/other", quick_retry()).await;
+    secure.scene.publish().await;
+    secure.scene.api.deliveries_with(others.guid(), 1, "Delivered").await;
+    for number in 0..HANGING {
+        let path = format!("/hanging/{number}");
+        secure.receiver.script(&path, |_| Answer::hang());
+        secure
+            .subscribe(&path, merged(quick_retry(), json!({ "TimeoutSeconds": 1 })))
+            .await;
+    }
+    secure.scene.publish_many(EVENTS).await;
+    wait_for("each has connections of its own", PATIENCE, async || {
+        (0..HANGING).all(|number| {
+            let requests = secure.receiver.requests_to(&format!("/hanging/{number}"));
+            requests.iter().any(|request| request.version == Version::HTTP_11)
+        })
+    })
+    .await;
+    secure.scene.publish_many(EVENTS).await;
+    secure
+        .scene
+        .api
+        .deliveries_with(others.guid(), 1 + 2 * EVENTS, "Delivered")
+        .await;
+}

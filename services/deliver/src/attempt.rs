@@ -1,7 +1,7 @@
 //! One attempt: build, sign, send, read, classify.
 
 use crate::egress::{ResolveError, Sender};
-use crate::prepared::Impossible;
+use crate::prepared::{Impossible, Prepared};
 use crate::rate_limit;
 use herald_domain::delivery::{Attempt, AttemptError, Delivery, Outcome};
 use herald_domain::message;
@@ -35,11 +35,17 @@ pub(crate) async fn make(
     let began = Instant::now();
     let number = delivery.attempts + 1;
     let deadline = began + subscription.settings.timeout;
-    let (outcome, detail) = match request(sender, subscription, delivery, event, number, at) {
-        Ok(request) => match timeout_at(deadline, sender.client().execute(request)).await {
+    let prepared = sender.prepare().get(subscription);
+    let request = prepared.and_then(|prepared| {
+        let request = request(&prepared, subscription, delivery, event, number, at)?;
+        Ok((prepared, request))
+    });
+    let (outcome, detail) = match request {
+        Ok((prepared, request)) => match timeout_at(deadline, sender.client(&prepared).execute(request)).await {
             Ok(Ok(response)) => answered(response, deadline, at).await,
             Ok(Err(error)) => failed(&error),
             Err(_elapsed) => {
+                prepared.keep_apart();
                 let detail = format!("no answer within {} s", subscription.settings.timeout.as_secs_f64());
                 (Outcome::Failed(AttemptError::Timeout), Some(detail))
             }
@@ -60,14 +66,13 @@ pub(crate) async fn make(
 }
 
 fn request(
-    sender: &Sender,
-    subscription: &Arc<Subscription>,
+    prepared: &Prepared,
+    subscription: &Subscription,
     delivery: &Delivery,
     event: &EventRecord,
     number: u32,
     at: Timestamp,
 ) -> Result<reqwest::Request, Impossible> {
-    let prepared = sender.prepare().get(subscription)?;
     let body = message::body(subscription.id, event.kind, &event.objects, &event.data);
     let id = delivery.id.to_string();
     let signature = prepared.signer().sign(&id, at, body.as_bytes());

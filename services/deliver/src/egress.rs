@@ -5,9 +5,11 @@
 //! two look-ups changes nothing. Redirects are not followed, and proxies from the environment are ignored,
 //! because either could lead elsewhere.
 //!
-//! To receivers that offer it over TLS, HTTP/2 is spoken (ALPN), and their requests share a connection. A
-//! request that such a receiver says it did nothing with (RFC 9113, 8.7) is sent again by reqwest at once,
-//! at most twice.
+//! To receivers that offer it over TLS, HTTP/2 is spoken (ALPN), and all requests to a host share a connection.
+//! A request that such a receiver says it did nothing with (RFC 9113, 8.7) is sent again by reqwest at once, at
+//! most twice. A connection bears so many requests at a time, and those that hang would use it up for every
+//! other subscription on that host; so one of whose requests was not answered in time has connections of its
+//! own from then on, over HTTP/1.1, whether it was what hangs or what waited.
 //!
 //! What is kept open is bounded for each host and in time, and not over all hosts: reqwest's pool has no such
 //! bound, and none can be added from outside, because the type of a connection is private to reqwest and tells
@@ -17,7 +19,7 @@
 
 mod names;
 
-use crate::prepared::Prepare;
+use crate::prepared::{Prepare, Prepared};
 use herald_domain::address::EgressPolicy;
 use herald_domain::subscription::literal_address;
 use names::{LookupError, Names};
@@ -80,7 +82,8 @@ pub(crate) struct LiteralRefused(std::net::IpAddr);
 /// Sends requests where they may go.
 #[derive(Debug)]
 pub(crate) struct Sender {
-    client: Client,
+    shared: Client,
+    apart: Client,
     prepare: Prepare,
 }
 
@@ -94,21 +97,25 @@ impl Sender {
     /// `trusted`, and looks names up at `dns`, or where the system does if that is empty.
     pub(crate) fn new(
         policy: Arc<EgressPolicy>,
-        trusted: Vec<Certificate>,
+        trusted: &[Certificate],
         dns: &[SocketAddr],
     ) -> Result<Self, EgressError> {
-        let client = Client::builder()
-            .user_agent(concat!("Herald/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .no_proxy()
-            .dns_resolver(CheckedResolver {
-                policy: Arc::clone(&policy),
-                names: Arc::new(Names::new(dns)?),
-            })
-            .tls_certs_merge(trusted)
-            .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-            .pool_idle_timeout(IDLE_TIMEOUT)
+        let resolver = Arc::new(CheckedResolver {
+            policy: Arc::clone(&policy),
+            names: Arc::new(Names::new(dns)?),
+        });
+        let builder = || {
+            Client::builder()
+                .user_agent(concat!("Herald/", env!("CARGO_PKG_VERSION")))
+                .redirect(redirect::Policy::none())
+                .referer(false)
+                .no_proxy()
+                .dns_resolver(Arc::clone(&resolver))
+                .tls_certs_merge(trusted.iter().cloned())
+                .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+                .pool_idle_timeout(IDLE_TIMEOUT)
+        };
+        let shared = builder()
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .http2_keep_alive_while_idle(false)
@@ -116,13 +123,15 @@ impl Sender {
             .http2_max_header_list_size(MAX_HEAD_BYTES)
             .build()?;
         Ok(Self {
-            client,
+            shared,
+            apart: builder().http1_only().build()?,
             prepare: Prepare::new(policy),
         })
     }
 
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
+    /// The client whose connections that subscription's requests go over.
+    pub(crate) fn client(&self, prepared: &Prepared) -> &Client {
+        if prepared.is_apart() { &self.apart } else { &self.shared }
     }
 
     /// Prepares subscriptions for their requests.

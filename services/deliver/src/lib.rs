@@ -92,7 +92,7 @@ impl Deliver {
             trusted,
             dns,
         } = parts;
-        let sender = Arc::new(Sender::new(egress, trusted, &dns)?);
+        let sender = Arc::new(Sender::new(egress, &trusted, &dns)?);
         let metrics = Metrics::register(metrics)?;
         let clock = ledger.clock();
         Ok(Self {

@@ -9,6 +9,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use url::Url;
 
@@ -36,6 +37,7 @@ pub(crate) struct Prepared {
     url: Url,
     headers: HeaderMap,
     signer: Signer,
+    apart: AtomicBool,
 }
 
 impl fmt::Debug for Prepared {
@@ -63,7 +65,18 @@ impl Prepared {
             url,
             headers,
             signer: subscription.key.signer(),
+            apart: AtomicBool::new(false),
         })
+    }
+
+    /// One of its requests was not answered in time: from now on they have connections of their own.
+    pub(crate) fn keep_apart(&self) {
+        self.apart.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its requests have connections of their own.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.apart.load(Ordering::Relaxed)
     }
 
     /// A request with what all of them have.
