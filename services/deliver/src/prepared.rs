@@ -57,7 +57,7 @@ impl Prepared {
         let mut headers = HeaderMap::with_capacity(16);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert("webhook-guid", HeaderValue::try_from(subscription.id.to_string())?);
-        if let Some((name, value)) = &subscription.settings.custom_header {
+        if let Some((name, value)) = subscription.settings.custom_header.as_deref() {
             headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
         }
         Ok(Self {

@@ -298,7 +298,7 @@ fn read(body: &Value, egress: &EgressPolicy) -> Result<Draft, Problem> {
 
 /// The settings as the ledger keeps them, to the millisecond, so that this answer and the next are alike.
 fn as_kept(mut settings: Settings) -> Settings {
-    let retry = &mut settings.retry;
+    let retry = Arc::make_mut(&mut settings.retry);
     for duration in [
         &mut settings.timeout,
         &mut retry.initial,

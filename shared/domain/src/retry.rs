@@ -1,6 +1,7 @@
 //! The durable retry schedule, as a pure function: it spans days and restarts, so nothing but the
 //! ledger may hold its state.
 
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// When a delivery is tried again, and when it is given up. A subscription's `Retry`.
@@ -16,6 +17,17 @@ pub struct RetryPolicy {
     pub give_up_after: Duration,
     /// The most attempts; none for no limit but the time.
     pub max_attempts: Option<u32>,
+}
+
+impl RetryPolicy {
+    /// The policy, kept once where it is the default: of a million subscriptions few have another.
+    pub fn shared(self) -> Arc<Self> {
+        static DEFAULT: LazyLock<Arc<RetryPolicy>> = LazyLock::new(Arc::default);
+        if self == **DEFAULT {
+            return Arc::clone(&DEFAULT);
+        }
+        Arc::new(self)
+    }
 }
 
 impl Default for RetryPolicy {

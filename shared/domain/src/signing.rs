@@ -15,7 +15,7 @@ const PREFIX: &str = "whsec_";
 
 /// A subscription's signing key. Never shown by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SigningKey(Vec<u8>);
+pub struct SigningKey(Box<[u8]>);
 
 /// The text is no usable `SecretKey`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -36,9 +36,9 @@ impl SigningKey {
             return Err(BadSecret::Length);
         }
         match secret.strip_prefix(PREFIX) {
-            None => Ok(Self(secret.as_bytes().to_vec())),
+            None => Ok(Self(secret.as_bytes().into())),
             Some(base64) => match BASE64_STANDARD.decode(base64) {
-                Ok(key) if !key.is_empty() => Ok(Self(key)),
+                Ok(key) if !key.is_empty() => Ok(Self(key.into())),
                 _ => Err(BadSecret::Base64),
             },
         }
@@ -46,7 +46,7 @@ impl SigningKey {
 
     /// A key of these bytes.
     pub fn from_bytes(key: Vec<u8>) -> Self {
-        Self(key)
+        Self(key.into())
     }
 
     /// The key's bytes, for the ledger.

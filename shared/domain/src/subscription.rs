@@ -11,6 +11,7 @@ use crate::signing::SigningKey;
 use crate::time::Timestamp;
 use reader::Reader;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 use url::{Host, Url};
 
@@ -43,7 +44,7 @@ pub struct Settings {
     /// Where messages go.
     pub url: String,
     /// One more header on every message, name and value.
-    pub custom_header: Option<(String, String)>,
+    pub custom_header: Option<Box<(String, String)>>,
     /// A name for people.
     pub name: Option<String>,
     /// No messages while false.
@@ -51,7 +52,7 @@ pub struct Settings {
     /// How long an attempt may take in all; 0.1 to 30 s.
     pub timeout: Duration,
     /// When to try again and when to give up.
-    pub retry: RetryPolicy,
+    pub retry: Arc<RetryPolicy>,
     /// The most attempts at a time, 1 to 1,000.
     pub max_in_flight: u16,
     /// The most attempts a second; none for no limit.
@@ -76,7 +77,7 @@ const MAX_NAME_CHARS: usize = 100;
 impl Settings {
     /// The settings as `GET` shows them.
     pub fn to_json(&self) -> Map<String, Value> {
-        let (header, value) = match &self.custom_header {
+        let (header, value) = match self.custom_header.as_deref() {
             Some((name, value)) => (Value::from(name.as_str()), Value::from(value.as_str())),
             None => (Value::Null, Value::Null),
         };
@@ -173,11 +174,11 @@ pub fn parse(body: &Value, egress: &EgressPolicy) -> Result<Draft, Vec<Fault>> {
         settings: Settings {
             topic,
             url,
-            custom_header,
+            custom_header: custom_header.map(Box::new),
             name,
             active,
             timeout,
-            retry,
+            retry: retry.shared(),
             max_in_flight: max_in_flight.unwrap_or(64),
             rate_limit_per_second,
         },

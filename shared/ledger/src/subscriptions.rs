@@ -246,7 +246,7 @@ async fn save(txn: &DatabaseTransaction, subscription: &Subscription) -> Result<
 
 fn to_row(subscription: &Subscription, version: i64) -> entity::Model {
     let settings = &subscription.settings;
-    let (custom_header, custom_header_value) = settings.custom_header.clone().unzip();
+    let (custom_header, custom_header_value) = settings.custom_header.as_deref().cloned().unzip();
     entity::Model {
         id: subscription.id.0,
         owner: subscription.owner.0,
@@ -288,7 +288,7 @@ fn from_row(row: entity::Model) -> Result<Subscription, Error> {
         settings: Settings {
             topic,
             url: row.url,
-            custom_header: row.custom_header.zip(row.custom_header_value),
+            custom_header: row.custom_header.zip(row.custom_header_value).map(Box::new),
             name: row.name,
             active: row.active,
             timeout: duration(row.timeout_ms),
@@ -298,7 +298,8 @@ fn from_row(row: entity::Model) -> Result<Subscription, Error> {
                 max: duration(row.retry_max_ms),
                 give_up_after: duration(row.retry_give_up_ms),
                 max_attempts: row.retry_max_attempts.and_then(|most| u32::try_from(most).ok()),
-            },
+            }
+            .shared(),
             max_in_flight: u16::try_from(row.max_in_flight).map_err(|_range| corrupt("an impossible MaxInFlight"))?,
             rate_limit_per_second: row.rate_limit,
         },

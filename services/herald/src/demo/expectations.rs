@@ -58,7 +58,7 @@ impl Expectations {
             id,
             Subscribed {
                 key,
-                custom_header: settings.custom_header,
+                custom_header: settings.custom_header.map(|header| *header),
                 broken,
             },
         );

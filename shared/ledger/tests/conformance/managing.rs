@@ -5,6 +5,7 @@ use herald_domain::access::{Account, Grant, OPERATOR, Role, Roles};
 use herald_domain::catalogue::ObjectType;
 use herald_domain::id::{AccountId, KeyId};
 use herald_ledger::accounts::ApiKey;
+use std::sync::Arc;
 use uuid::Uuid;
 
 async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted(database: Database) {
@@ -15,9 +16,9 @@ async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted(database: Da
     let changed = rig
         .ledger
         .update_subscription(id, OPERATOR, |it| {
-            it.settings.custom_header = Some(("X-Key".to_owned(), "v".to_owned()));
+            it.settings.custom_header = Some(Box::new(("X-Key".to_owned(), "v".to_owned())));
             it.settings.rate_limit_per_second = Some(0.5);
-            it.settings.retry.max_attempts = Some(3);
+            Arc::make_mut(&mut it.settings.retry).max_attempts = Some(3);
             Ok::<(), ()>(())
         })
         .await
