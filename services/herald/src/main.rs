@@ -111,11 +111,11 @@ fn main() -> ExitCode {
     } else {
         1
     };
+    process::prepare();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into(), could_not_run),
     };
-    process::prepare();
     // Nothing reads the outcome: a provider that is installed already serves as well.
     drop(rustls::crypto::ring::default_provider().install_default());
     let ended = runtime.block_on(run(arguments.command));
