@@ -142,9 +142,8 @@ impl Load {
         ] {
             let successes = successes.clone();
             scene.receiver.script(path, move |request| match request.path.as_str() {
-                // Not all of them, or its breaker would open, and keep them waiting.
-                "/doomed" if !request.header("webhook-id").ends_with(['0', '1', '2', '3']) => Answer::status(500),
-                "/steady" | "/doomed" => {
+                "/doomed" => Answer::status(422),
+                "/steady" => {
                     successes.count(request);
                     Answer::ok()
                 }

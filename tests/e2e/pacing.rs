@@ -85,7 +85,7 @@ impl Broken {
         let mended = Arc::new(AtomicBool::new(false));
         scene.receiver.script("/", {
             let mended = Arc::clone(&mended);
-            move |_| Answer::status(if mended.load(Ordering::Relaxed) { 200 } else { 500 })
+            move |_| Answer::status(if mended.load(Ordering::Relaxed) { 200 } else { 502 })
         });
         let made = scene.subscribe("/", merged(quick_retry(), settings)).await;
         scene.publish_many(Self::BEFORE).await;

@@ -11,10 +11,13 @@
 //! A fault is lasting once it has shown for [`LASTING`] in at least [`DISTINCT`] deliveries: either nothing
 //! succeeded meanwhile, in [`FAILURES`] attempts or more, or nine of ten attempts failed, of [`ATTEMPTS`] or
 //! more within [`WINDOW`]. So neither a burst of failures within seconds nor a single delivery that is tried
-//! again and again opens it.
+//! again and again opens it. If any of them was an answer, which may be about those deliveries alone, it must
+//! have shown for [`LASTING_ANSWERS`].
 //!
 //! While it is open one delivery at a time is sent to see whether the subscriber is back: after 1 s, and
 //! after each failure twice as late, at most 30 s; by chance a fifth sooner or later, lest many come at once.
+//! What has been due longest may be what the subscriber fails on, and keep it shut for all others. So every
+//! second probe is for half its interval reserved for a delivery that is new.
 
 use crate::id::DeliveryId;
 use crate::retry::JITTER;
@@ -24,6 +27,9 @@ use std::time::Duration;
 /// How long a fault must have shown.
 pub const LASTING: Duration = Duration::from_secs(10);
 
+/// The same where some of the failures were answers.
+pub const LASTING_ANSWERS: Duration = Duration::from_mins(1);
+
 /// In how many deliveries.
 pub const DISTINCT: usize = 10;
 
@@ -31,7 +37,7 @@ pub const DISTINCT: usize = 10;
 pub const FAILURES: u32 = 20;
 
 /// The span within which the share of failures counts.
-pub const WINDOW: Duration = Duration::from_secs(30);
+pub const WINDOW: Duration = Duration::from_mins(2);
 
 /// How many attempts it must be the share of.
 pub const ATTEMPTS: u32 = 100;
@@ -54,6 +60,8 @@ enum State {
     Open {
         /// When it is probed next.
         probe_at: Timestamp,
+        /// From when on with one that is not new.
+        old_at: Timestamp,
         /// How many probes failed.
         failed: u32,
     },
@@ -67,6 +75,15 @@ impl Default for State {
     fn default() -> Self {
         Self::Closed(Evidence::default())
     }
+}
+
+/// What a failure was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The subscriber was not reached, or did not answer in time, or what is in front of it said so.
+    Away,
+    /// It answered with an error.
+    Answer,
 }
 
 /// What it lets through.
@@ -106,12 +123,15 @@ struct Tally {
     since: Option<Timestamp>,
     attempts: u32,
     failures: u32,
+    /// Whether any of them was an answer.
+    answered: bool,
     /// Deliveries that failed, up to as many as matter.
     failed: Vec<DeliveryId>,
 }
 
 impl Tally {
-    fn failed(&mut self, delivery: DeliveryId, now: Timestamp) {
+    fn failed(&mut self, delivery: DeliveryId, failure: Failure, now: Timestamp) {
+        self.answered |= failure == Failure::Answer;
         self.since.get_or_insert(now);
         self.attempts = self.attempts.saturating_add(1);
         self.failures = self.failures.saturating_add(1);
@@ -121,7 +141,8 @@ impl Tally {
     }
 
     fn is_lasting(&self, now: Timestamp) -> bool {
-        self.failed.len() >= DISTINCT && self.since.is_some_and(|since| now.since(since) >= LASTING)
+        let lasting = if self.answered { LASTING_ANSWERS } else { LASTING };
+        self.failed.len() >= DISTINCT && self.since.is_some_and(|since| now.since(since) >= lasting)
     }
 }
 
@@ -134,12 +155,12 @@ impl Evidence {
     }
 
     /// Takes a failure; whether the fault is lasting now.
-    fn failed(&mut self, delivery: DeliveryId, now: Timestamp) -> bool {
+    fn failed(&mut self, delivery: DeliveryId, failure: Failure, now: Timestamp) -> bool {
         if self.share.since.is_some_and(|since| now.since(since) >= WINDOW) {
             self.share = Tally::default();
         }
-        self.row.failed(delivery, now);
-        self.share.failed(delivery, now);
+        self.row.failed(delivery, failure, now);
+        self.share.failed(delivery, failure, now);
         let share = &self.share;
         let most_failed = u64::from(share.failures) * 10 >= u64::from(share.attempts) * 9;
         self.row.failures >= FAILURES && self.row.is_lasting(now)
@@ -158,15 +179,24 @@ impl Breaker {
         match &mut self.state {
             State::Closed(_) => Passage::Free,
             State::Probing { .. } => Passage::Probing,
-            State::Open { probe_at, .. } => {
+            State::Open { probe_at, old_at, .. } => {
                 // However the clock was set back.
                 *probe_at = (*probe_at).min(now.plus(MAX_PROBE_INTERVAL));
+                *old_at = (*old_at).min(probe_at.plus(MAX_PROBE_INTERVAL / 2));
                 if *probe_at <= now {
                     Passage::Probe
                 } else {
                     Passage::ShutUntil(*probe_at)
                 }
             }
+        }
+    }
+
+    /// From when on it may be probed with a delivery that is not new; none if it is not waiting for a probe.
+    pub fn old_at(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Open { old_at, .. } => Some(old_at),
+            State::Closed(_) | State::Probing { .. } => None,
         }
     }
 
@@ -199,10 +229,10 @@ impl Breaker {
     }
 
     /// An attempt failed. `jitter` is a random number from 0 to 1.
-    pub fn failed(&mut self, delivery: DeliveryId, now: Timestamp, jitter: f64) -> Option<Turned> {
+    pub fn failed(&mut self, delivery: DeliveryId, failure: Failure, now: Timestamp, jitter: f64) -> Option<Turned> {
         match &mut self.state {
             State::Closed(evidence) => {
-                if !evidence.failed(delivery, now) {
+                if !evidence.failed(delivery, failure, now) {
                     return None;
                 }
                 self.open(0, now, jitter);
@@ -230,7 +260,11 @@ impl Breaker {
             && probe == delivery
         {
             let probe_at = now.plus(FIRST_PROBE);
-            self.state = State::Open { probe_at, failed };
+            self.state = State::Open {
+                probe_at,
+                old_at: probe_at,
+                failed,
+            };
         }
     }
 
@@ -239,7 +273,16 @@ impl Breaker {
         let factor = 1.0 - JITTER + 2.0 * JITTER * jitter.clamp(0.0, 1.0);
         let interval = doubled.min(MAX_PROBE_INTERVAL).mul_f64(factor).min(MAX_PROBE_INTERVAL);
         let probe_at = now.plus(interval);
-        self.state = State::Open { probe_at, failed };
+        let old_at = if failed % 2 == 1 {
+            probe_at.plus(interval / 2)
+        } else {
+            probe_at
+        };
+        self.state = State::Open {
+            probe_at,
+            old_at,
+            failed,
+        };
     }
 }
 
@@ -261,9 +304,12 @@ mod tests {
     fn open() -> Breaker {
         let mut breaker = Breaker::default();
         for n in 0..40 {
-            assert_eq!(breaker.failed(delivery(n), at(n * 250), 0.5), None);
+            assert_eq!(breaker.failed(delivery(n), Failure::Away, at(n * 250), 0.5), None);
         }
-        assert_eq!(breaker.failed(delivery(40), at(10_000), 0.5), Some(Turned::Opened));
+        assert_eq!(
+            breaker.failed(delivery(40), Failure::Away, at(10_000), 0.5),
+            Some(Turned::Opened)
+        );
         breaker
     }
 
@@ -276,10 +322,40 @@ mod tests {
     }
 
     #[test]
+    fn answers_must_be_errors_for_longer() {
+        let mut breaker = Breaker::default();
+        for n in 0..59 {
+            let failure = if n == 0 { Failure::Answer } else { Failure::Away };
+            assert_eq!(breaker.failed(delivery(n), failure, at(n * 1000), 0.5), None);
+        }
+        let opened = breaker.failed(delivery(60), Failure::Away, at(60_000), 0.5);
+        assert_eq!(opened, Some(Turned::Opened));
+    }
+
+    #[test]
+    fn every_second_probe_is_for_a_while_for_what_is_new() {
+        let mut breaker = open();
+        assert_eq!(breaker.old_at(), Some(at(11_000)));
+        let mut reserved = Vec::new();
+        let mut now = at(11_000);
+        for n in 100..104 {
+            breaker.begin(delivery(n));
+            assert_eq!(breaker.old_at(), None);
+            breaker.failed(delivery(n), Failure::Away, now, 0.5);
+            let Passage::ShutUntil(probe_at) = breaker.passage(now) else {
+                panic!("{breaker:?}");
+            };
+            now = probe_at;
+            reserved.push(breaker.old_at().unwrap().since(probe_at).as_secs());
+        }
+        assert_eq!(reserved, [1, 0, 4, 0]);
+    }
+
+    #[test]
     fn a_burst_of_failures_within_seconds_does_not_open_it() {
         let mut breaker = Breaker::default();
         for n in 0..9_999 {
-            assert_eq!(breaker.failed(delivery(n), at(n), 0.5), None);
+            assert_eq!(breaker.failed(delivery(n), Failure::Away, at(n), 0.5), None);
         }
         assert!(breaker.is_closed());
     }
@@ -288,7 +364,7 @@ mod tests {
     fn nine_deliveries_that_are_tried_again_and_again_do_not_open_it() {
         let mut breaker = Breaker::default();
         for n in 0..100_000 {
-            assert_eq!(breaker.failed(delivery(n % 9), at(n * 20), 0.5), None);
+            assert_eq!(breaker.failed(delivery(n % 9), Failure::Away, at(n * 20), 0.5), None);
         }
     }
 
@@ -301,7 +377,7 @@ mod tests {
                     breaker.succeeded();
                     false
                 } else {
-                    breaker.failed(delivery(n), at(n * 100), 0.5) == Some(Turned::Opened)
+                    breaker.failed(delivery(n), Failure::Away, at(n * 100), 0.5) == Some(Turned::Opened)
                 }
             })
         };
@@ -322,9 +398,13 @@ mod tests {
             now = probe_at;
             breaker.begin(delivery(n));
             assert_eq!(breaker.passage(now), Passage::Probing);
-            assert_eq!(breaker.failed(delivery(1), now, 0.5), None, "from before it opened");
+            assert_eq!(
+                breaker.failed(delivery(1), Failure::Away, now, 0.5),
+                None,
+                "from before it opened"
+            );
             assert_eq!(breaker.passage(now), Passage::Probing);
-            assert_eq!(breaker.failed(delivery(n), now, 0.5), None);
+            assert_eq!(breaker.failed(delivery(n), Failure::Away, now, 0.5), None);
         }
         assert_eq!(intervals, [1, 2, 4, 8, 16, 30, 30, 30, 30]);
         assert_eq!(breaker.succeeded(), Some(Turned::Closed));
@@ -339,7 +419,7 @@ mod tests {
         breaker.withdrawn(delivery(100), at(20_000));
         assert_eq!(breaker.passage(at(20_000)), Passage::ShutUntil(at(21_000)));
         breaker.begin(delivery(101));
-        breaker.failed(delivery(101), at(21_000), 0.5);
+        breaker.failed(delivery(101), Failure::Away, at(21_000), 0.5);
         assert_eq!(breaker.passage(at(21_000)), Passage::ShutUntil(at(23_000)));
     }
 
@@ -390,7 +470,7 @@ mod tests {
                     }
                     Step::Fail(n) => {
                         let first = *first_failure.get_or_insert(now);
-                        if breaker.failed(delivery(n), at(now), jitter) == Some(Turned::Opened) {
+                        if breaker.failed(delivery(n), Failure::Away, at(now), jitter) == Some(Turned::Opened) {
                             prop_assert!(now - first >= 10_000);
                         }
                     }

@@ -32,8 +32,8 @@
 //! # Subscribers that cannot keep up
 //! [`Terms`] and the answers decide how much of a lane is sent: its rate, the pause that an answer asked
 //! for, the limit in flight ([`crate::in_flight_limit`]) and the [`crate::breaker`]. While that is open
-//! nothing of the lane is in memory, and nothing is read but before a probe. Then what was due longest is
-//! read: those of it whose give-up time has passed are closed without an attempt, as many reads long as
+//! nothing of the lane is in memory, and nothing is read but before a probe; what dispatch offers then may be
+//! it. Otherwise what was due longest is read: those of it whose give-up time has passed are closed without an attempt, as many reads long as
 //! there are only such, and the first of the others is the probe. Rows are read in the order of `due_at` and
 //! not of their age, so one that had been tried before the breaker opened may wait for those that were due
 //! before it: it is closed at the latest when its give-up time has passed since it was due.

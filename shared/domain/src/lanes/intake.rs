@@ -24,7 +24,7 @@ impl<P> Lanes<P> {
         // A fetch that is under way does no harm: what is forgotten before it ends, its rows do not bring
         // back.
         let maybe_seen = hold.taken_at > ticket || lane.looks.may_have_shown(ticket, due_at);
-        if maybe_seen || room == 0 || due_at > now || lane.pace.is_shut() {
+        if maybe_seen || room == 0 || due_at > now || !lane.pace.admits_new(now) {
             self.note(subscription, due_at);
         } else {
             self.take_in(work, Source::Fresh);

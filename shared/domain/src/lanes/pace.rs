@@ -1,7 +1,7 @@
 //! How much a lane's subscriber is sent, and when: breaker, pause, rate and limit in flight in one.
 
 use super::LaneState;
-use crate::breaker::{Breaker, Passage, Turned};
+use crate::breaker::{Breaker, Failure, Passage, Turned};
 use crate::delivery::{AttemptError, Delivery, Outcome};
 use crate::id::DeliveryId;
 use crate::in_flight_limit::{InFlightLimit, Turn};
@@ -50,14 +50,16 @@ pub struct Answer {
 /// How an attempt went, as far as it concerns those that come after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Well.
-    Success,
-    /// The subscriber has too much: 429, or no answer in time.
+    /// The subscriber served it, be it by refusing this one delivery (3xx, 4xx): it is there.
+    Served,
+    /// The subscriber has too much: 429, 408, 504, or no answer in time.
     Overload,
     /// It says that it cannot serve now: 503. A success that comes after all ends the pause that it asked
     /// for, for one request of many may be refused so.
     Unavailable,
-    /// In any other way not.
+    /// It answered with an error, which may be about this one delivery alone: any other 5xx.
+    Error,
+    /// It was not reached: a failed connection, or 502.
     Failure,
     /// Nothing was sent.
     Unsent,
@@ -75,10 +77,11 @@ impl Answer {
         let (verdict, pause) = match outcome {
             Outcome::Answered { status, retry_after } => {
                 let verdict = match status {
-                    200..=299 => Verdict::Success,
-                    429 => Verdict::Overload,
+                    408 | 429 | 504 => Verdict::Overload,
                     503 => Verdict::Unavailable,
-                    _ => Verdict::Failure,
+                    502 => Verdict::Failure,
+                    200..=499 => Verdict::Served,
+                    _ => Verdict::Error,
                 };
                 (verdict, retry_after)
             }
@@ -167,6 +170,16 @@ impl Pace {
         !self.breaker.is_closed()
     }
 
+    /// Whether what was just recorded may be sent, as a probe if need be.
+    pub(super) fn admits_new(&mut self, now: Timestamp) -> bool {
+        !self.is_shut() || self.gate(now) == Gate::Probe
+    }
+
+    /// From when on the ledger may be read for a probe, if one is awaited.
+    pub(super) fn probe_from_ledger_at(&self) -> Option<Timestamp> {
+        self.breaker.old_at()
+    }
+
     pub(super) fn has_expired(&self, delivery: &Delivery, now: Timestamp) -> bool {
         delivery.opened_at.plus(self.terms.give_up_after) <= now
     }
@@ -224,7 +237,7 @@ impl Pace {
         }
         let most = self.terms.max_in_flight;
         match answer.verdict {
-            Verdict::Success => {
+            Verdict::Served => {
                 self.away_until = None;
                 self.in_flight.succeeded(most);
                 let turned = self.breaker.succeeded();
@@ -235,9 +248,10 @@ impl Pace {
             }
             Verdict::Overload | Verdict::Unavailable => {
                 self.in_flight.overloaded(turn, most);
-                self.breaker.failed(delivery, now, jitter)
+                self.breaker.failed(delivery, Failure::Away, now, jitter)
             }
-            Verdict::Failure => self.breaker.failed(delivery, now, jitter),
+            Verdict::Failure => self.breaker.failed(delivery, Failure::Away, now, jitter),
+            Verdict::Error => self.breaker.failed(delivery, Failure::Answer, now, jitter),
             // Nobody was asked, and what is closed unsent need not wait for a probe each.
             Verdict::Unsent => {
                 let was_shut = self.is_shut();

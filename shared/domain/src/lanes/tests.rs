@@ -61,7 +61,7 @@ fn answer(verdict: Verdict) -> Answer {
 }
 
 const WELL: Answer = Answer {
-    verdict: Verdict::Success,
+    verdict: Verdict::Served,
     pause: None,
 };
 
@@ -100,10 +100,11 @@ enum Step {
 
 fn verdict() -> impl Strategy<Value = Verdict> {
     prop_oneof![
-        3 => Just(Verdict::Success),
+        3 => Just(Verdict::Served),
         1 => Just(Verdict::Overload),
         1 => Just(Verdict::Unavailable),
         1 => Just(Verdict::Failure),
+        1 => Just(Verdict::Error),
         1 => Just(Verdict::Unsent),
     ]
 }
@@ -551,7 +552,7 @@ impl World {
             let steps = [
                 Step::HandOver(0),
                 Step::Fetched(0),
-                Step::Answer(0, Verdict::Success, 0),
+                Step::Answer(0, Verdict::Served, 0),
                 Step::Commit(0, None),
                 Step::Recorded(0),
                 Step::Scan(0),

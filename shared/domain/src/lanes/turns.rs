@@ -85,7 +85,8 @@ impl<P> Lanes<P> {
             let from = match (lane.pace.is_shut(), held_until) {
                 (true, Some(then)) => Some(due.max(then)),
                 (true, None) if gate == Gate::Probing => None,
-                (true | false, _) => Some(due),
+                (true, None) => lane.pace.probe_from_ledger_at().map(|then| due.max(then)),
+                (false, _) => Some(due),
             };
             if let Some(from) = from.filter(|from| *from > now) {
                 wake = Some(wake.map_or(from, |wake| wake.min(from)));

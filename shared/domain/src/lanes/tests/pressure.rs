@@ -299,11 +299,15 @@ fn a_probe_closes_what_has_expired_sends_one_and_lets_go_of_the_rest() {
 
     lanes.answered(&probe, answer(Verdict::Failure), at(2100), 0.5);
     lanes.recorded(lane(1), probe.delivery.id, Some(at(9000)));
-    assert_eq!(lanes.poll(at(4099), |_| terms), []);
-    assert_eq!(lanes.poll(at(4100), |_| terms), [fetch(1, 128)], "after twice as long");
-    lanes.fetched(lane(1), vec![rows[3].clone()], 128, at(4100));
-    let probe = attempts(lanes.poll(at(4100), |_| terms)).remove(0);
-    assert_eq!(lanes.answered(&probe, WELL, at(4200), 0.5), Some(Turned::Closed));
+    assert_eq!(lanes.poll(at(5099), |_| terms), []);
+    assert_eq!(
+        lanes.poll(at(5100), |_| terms),
+        [fetch(1, 128)],
+        "after twice as long, and half of that for what is new"
+    );
+    lanes.fetched(lane(1), vec![rows[3].clone()], 128, at(5100));
+    let probe = attempts(lanes.poll(at(5100), |_| terms)).remove(0);
+    assert_eq!(lanes.answered(&probe, WELL, at(5200), 0.5), Some(Turned::Closed));
     let lane = &lanes.by_subscription[&lane(1)];
     assert_eq!(lane.pace.limit(), 1, "it starts from one");
 }
@@ -358,6 +362,27 @@ fn a_change_of_the_subscription_or_its_shard_closes_the_breaker() {
 }
 
 #[test]
+fn what_is_new_may_be_the_probe_before_what_failed_so_often() {
+    let (mut world, terms) = broken();
+    let new = work(10, lane(1), at(2000));
+    let ticket = world.lanes.ticket();
+    world.lanes.offer(new.clone(), ticket, at(1500));
+    assert_eq!(world.lanes.poll(at(1500), |_| terms), [], "it is not time for one");
+    world.lanes.offer(new.clone(), ticket, at(2000));
+    assert_eq!(world.lanes.poll(at(2000), |_| terms), [Action::Attempt(new.clone())]);
+    world.lanes.answered(&new, answer(Verdict::Failure), at(2000), 0.5);
+    world.lanes.recorded(lane(1), new.delivery.id, Some(at(9000)));
+    let next = at(4000);
+    assert_eq!(
+        world.lanes.poll(next, |_| terms),
+        [],
+        "that one is for what is new, at first"
+    );
+    assert_eq!(world.lanes.next_wake(), Some(at(5000)));
+    assert_eq!(world.lanes.poll(at(5000), |_| terms), [fetch(1, 128)]);
+}
+
+#[test]
 fn an_open_breaker_is_remembered_while_it_matters_and_no_longer() {
     let (mut world, terms) = broken();
     assert_eq!(world.lanes.poll(at(2000), |_| terms), [fetch(1, 128)]);
@@ -394,7 +419,10 @@ fn outcomes_say_what_they_mean_for_the_lane() {
     );
     assert_eq!(answered(429, None), answer(Verdict::Overload));
     assert_eq!(answered(503, None), answer(Verdict::Unavailable));
-    assert_eq!(answered(500, None), answer(Verdict::Failure));
+    assert_eq!(answered(500, None), answer(Verdict::Error));
+    assert_eq!(answered(502, None), answer(Verdict::Failure));
+    assert_eq!(answered(504, None), answer(Verdict::Overload));
+    assert_eq!(answered(422, None), WELL);
     let failed = |error| Answer::of(Outcome::Failed(error), &policy).verdict;
     assert_eq!(failed(AttemptError::Timeout), Verdict::Overload);
     assert_eq!(failed(AttemptError::Reset), Verdict::Failure);
