@@ -21,10 +21,21 @@ pub(crate) struct Template {
 impl Template {
     /// For the packets of that company.
     pub(crate) fn new(company: Uuid) -> Self {
+        Self::padded(company, 0)
+    }
+
+    /// The same, made that many bytes long if it is shorter.
+    pub(crate) fn padded(company: Uuid, length: usize) -> Self {
         // In `Data`, because that is what a subscriber gets.
         let reference = format!("{}{:0DIGITS$}", char::from(MARK), 0);
         let blank = json!({ "Id": Uuid::nil().to_string(), "Data": { "Reference": reference } });
-        let text = samples::merged(samples::packet_of(company), blank).to_string();
+        let event = samples::merged(samples::packet_of(company), blank);
+        let padding = |text: &str| json!({ "Data": { "Padding": text } });
+        let least = samples::merged(event.clone(), padding("")).to_string().len();
+        let text = match length.checked_sub(least) {
+            Some(missing) => samples::merged(event, padding(&"x".repeat(missing))).to_string(),
+            None => event.to_string(),
+        };
         let id = text.find(&Uuid::nil().to_string()).expect("the Id is in the text");
         let number = text.find(char::from(MARK)).expect("the number is in the text") + 1;
         Self {
@@ -81,6 +92,17 @@ mod tests {
         });
         let id = |event: &Value| event["Id"].as_str().unwrap().parse::<Uuid>().unwrap();
         assert_ne!(id(&events[0]), id(&events[1]));
+    }
+
+    #[test]
+    fn an_event_is_as_long_as_it_is_asked_to_be() {
+        for length in [2_000, 256 * 1024] {
+            let template = Template::padded(Uuid::new_v4(), length);
+            assert_eq!((template.len(), template.event(3).len()), (length, length));
+            assert_eq!(number_in(&template.event(3)), Some(3));
+        }
+        let short = Template::new(Uuid::nil()).len();
+        assert_eq!(Template::padded(Uuid::nil(), short).len(), short);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The subscribers: one small HTTP server that says yes and keeps the books.
 
 use crate::event::number_in;
+use crate::to_usize;
 use anyhow::Context;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -30,11 +31,7 @@ impl Receiver {
     pub(crate) async fn start(subscriptions: u32, room: Option<Arc<Semaphore>>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("a free port")?;
         let address = listener.local_addr()?;
-        let books = Arc::new(Books {
-            all: (1 << subscriptions) - 1,
-            room,
-            state: Mutex::default(),
-        });
+        let books = Arc::new(Books::new(subscriptions, room));
         let listening = tokio::spawn(listen(listener, Arc::clone(&books))).abort_handle();
         Ok(Self {
             address,
@@ -53,9 +50,15 @@ impl Receiver {
         self.books.lock().tally
     }
 
-    /// When all subscriptions had that event, if they have.
-    pub(crate) fn complete_at(&self, number: usize) -> Option<Instant> {
-        self.books.lock().events.get(number)?.complete_at
+    /// From now on, keeps when each message arrives; see [`arrivals`](Self::arrivals).
+    pub(crate) fn keep_arrivals(&self) {
+        self.books.lock().arrivals = Some(Vec::new());
+    }
+
+    /// The arrivals since [`keep_arrivals`](Self::keep_arrivals): an event's number and the time, for each
+    /// message that came for the first time.
+    pub(crate) fn arrivals(&self) -> Vec<(usize, Instant)> {
+        self.books.lock().arrivals.take().unwrap_or_default()
     }
 }
 
@@ -72,14 +75,13 @@ pub(crate) struct Tally {
     pub(crate) delivered: u64,
     /// Events that all subscriptions have.
     pub(crate) complete: u64,
-    /// Messages that had come before.
+    /// Messages of an event that its subscription had already, whatever their `webhook-id`.
     pub(crate) repeated: u64,
 }
 
 #[derive(Debug)]
 struct Books {
-    /// A bit for every subscription.
-    all: u32,
+    subscriptions: u32,
     room: Option<Arc<Semaphore>>,
     state: Mutex<State>,
 }
@@ -87,16 +89,22 @@ struct Books {
 #[derive(Debug, Default)]
 struct State {
     tally: Tally,
-    events: Vec<Event>,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Event {
-    received: u32,
-    complete_at: Option<Instant>,
+    /// How many subscriptions have each event.
+    counts: Vec<u32>,
+    /// A bit for every event and subscription: a million of them must find room.
+    bits: Vec<u64>,
+    arrivals: Option<Vec<(usize, Instant)>>,
 }
 
 impl Books {
+    fn new(subscriptions: u32, room: Option<Arc<Semaphore>>) -> Self {
+        Self {
+            subscriptions,
+            room,
+            state: Mutex::default(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -104,32 +112,51 @@ impl Books {
     /// Whether that can have been sent.
     fn enter(&self, subscription: u32, number: usize) -> bool {
         let now = Instant::now();
-        let bit = 1_u32.checked_shl(subscription).unwrap_or(0) & self.all;
-        if bit == 0 {
+        if subscription >= self.subscriptions {
             return false;
         }
         let mut state = self.lock();
-        let State { tally, events } = &mut *state;
-        if events.len() <= number {
-            events.resize(number + 1, Event::default());
-        }
-        let Some(event) = events.get_mut(number) else {
-            return false;
-        };
-        if event.received & bit != 0 {
-            tally.repeated += 1;
+        if !state.mark(number, subscription, self.subscriptions) {
+            state.tally.repeated += 1;
             return true;
         }
-        event.received |= bit;
-        tally.delivered += 1;
-        if event.received == self.all {
-            event.complete_at = Some(now);
-            tally.complete += 1;
+        state.tally.delivered += 1;
+        if let Some(arrivals) = &mut state.arrivals {
+            arrivals.push((number, now));
+        }
+        if state.count(number) == self.subscriptions {
+            state.tally.complete += 1;
             if let Some(room) = &self.room {
                 room.add_permits(1);
             }
         }
         true
+    }
+}
+
+impl State {
+    /// Whether the subscription did not have that event yet; now it has.
+    fn mark(&mut self, number: usize, subscription: u32, of: u32) -> bool {
+        let (of, subscription) = (to_usize(of), to_usize(subscription));
+        let place = number * of + subscription;
+        let (word, bit) = (place / 64, 1 << (place % 64));
+        if self.bits.len() <= word {
+            self.bits.resize(word + 1, 0);
+        }
+        let word = self.bits.get_mut(word).expect("it was just made");
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    }
+
+    /// How many subscriptions have that event, one more than before.
+    fn count(&mut self, number: usize) -> u32 {
+        if self.counts.len() <= number {
+            self.counts.resize(number + 1, 0);
+        }
+        let count = self.counts.get_mut(number).expect("it was just made");
+        *count += 1;
+        *count
     }
 }
 
@@ -174,16 +201,16 @@ mod tests {
     #[test]
     fn an_event_is_complete_when_every_subscription_has_it_once() {
         let room = Arc::new(Semaphore::new(0));
-        let books = Books {
-            all: 0b11,
-            room: Some(Arc::clone(&room)),
-            state: Mutex::default(),
-        };
-        for (subscription, number, known) in [(0, 5, true), (0, 5, true), (2, 5, false), (40, 5, false), (1, 4, true)] {
+        let books = Books::new(70, Some(Arc::clone(&room)));
+        books.lock().arrivals = Some(Vec::new());
+        for (subscription, number, known) in [(0, 5, true), (0, 5, true), (70, 5, false), (69, 4, true)] {
             assert_eq!(books.enter(subscription, number), known);
         }
+        for subscription in 1..69 {
+            assert!(books.enter(subscription, 5));
+        }
         assert_eq!(room.available_permits(), 0);
-        assert!(books.enter(1, 5));
+        assert!(books.enter(69, 5));
         assert_eq!(room.available_permits(), 1);
         let state = books.lock();
         let Tally {
@@ -191,7 +218,9 @@ mod tests {
             complete,
             repeated,
         } = state.tally;
-        assert_eq!((delivered, complete, repeated), (3, 1, 1));
-        assert!(state.events[5].complete_at.is_some() && state.events[4].complete_at.is_none());
+        assert_eq!((delivered, complete, repeated), (71, 1, 1));
+        let arrivals = state.arrivals.as_ref().unwrap();
+        assert_eq!(arrivals.len(), 71);
+        assert_eq!(arrivals.iter().filter(|(number, _)| *number == 4).count(), 1);
     }
 }

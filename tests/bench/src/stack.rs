@@ -1,20 +1,27 @@
 //! What is measured: the floor, and Herald in each of its forms, started fresh for every run.
 
-use crate::receiver::Receiver;
-use anyhow::{Context, bail};
+mod place;
+mod process;
+
+use anyhow::Context;
 use clap::ValueEnum;
+use futures_util::{TryStreamExt, stream};
 use herald_tests::api::Api;
 use herald_tests::binary::{binary, command, free_port};
 use herald_tests::sandbox::Sandbox;
-use herald_tests::services::{Management, Servers, migrate, query};
-use herald_tests::{PATIENCE, samples, wait_until};
-use serde_json::json;
+use herald_tests::services::{Servers, migrate};
+use place::Place;
+use process::Process;
+use serde_json::Value;
 use std::fmt;
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 use uuid::Uuid;
+
+/// How many subscriptions are made at a time.
+const SUBSCRIBING: usize = 32;
 
 /// One form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -41,19 +48,44 @@ impl fmt::Display for Kind {
     }
 }
 
+/// What a process of a stack is called, and the subcommand that it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Role {
+    /// Its name in tables.
+    pub(crate) name: &'static str,
+    command: &'static str,
+}
+
+impl Role {
+    const fn new(name: &'static str, command: &'static str) -> Self {
+        Self { name, command }
+    }
+
+    fn takes_events(self) -> bool {
+        matches!(self.command, "floor" | "up" | "ingest")
+    }
+
+    fn takes_subscriptions(self) -> bool {
+        matches!(self.command, "up" | "manage")
+    }
+}
+
+/// What takes events and subscriptions, and delivers nothing.
+pub(crate) const FRONT: [Role; 2] = [Role::new("ingest", "ingest"), Role::new("manage", "manage")];
+
+/// What delivers, beside the [`FRONT`].
+pub(crate) const WORKERS: [Role; 2] = [Role::new("worker 1", "worker"), Role::new("worker 2", "worker")];
+
 impl Kind {
-    /// Its processes: what they are called, and the subcommand. The first one takes events, the last
-    /// one subscriptions.
-    fn processes(self) -> &'static [(&'static str, &'static str)] {
+    /// Its processes, in the order in which they are started.
+    fn roles(self) -> &'static [Role] {
+        const FLOOR: [Role; 1] = [Role::new("floor", "floor")];
+        const UP: [Role; 1] = [Role::new("herald", "up")];
+        const ALL: [Role; 4] = [FRONT[0], WORKERS[0], WORKERS[1], FRONT[1]];
         match self {
-            Self::Floor => &[("floor", "floor")],
-            Self::Embedded | Self::Shared => &[("herald", "up")],
-            Self::Roles => &[
-                ("ingest", "ingest"),
-                ("worker 1", "worker"),
-                ("worker 2", "worker"),
-                ("manage", "manage"),
-            ],
+            Self::Floor => &FLOOR,
+            Self::Embedded | Self::Shared => &UP,
+            Self::Roles => &ALL,
         }
     }
 
@@ -67,183 +99,126 @@ impl Kind {
     }
 }
 
-/// Who subscribes to what happens in a company.
-#[derive(Debug)]
-pub(crate) struct Subscribers {
-    /// The company.
-    pub(crate) company: Uuid,
-    /// How many they are.
-    pub(crate) count: u32,
-    /// Their `MaxInFlight`, if not the default.
-    pub(crate) max_in_flight: Option<u32>,
-}
-
-/// A running stack; dropping it kills its processes.
+/// A stack; dropping it kills its processes.
 #[derive(Debug)]
 pub(crate) struct Stack {
     kind: Kind,
     processes: Vec<Process>,
     place: Place,
     key: String,
+    target: String,
     // Last, because its end kills what still works in it.
     sandbox: Sandbox,
 }
 
-#[derive(Debug)]
-struct Process {
-    name: &'static str,
-    address: SocketAddr,
-    child: Child,
-    log: PathBuf,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.child.kill().expect("a child can be killed");
-        self.child.wait().expect("a child can be waited for");
-    }
-}
-
-/// A vhost and a database of its own.
-#[derive(Debug)]
-struct Place {
-    name: String,
-    management: Management,
-    broker: String,
-    server: String,
-    database: String,
-}
-
-impl Place {
-    async fn make(kind: Kind, servers: &Servers) -> Self {
-        let name = format!("bench_{}", Uuid::new_v4().simple());
-        let within = |url: &str| {
-            let (server, _default) = url.rsplit_once('/').expect("a URL with a path");
-            format!("{server}/{name}")
-        };
-        let (broker, server) = (within(&servers.rabbitmq.url()), servers.postgres.url());
-        let (database, management) = (within(&server), servers.rabbitmq.management());
-        let (vhost, ledger) = kind.stores();
-        if vhost {
-            management.make_vhost(&name).await;
-        }
-        if ledger {
-            query(&server, &format!("CREATE DATABASE {name}"));
-        }
-        Self {
-            name,
-            management,
-            broker,
-            server,
-            database,
-        }
-    }
-
-    async fn remove(self, kind: Kind) {
-        let (vhost, ledger) = kind.stores();
-        if vhost {
-            self.management.remove_vhost(&self.name).await;
-        }
-        if ledger {
-            query(&self.server, &format!("DROP DATABASE {} WITH (FORCE)", self.name));
-        }
-    }
-}
-
 impl Stack {
-    /// Starts one, waits until it is ready, and makes the subscriptions.
-    pub(crate) async fn start(
-        kind: Kind,
-        servers: &Servers,
-        receiver: &Receiver,
-        subscribers: &Subscribers,
-    ) -> anyhow::Result<Self> {
-        let mut stack = Self {
-            kind,
-            processes: Vec::new(),
-            place: Place::make(kind, servers).await,
-            key: format!("bench-{}", Uuid::new_v4().simple()),
-            sandbox: Sandbox::new("herald-bench-"),
-        };
+    /// Makes the place for one, in which nothing runs yet. Where it is the floor, it sends to `target`.
+    pub(crate) async fn prepare(kind: Kind, servers: &Servers, target: &str) -> Self {
+        let place = Place::make(kind, servers).await;
         if kind.stores() == (true, true) {
             // As it is deployed; it returns when the queues are old enough to be relied on.
-            migrate(&stack.place.broker, &stack.place.database);
+            migrate(&place.broker, &place.database);
         }
-        for (name, role) in kind.processes() {
-            stack.spawn(name, role, receiver)?;
+        Self {
+            kind,
+            processes: Vec::new(),
+            place,
+            key: format!("bench-{}", Uuid::new_v4().simple()),
+            target: target.to_owned(),
+            sandbox: Sandbox::new("herald-bench-"),
         }
-        for process in &mut stack.processes {
-            process.ready(&stack.key).await?;
-        }
-        if kind != Kind::Floor {
-            let manage = stack.processes.last().context("there are processes")?;
-            let api = Api::new(&format!("http://{}", manage.address), &stack.key);
-            for subscription in 0..subscribers.count {
-                let mut body = samples::packets_of(subscribers.company, &receiver.url(subscription));
-                if let Some(limit) = subscribers.max_in_flight {
-                    body = samples::merged(body, json!({ "MaxInFlight": limit }));
-                }
-                api.subscribe(&body).await;
-            }
-        }
-        Ok(stack)
     }
 
-    fn spawn(&mut self, name: &'static str, role: &str, receiver: &Receiver) -> anyhow::Result<()> {
-        let folder = self.sandbox.path();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let log = folder.join(name);
-        let mut command = if self.kind == Kind::Floor {
+    /// Starts all its processes and waits until they are ready; how long the slowest took.
+    pub(crate) async fn launch(&mut self) -> anyhow::Result<Duration> {
+        self.launch_only(self.kind.roles()).await
+    }
+
+    /// [`launch`](Self::launch), for some processes, which need not be its own.
+    pub(crate) async fn launch_only(&mut self, roles: &[Role]) -> anyhow::Result<Duration> {
+        let running = self.processes.len();
+        for role in roles {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+            let process = Process::spawn(*role, self.command(*role)?, address, self.sandbox.path())?;
+            self.processes.push(process);
+        }
+        let mut slowest = Duration::ZERO;
+        for process in self.processes.iter_mut().skip(running) {
+            slowest = slowest.max(process.ready(&self.key).await?);
+        }
+        Ok(slowest)
+    }
+
+    fn command(&self, role: Role) -> anyhow::Result<Command> {
+        if self.kind == Kind::Floor {
             let mut command = command(&std::env::current_exe()?);
-            command.args([role, "--broker", &self.place.broker, "--target", &receiver.url(0)]);
-            command
-        } else {
-            self.herald(role)
-        };
-        let child = command
-            .args(["--listen", &address.to_string()])
-            // The sandbox ends what works in it, also when this process is killed.
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log)?)
-            .spawn()
-            .with_context(|| format!("{} cannot be started", command.get_program().display()))?;
-        self.processes.push(Process {
-            name,
-            address,
-            child,
-            log,
-        });
-        Ok(())
-    }
-
-    fn herald(&self, role: &str) -> Command {
+            command.args([role.command, "--broker", &self.place.broker, "--target", &self.target]);
+            return Ok(command);
+        }
         let mut command = command(&binary());
         command
-            .args([role, "--egress-allow", "127.0.0.0/8"])
+            .args([role.command, "--egress-allow", "127.0.0.0/8"])
             .env("HERALD_OPERATOR_KEY", &self.key);
         if self.kind == Kind::Embedded {
-            command.arg("--data").arg(self.sandbox.path().join("data"));
+            command.arg("--data").arg(self.data());
         } else {
             command.args(["--broker", &self.place.broker, "--database", &self.place.database]);
         }
-        command
+        Ok(command)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.sandbox.path().join("data")
+    }
+
+    /// Makes a subscription, if it is a stack that has any; its GUID.
+    pub(crate) async fn subscribe(&self, body: &Value) -> anyhow::Result<Uuid> {
+        if self.kind == Kind::Floor {
+            return Ok(Uuid::nil());
+        }
+        let subscription = self.api()?.subscribe(body).await;
+        subscription.guid().parse().context("a GUID")
+    }
+
+    /// Makes many subscriptions, several at a time.
+    pub(crate) async fn subscribe_all(&self, bodies: impl IntoIterator<Item = Value>) -> anyhow::Result<()> {
+        let bodies = stream::iter(bodies.into_iter().map(Ok));
+        bodies
+            .try_for_each_concurrent(SUBSCRIBING, async |body| self.subscribe(&body).await.map(drop))
+            .await
+    }
+
+    /// The API, with the operator's key.
+    pub(crate) fn api(&self) -> anyhow::Result<Api> {
+        let process = self.one(Role::takes_subscriptions)?;
+        let events = self.one(Role::takes_events)?.address;
+        Ok(Api::new(&format!("http://{}", process.address), &self.key).with_events_at(&format!("http://{events}")))
+    }
+
+    fn one(&self, does: fn(Role) -> bool) -> anyhow::Result<&Process> {
+        let mut processes = self.processes.iter();
+        processes
+            .find(|process| does(process.role))
+            .context("the process for it does not run")
     }
 
     /// Where events go, and the key for it.
-    pub(crate) fn entrance(&self) -> (SocketAddr, &str) {
-        let first = self.processes.first().expect("there are processes");
-        (first.address, &self.key)
+    pub(crate) fn entrance(&self) -> anyhow::Result<(SocketAddr, &str)> {
+        Ok((self.one(Role::takes_events)?.address, &self.key))
+    }
+
+    /// Its own processes, without the stores.
+    pub(crate) fn processes(&self) -> Vec<(&'static str, u32)> {
+        let processes = self.processes.iter();
+        processes.map(|process| (process.role.name, process.id())).collect()
     }
 
     /// Its processes and its stores, each with the process that the others of it come from.
     pub(crate) fn parts(&self, servers: &Servers) -> Vec<(&'static str, u32)> {
-        let own = self.processes.iter().map(|process| (process.name, process.child.id()));
         let (broker, database) = self.kind.stores();
         let broker = broker.then(|| ("RabbitMQ", servers.rabbitmq.process()));
         let database = database.then(|| ("PostgreSQL", servers.postgres.process()));
-        own.chain(broker).chain(database).collect()
+        self.processes().into_iter().chain(broker).chain(database).collect()
     }
 
     /// An error with its last words if a process has ended.
@@ -255,31 +230,5 @@ impl Stack {
     pub(crate) async fn stop(mut self) {
         self.processes.clear();
         self.place.remove(self.kind).await;
-    }
-}
-
-impl Process {
-    async fn ready(&mut self, key: &str) -> anyhow::Result<()> {
-        let api = Api::new(&format!("http://{}", self.address), key);
-        let what = format!("{} is ready", self.name);
-        wait_until(&what, PATIENCE, async || {
-            if let Err(ended) = self.check() {
-                return Some(Err(ended));
-            }
-            let reply = api.try_get("/health/ready").await.ok()?;
-            (reply.status == 200).then_some(Ok(()))
-        })
-        .await
-    }
-
-    fn check(&mut self) -> anyhow::Result<()> {
-        let Some(status) = self.child.try_wait()? else {
-            return Ok(());
-        };
-        bail!(
-            "{} ended with {status}:\n{}",
-            self.name,
-            std::fs::read_to_string(&self.log)?
-        )
     }
 }
