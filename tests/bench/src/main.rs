@@ -14,13 +14,14 @@
 //! | [`stack`] | the floor and Herald's forms, started fresh for each run |
 //! | [`closed`], [`open`] | the two loops, and what is read off them |
 //! | [`generator`] | the producer |
-//! | [`receiver`] | the subscribers |
+//! | [`receiver`], [`bad`] | the subscribers |
 //! | [`event`] | events that are cheap to make |
 //! | [`cpu`] | processor time of process trees |
 //! | [`rounds`], [`spread`], [`quantiles`] | runs, and figures of several |
 //! | [`report`], [`machine`] | what is printed |
 
 mod arrival;
+mod bad;
 mod closed;
 mod cpu;
 mod event;

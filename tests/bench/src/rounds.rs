@@ -2,8 +2,9 @@
 
 use crate::say;
 use crate::spread::Spread;
+use crate::stack::Kind;
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::time::Instant;
 
 /// The results of each case: one for each round in which it came to its end.
@@ -79,6 +80,34 @@ impl<C: Copy + Ord + Display, T: Display> Rounds<C, T> {
 
     fn results(&self, case: C) -> impl Iterator<Item = (&u32, &T)> {
         self.runs.get(&case).into_iter().flatten()
+    }
+}
+
+/// A case of a scenario that does different things to each stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Case<V> {
+    /// The stack.
+    pub(crate) kind: Kind,
+    /// What is done to it.
+    pub(crate) variant: V,
+}
+
+impl<V: Display> Display for Case<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.kind, self.variant)
+    }
+}
+
+impl<V: Copy> Case<V> {
+    /// Every variant of every stack, a stack's own beside each other.
+    pub(crate) fn all(kinds: impl IntoIterator<Item = Kind>, variants: &[V]) -> Vec<Self> {
+        let of = |kind| {
+            variants.iter().map(move |variant| Self {
+                kind,
+                variant: *variant,
+            })
+        };
+        kinds.into_iter().flat_map(of).collect()
     }
 }
 

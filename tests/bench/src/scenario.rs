@@ -2,6 +2,7 @@
 
 mod fan_out;
 mod latency;
+mod pressure;
 mod saturation;
 mod throughput;
 
@@ -19,6 +20,8 @@ pub(crate) enum Scenario {
     FanOut,
     /// Open loops at 50 and 300 events a second
     Latency,
+    /// Nine healthy endpoints beside one that hangs, fails, drips or resets
+    Pressure,
     /// All of them
     All,
 }
@@ -42,6 +45,7 @@ impl Scenario {
             Self::Saturation => saturation::measure(bench).await,
             Self::FanOut => fan_out::measure(bench).await,
             Self::Latency => latency::measure(bench).await,
+            Self::Pressure => pressure::measure(bench).await,
             // It consists of the others.
             Self::All => Measured::default(),
         }
@@ -73,6 +77,6 @@ mod tests {
         let all = Scenario::All.each();
         assert_eq!(all.len(), Scenario::value_variants().len() - 1);
         assert!(!all.contains(&Scenario::All));
-        assert_eq!(Scenario::Latency.each(), [Scenario::Latency]);
+        assert_eq!(Scenario::Pressure.each(), [Scenario::Pressure]);
     }
 }
