@@ -1,12 +1,12 @@
 //! The closed loop: as many events as go through, and what they cost.
 
 use crate::arrival::{arrival, settle};
-use crate::cpu;
 use crate::event::Template;
 use crate::generator::{Generator, Sent};
 use crate::options::Bench;
 use crate::receiver::Receiver;
 use crate::stack::{Kind, Stack};
+use crate::{cpu, memory};
 use herald_tests::samples;
 use serde_json::json;
 use std::fmt;
@@ -31,6 +31,8 @@ pub(crate) struct Throughput {
     pub(crate) refused: u64,
     /// Messages that came more than once.
     pub(crate) repeated: u64,
+    /// The most memory that each of the stack's own processes has held since its start, in bytes.
+    pub(crate) peaks: Vec<(&'static str, u64)>,
 }
 
 impl Throughput {
@@ -93,7 +95,10 @@ impl Closed {
         generator.check()?;
         let sent = generator.finish().await?;
         arrival(stack, receiver, sent.accepted).await?;
-        Ok(after.since(&before, &parts, sent, receiver.tally().repeated))
+        let peaks = stack.processes().into_iter();
+        let peaks = peaks.map(|(name, process)| Ok((name, memory::peak(process)?)));
+        let peaks = peaks.collect::<anyhow::Result<_>>()?;
+        Ok(after.since(&before, &parts, sent, receiver.tally().repeated, peaks))
     }
 }
 
@@ -153,7 +158,14 @@ impl Reading {
         })
     }
 
-    fn since(&self, before: &Self, parts: &[(&'static str, u32)], sent: Sent, repeated: u64) -> Throughput {
+    fn since(
+        &self,
+        before: &Self,
+        parts: &[(&'static str, u32)],
+        sent: Sent,
+        repeated: u64,
+        peaks: Vec<(&'static str, u64)>,
+    ) -> Throughput {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let deliveries = (self.delivered - before.delivered) as f64;
         let each = |after: Duration, before: Duration| after.saturating_sub(before).as_secs_f64() * 1e6 / deliveries;
@@ -168,6 +180,7 @@ impl Reading {
             load: each(self.load, before.load),
             refused: sent.refused,
             repeated,
+            peaks,
         }
     }
 }

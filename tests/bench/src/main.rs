@@ -16,7 +16,7 @@
 //! | [`generator`] | the producer |
 //! | [`receiver`], [`bad`] | the subscribers |
 //! | [`event`] | events that are cheap to make |
-//! | [`cpu`] | processor time of process trees |
+//! | [`cpu`], [`memory`] | processor time and memory of processes |
 //! | [`rounds`], [`spread`], [`quantiles`] | runs, and figures of several |
 //! | [`report`], [`machine`] | what is printed |
 
@@ -28,6 +28,7 @@ mod event;
 mod floor;
 mod generator;
 mod machine;
+mod memory;
 mod open;
 mod options;
 mod quantiles;

@@ -2,6 +2,7 @@
 
 mod fan_out;
 mod latency;
+mod memory;
 mod pressure;
 mod saturation;
 mod throughput;
@@ -22,6 +23,8 @@ pub(crate) enum Scenario {
     Latency,
     /// Nine healthy endpoints beside one that hangs, fails, drips or resets
     Pressure,
+    /// What `herald up` holds in memory, idle and under every load
+    Memory,
     /// All of them
     All,
 }
@@ -46,6 +49,7 @@ impl Scenario {
             Self::FanOut => fan_out::measure(bench).await,
             Self::Latency => latency::measure(bench).await,
             Self::Pressure => pressure::measure(bench).await,
+            Self::Memory => memory::measure(bench).await,
             // It consists of the others.
             Self::All => Measured::default(),
         }

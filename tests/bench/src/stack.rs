@@ -171,6 +171,18 @@ impl Stack {
         self.sandbox.path().join("data")
     }
 
+    /// Ends its processes in order; what they have stays.
+    pub(crate) async fn halt(&mut self) -> anyhow::Result<()> {
+        for process in &mut self.processes {
+            process.terminate()?;
+        }
+        for process in &mut self.processes {
+            process.end().await?;
+        }
+        self.processes.clear();
+        Ok(())
+    }
+
     /// Makes a subscription, if it is a stack that has any; its GUID.
     pub(crate) async fn subscribe(&self, body: &Value) -> anyhow::Result<Uuid> {
         if self.kind == Kind::Floor {

@@ -1,8 +1,9 @@
 //! One process of a stack.
 
 use super::Role;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use herald_tests::api::Api;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,9 @@ use std::time::{Duration, Instant};
 
 /// How long a start may take: a million subscriptions are loaded in it.
 const START: Duration = Duration::from_mins(5);
+
+/// How long an end in order may take; Herald promises 20 s.
+const STOP: Duration = Duration::from_secs(30);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -86,5 +90,24 @@ impl Process {
     fn ended(&self, status: ExitStatus) -> anyhow::Error {
         let said = std::fs::read_to_string(&self.log).unwrap_or_else(|error| error.to_string());
         anyhow::anyhow!("{} ended with {status}:\n{said}", self.role.name)
+    }
+
+    /// Asks it to end.
+    pub(super) fn terminate(&mut self) -> anyhow::Result<()> {
+        self.check()?;
+        Ok(kill_process(Pid::from_child(&self.child), Signal::TERM)?)
+    }
+
+    /// Waits for the end that it was asked for.
+    pub(super) async fn end(&mut self) -> anyhow::Result<()> {
+        let given_up = Instant::now() + STOP;
+        while Instant::now() < given_up {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(self.ended(status)),
+                None => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+        bail!("{} goes on {} s after SIGTERM", self.role.name, STOP.as_secs())
     }
 }
