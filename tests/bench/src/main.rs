@@ -12,6 +12,7 @@
 //! | [`scenario`] | what is measured, each with its targets |
 //! | [`floor`] | what everything is compared to |
 //! | [`stack`] | the floor and Herald's forms, started fresh for each run |
+//! | [`seed`] | a million rows at once |
 //! | [`closed`], [`open`] | the two loops, and what is read off them |
 //! | [`generator`] | the producer |
 //! | [`receiver`], [`bad`] | the subscribers |
@@ -36,6 +37,7 @@ mod receiver;
 mod report;
 mod rounds;
 mod scenario;
+mod seed;
 mod spread;
 mod stack;
 

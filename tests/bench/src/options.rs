@@ -12,6 +12,7 @@ mod quick {
     pub(super) const SECONDS: u64 = 2;
     pub(super) const OPEN_SECONDS: u32 = 3;
     pub(super) const OUTSTANDING: usize = 400;
+    pub(super) const COUNT: u32 = 10_000;
 }
 
 /// What is asked for.
@@ -29,6 +30,10 @@ pub(crate) struct Options {
     /// How many events may be accepted and not yet delivered in a closed loop [default: 4000]
     #[arg(long)]
     outstanding: Option<usize>,
+    /// How many subscriptions, waiting deliveries or events of a backlog the large scenarios have
+    /// [default: 1000000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(100..))]
+    count: Option<u32>,
     /// `MaxInFlight` of each subscription in saturation and fan-out, instead of Herald's default; the
     /// floor has 500
     #[arg(long)]
@@ -83,6 +88,13 @@ impl Bench {
         self.options
             .outstanding
             .unwrap_or_else(|| self.usual(4_000, quick::OUTSTANDING))
+    }
+
+    /// The number that a large scenario is about.
+    pub(crate) fn count(&self) -> u32 {
+        self.options
+            .count
+            .unwrap_or_else(|| self.usual(1_000_000, quick::COUNT))
     }
 
     /// `MaxInFlight`, where it is not to be the default.

@@ -5,7 +5,9 @@ mod latency;
 mod memory;
 mod pressure;
 mod saturation;
+mod subscriptions;
 mod throughput;
+mod waiting;
 
 use crate::options::Bench;
 use crate::report::Report;
@@ -23,6 +25,10 @@ pub(crate) enum Scenario {
     Latency,
     /// Nine healthy endpoints beside one that hangs, fails, drips or resets
     Pressure,
+    /// Ten subscriptions against a million
+    Subscriptions,
+    /// An empty ledger against a million open deliveries of one dead subscriber
+    Waiting,
     /// What `herald up` holds in memory, idle and under every load
     Memory,
     /// All of them
@@ -49,6 +55,8 @@ impl Scenario {
             Self::FanOut => fan_out::measure(bench).await,
             Self::Latency => latency::measure(bench).await,
             Self::Pressure => pressure::measure(bench).await,
+            Self::Subscriptions => subscriptions::measure(bench).await,
+            Self::Waiting => waiting::measure(bench).await,
             Self::Memory => memory::measure(bench).await,
             // It consists of the others.
             Self::All => Measured::default(),

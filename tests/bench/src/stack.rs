@@ -3,6 +3,7 @@
 mod place;
 mod process;
 
+use crate::seed::Ledger;
 use anyhow::Context;
 use clap::ValueEnum;
 use futures_util::{TryStreamExt, stream};
@@ -217,6 +218,14 @@ impl Stack {
     /// Where events go, and the key for it.
     pub(crate) fn entrance(&self) -> anyhow::Result<(SocketAddr, &str)> {
         Ok((self.one(Role::takes_events)?.address, &self.key))
+    }
+
+    /// Its ledger, to be written to while nothing runs.
+    pub(crate) fn ledger(&self) -> Ledger {
+        match self.kind {
+            Kind::Floor | Kind::Embedded => Ledger::File(self.data().join("herald.db")),
+            Kind::Shared | Kind::Roles => Ledger::Server(self.place.database.clone()),
+        }
     }
 
     /// Its own processes, without the stores.
