@@ -1,5 +1,6 @@
 //! What is measured: one file for each scenario of the table, with its targets.
 
+mod backlog;
 mod fan_out;
 mod latency;
 mod memory;
@@ -29,6 +30,8 @@ pub(crate) enum Scenario {
     Subscriptions,
     /// An empty ledger against a million open deliveries of one dead subscriber
     Waiting,
+    /// A million events in RabbitMQ while no worker runs
+    Backlog,
     /// What `herald up` holds in memory, idle and under every load
     Memory,
     /// All of them
@@ -57,6 +60,7 @@ impl Scenario {
             Self::Pressure => pressure::measure(bench).await,
             Self::Subscriptions => subscriptions::measure(bench).await,
             Self::Waiting => waiting::measure(bench).await,
+            Self::Backlog => backlog::measure(bench).await,
             Self::Memory => memory::measure(bench).await,
             // It consists of the others.
             Self::All => Measured::default(),
