@@ -5,7 +5,7 @@
 //! Generator, stack, stores and receiver share the machine, so an absolute number says little about
 //! another one. What counts is the ratio to the floor, or to the undisturbed run, of the same round; the
 //! runs of a round come one after the other, and every second round the other way round, so that what
-//! else the machine does falls on all of them.
+//! else the machine does falls on all of them. README.md says what each scenario measures.
 //!
 //! | module | what it is |
 //! |---|---|

@@ -139,7 +139,7 @@ async fn fresh(Case { kind, variant }: Case<Count>, bench: &Bench) -> anyhow::Re
     let receiver = Receiver::start(1, None).await?;
     let mut stack = Stack::prepare(kind, &bench.servers, "").await;
     // Time for the rows to be written, and for the start.
-    let delay = Duration::from_secs(15 + u64::from(variant.0 / 20_000));
+    let delay = Duration::from_secs(15 + u64::from(variant.0 / 10_000));
     let due = seed(&mut stack, &receiver, company, variant, delay).await?;
     stack.launch().await?;
     let begins = due.at.checked_sub(Duration::from_secs(WARM_UP.into()));
