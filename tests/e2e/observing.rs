@@ -70,6 +70,32 @@ async fn health_and_description_need_no_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_tells_whether_a_process_is_ready() {
+    let mut herald = Herald::start().await;
+    let asked = |herald: &Herald| {
+        let address = format!("0.0.0.0:{}", herald.port());
+        let output = herald
+            .command()
+            .args(["health", "--listen", &address])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), said)
+    };
+    let (code, said) = asked(&herald);
+    assert!(
+        code == Some(0) && said.contains("\"process\":\"ok\""),
+        "{code:?} {said}"
+    );
+    herald.kill().await;
+    let (code, said) = asked(&herald);
+    assert!(
+        code == Some(1) && said.contains("no Herald answers at 127.0.0.1"),
+        "{code:?} {said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logs_hold_no_secret_and_no_payload() {
     let verbose = "info,herald=trace,herald_ingest=trace,herald_dispatch=trace,herald_deliver=trace,herald_manage=trace,\
                    herald_ledger=trace,herald_queue=trace,herald_registry=trace,herald_access=trace";

@@ -7,6 +7,7 @@ mod audit;
 mod config;
 mod data;
 mod demo;
+mod health;
 mod held;
 mod http;
 mod letters;
@@ -59,6 +60,11 @@ enum Command {
         flags: Flags,
         #[command(flatten)]
         options: audit::Audit,
+    },
+    /// Ask the process at --listen whether it is ready: exit 0 it is, 1 it is not or does not answer
+    Health {
+        #[command(flatten)]
+        flags: Flags,
     },
     /// Make or update the ledger's schema, and end
     Migrate {
@@ -148,6 +154,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             let report = audit::run(&Config::load(&flags)?, &options).await?;
             println!("{}", report.json);
             return Ok(ExitCode::from(u8::from(!report.exact)));
+        }
+        Command::Health { flags } => {
+            let report = health::ask(&Config::load(&flags)?).await?;
+            println!("{}", report.json);
+            return Ok(ExitCode::from(u8::from(!report.ready)));
         }
         Command::Migrate { flags } => {
             println!("{}", stores::migrate(&Config::load(&flags)?).await?);
