@@ -12,6 +12,7 @@
 //! | [`binary`] | where the binary is, and a clean environment for it |
 //! | [`samples`] | well-formed events and subscriptions |
 //! | [`producer`] | a producer in Python, over AMQP |
+//! | [`python`] | programs from the Python package index |
 //! | [`metrics`] | what `/metrics` says, summed over all processes |
 //! | [`audit`] | `herald audit`, its answer and its exit code |
 //! | [`services`] | real RabbitMQ and PostgreSQL: started, killed, frozen, wiped |
@@ -28,6 +29,7 @@ pub mod dns;
 pub mod herald;
 pub mod metrics;
 pub mod producer;
+pub mod python;
 pub mod receiver;
 pub mod samples;
 pub mod sandbox;

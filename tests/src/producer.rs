@@ -1,12 +1,14 @@
 //! A producer that is not Herald's: a Python script with pika, the AMQP library that most would take.
 
-use crate::sandbox::Sandbox;
+use crate::python::Environment;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+
+/// A Python that has pika.
+static PIKA: Environment = Environment::with(&["pika"]);
 
 /// What is published.
 #[derive(Debug, Clone)]
@@ -44,7 +46,7 @@ impl Outgoing {
 /// Publishes to `herald.events`, and gives for each message `confirmed` or why it was not.
 pub fn publish(broker: &str, messages: &[Outgoing]) -> Vec<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("producers/producer.py");
-    let mut producer = Command::new(python())
+    let mut producer = Command::new(PIKA.program("python"))
         .arg(script)
         .arg(broker)
         .stdin(Stdio::piped())
@@ -60,29 +62,4 @@ pub fn publish(broker: &str, messages: &[Outgoing]) -> Vec<String> {
     assert!(output.status.success(), "producer.py ended with {}", output.status);
     let said = String::from_utf8(output.stdout).expect("lines of text");
     said.lines().map(str::to_owned).collect()
-}
-
-/// A Python that has pika, made once for all tests of this process.
-fn python() -> PathBuf {
-    static ENVIRONMENT: OnceLock<Sandbox> = OnceLock::new();
-    let sandbox = ENVIRONMENT.get_or_init(|| {
-        let sandbox = Sandbox::new("python-");
-        run(Command::new("python3")
-            .args(["-m", "venv"])
-            .arg(sandbox.path().join("venv")));
-        run(Command::new(sandbox.path().join("venv/bin/python")).args(["-m", "pip", "install", "--quiet", "pika"]));
-        sandbox
-    });
-    sandbox.path().join("venv/bin/python")
-}
-
-fn run(command: &mut Command) {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}; tests/install installs it or says what to install"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
