@@ -1,7 +1,8 @@
 //! The objects, by Kubernetes' schemas and by each other.
 
 use crate::overlay::{OVERLAYS, Overlay, VERSIONS, container, labels};
-use crate::tools::items;
+use crate::tools::{items, read, repository};
+use herald_tests::sandbox::Sandbox;
 use serde_json::{Value, json};
 
 /// What the operators bring, whose schemas come with them: these kinds are all that is used, in these versions.
@@ -31,7 +32,7 @@ fn kubernetes_accepts_every_object() {
 #[test]
 fn everything_is_in_one_namespace_that_is_restricted() {
     for name in OVERLAYS {
-        let overlay = Overlay::render(name, VERSIONS[0]);
+        let overlay = Overlay::of(name);
         let namespace: Vec<_> = overlay.of_kind("Namespace").collect();
         let enforced = &namespace[0]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"];
         assert!(
@@ -52,7 +53,7 @@ fn everything_is_in_one_namespace_that_is_restricted() {
 #[test]
 fn every_selector_means_something() {
     for name in OVERLAYS {
-        let overlay = Overlay::render(name, VERSIONS[0]);
+        let overlay = Overlay::of(name);
         for kind in ["Deployment", "StatefulSet", "PodDisruptionBudget"] {
             for object in overlay.of_kind(kind) {
                 assert_eq!(
@@ -85,7 +86,7 @@ fn every_selector_means_something() {
 #[test]
 fn every_reference_leads_somewhere() {
     for name in OVERLAYS {
-        let overlay = Overlay::render(name, VERSIONS[0]);
+        let overlay = Overlay::of(name);
         for kind in ["HorizontalPodAutoscaler", "ScaledObject"] {
             for object in overlay.of_kind(kind) {
                 let target = &object["spec"]["scaleTargetRef"]["name"];
@@ -123,7 +124,7 @@ fn every_reference_leads_somewhere() {
 /// Two that scale one thing undo each other.
 #[test]
 fn one_thing_scales_each_deployment() {
-    let overlay = Overlay::render("production", VERSIONS[0]);
+    let overlay = Overlay::of("production");
     let scalers = ["HorizontalPodAutoscaler", "ScaledObject"].map(|kind| overlay.of_kind(kind));
     let mut targets: Vec<_> = scalers
         .into_iter()
@@ -140,4 +141,24 @@ fn one_thing_scales_each_deployment() {
             "one of the two says how many: {deployment}"
         );
     }
+}
+
+/// The overlay that a reader is told to write, where that reader has the repository beside it.
+#[test]
+fn the_overlay_in_the_readme_renders() {
+    let readme = read("README.md");
+    let (_, block) = readme.split_once("```yaml\n").expect("an overlay");
+    let (overlay, _) = block.split_once("```").expect("its end");
+    let sandbox = Sandbox::new("overlay-");
+    sandbox.file("kustomization.yaml", overlay);
+    std::os::unix::fs::symlink(repository(), sandbox.path().join("herald")).unwrap();
+    let overlay = Overlay::in_folder(sandbox.path(), VERSIONS[0]);
+    let images: Vec<_> = overlay
+        .workloads()
+        .map(|workload| &container(workload)["image"])
+        .collect();
+    assert_eq!(images, ["registry.mine.example/herald:0.1.0"]);
+    let ingress = overlay.of_kind("Ingress").next().expect("one");
+    assert_eq!(ingress["spec"]["rules"][0]["host"], "herald.mine.example");
+    assert_eq!(ingress["spec"]["tls"][0]["hosts"], json!(["herald.mine.example"]));
 }

@@ -1,6 +1,6 @@
 //! Rules and dashboards: each is a file of its own, and comes into the cluster as it is.
 
-use crate::overlay::{Overlay, VERSIONS};
+use crate::overlay::Overlay;
 use crate::tools::{deploy, output, read, yaml};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -30,7 +30,7 @@ fn the_operators_objects_are_the_rules() {
 
 #[test]
 fn every_rule_and_every_dashboard_comes_into_the_cluster() {
-    let production = Overlay::render("production", VERSIONS[0]);
+    let production = Overlay::of("production");
     let rules: BTreeSet<_> = production
         .of_kind("PrometheusRule")
         .map(|rule| rule["metadata"]["name"].as_str().expect("a name").to_owned())
@@ -74,7 +74,7 @@ fn a_role_is_called_the_same_everywhere() {
         "__meta_dns_name"
     ));
     assert_eq!(prometheus["scrape_configs"][0]["job_name"], "herald");
-    let production = Overlay::render("production", VERSIONS[0]);
+    let production = Overlay::of("production");
     let mut monitors = production.of_kind("PodMonitor");
     let monitor = monitors
         .find(|monitor| monitor["metadata"]["name"] == "herald")

@@ -2,7 +2,9 @@
 
 use crate::tools::{deploy, items, output, reader};
 use serde_json::Value;
+use std::path::Path;
 use std::process::Command;
+use std::sync::LazyLock;
 
 /// The overlays that there are.
 pub(crate) const OVERLAYS: [&str; 2] = ["small", "production"];
@@ -21,9 +23,21 @@ pub(crate) struct Object {
 pub(crate) struct Overlay(pub(crate) Vec<Object>);
 
 impl Overlay {
+    /// One of [`OVERLAYS`], rendered once for all tests.
+    pub(crate) fn of(name: &str) -> &'static Self {
+        static RENDERED: LazyLock<[Overlay; OVERLAYS.len()]> =
+            LazyLock::new(|| OVERLAYS.map(|name| Overlay::render(name, VERSIONS[0])));
+        let position = OVERLAYS.iter().position(|overlay| *overlay == name);
+        &RENDERED[position.expect("one that there is")]
+    }
+
     /// Renders it, and refuses what Kubernetes would refuse.
     pub(crate) fn render(name: &str, version: &str) -> Self {
-        let folder = deploy("kubernetes/overlays").join(name);
+        Self::in_folder(&deploy("kubernetes/overlays").join(name), version)
+    }
+
+    /// The same for an overlay anywhere.
+    pub(crate) fn in_folder(folder: &Path, version: &str) -> Self {
         let yaml = output(Command::new("kubectl").arg("kustomize").arg(folder));
         let lines = reader(&["kubernetes", version], &yaml);
         let read = |line: &str| {

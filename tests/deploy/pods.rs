@@ -1,6 +1,6 @@
 //! The pods, by the binary and by what every pod of Herald must be.
 
-use crate::overlay::{OVERLAYS, Overlay, VERSIONS, container};
+use crate::overlay::{OVERLAYS, Overlay, container};
 use crate::tools::{commands, items, settings, strings};
 use herald_tests::Herald;
 use serde_json::{Value, json};
@@ -51,13 +51,13 @@ fn environment(overlay: &Overlay, container: &Value) -> BTreeMap<String, String>
 fn the_binary_takes_every_command_and_setting() {
     let commands = commands();
     for name in OVERLAYS {
-        let overlay = Overlay::render(name, VERSIONS[0]);
+        let overlay = Overlay::of(name);
         for workload in overlay.workloads() {
             let container = container(workload);
             let arguments = strings(&container["args"]);
             let (role, flags) = arguments.split_first().expect("the image runs a role");
             assert!(commands.iter().any(|command| command == role), "{name}: herald {role}");
-            let settings = settings(flags, &environment(&overlay, container));
+            let settings = settings(flags, &environment(overlay, container));
             let port = settings["listen"]
                 .rsplit(':')
                 .next()
@@ -82,7 +82,7 @@ fn the_binary_takes_every_command_and_setting() {
 #[test]
 fn every_pod_is_restricted() {
     for name in OVERLAYS {
-        let overlay = Overlay::render(name, VERSIONS[0]);
+        let overlay = Overlay::of(name);
         for workload in overlay.workloads() {
             let pod = &workload["spec"]["template"]["spec"];
             let container = container(workload);
@@ -115,7 +115,7 @@ fn every_pod_is_restricted() {
 #[test]
 fn every_server_has_the_time_to_end() {
     for name in OVERLAYS {
-        let overlay = Overlay::render(name, VERSIONS[0]);
+        let overlay = Overlay::of(name);
         for workload in overlay.workloads().filter(|workload| workload["kind"] != "Job") {
             let pod = &workload["spec"]["template"]["spec"];
             let sleep = container(workload)["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64();
@@ -135,7 +135,7 @@ fn every_server_has_the_time_to_end() {
 async fn what_is_probed_and_scraped_answers() {
     let mut paths = Vec::new();
     for name in OVERLAYS {
-        let overlay = Overlay::render(name, VERSIONS[0]);
+        let overlay = Overlay::of(name);
         for workload in overlay.workloads().filter(|workload| workload["kind"] != "Job") {
             for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
                 let asked = &container(workload)[probe]["httpGet"];
