@@ -3,8 +3,10 @@
 use crate::overlay::{OVERLAYS, Overlay, container};
 use crate::tools::{commands, items, settings, strings};
 use herald_tests::Herald;
+use herald_tests::samples::{guid, packets_of};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// SIGTERM ends within that many seconds.
 const TERMINATION: u64 = 20;
@@ -159,5 +161,42 @@ async fn what_is_probed_and_scraped_answers() {
     let herald = Herald::start().await;
     for path in paths {
         let _answer = herald.api().without_key().get(&path).await.expect(200);
+    }
+}
+
+/// Some address in a network, as a URL has it.
+fn host_in(network: &str) -> String {
+    let (first, _) = network.split_once('/').expect("an address and a length");
+    match first.parse().expect("an address") {
+        IpAddr::V4(first) => std::net::Ipv4Addr::from(u32::from(first) | 1).to_string(),
+        IpAddr::V6(first) => format!("[{}]", std::net::Ipv6Addr::from(u128::from(first) | 1)),
+    }
+}
+
+/// The fence around the pods and the one in the binary are the same: what the policy leaves out, Herald refuses by
+/// itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_network_policy_leaves_out_is_refused_by_the_binary_too() {
+    let herald = Herald::builder().public_only().start().await;
+    for name in OVERLAYS {
+        let policies = Overlay::of(name).of_kind("NetworkPolicy");
+        let policy = policies
+            .into_iter()
+            .find(|policy| policy["metadata"]["name"] == "herald-subscribers");
+        let rules = items(&policy.expect("the policy for subscribers")["spec"]["egress"]);
+        let blocks: Vec<_> = rules.iter().flat_map(|rule| items(&rule["to"])).collect();
+        assert_eq!(blocks.len(), 2, "{name}: one for each version of IP");
+        for block in blocks {
+            let excepted = strings(&block["ipBlock"]["except"]);
+            assert!(!excepted.is_empty(), "{name}: {block}");
+            for network in excepted {
+                let url = format!("http://{}/hook", host_in(network));
+                let reply = herald.api().post("/v1/subscriptions", &packets_of(guid(), &url)).await;
+                assert_eq!(
+                    reply.status, 400,
+                    "{name}: {network} is left out, and Herald takes {url}"
+                );
+            }
+        }
     }
 }
