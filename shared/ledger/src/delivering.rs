@@ -63,8 +63,9 @@ pub enum Finished {
 }
 
 impl Ledger {
-    /// The open deliveries of a subscription in the order in which they are due, with their events. Those
-    /// that a former owner still has in flight are due when it has them no more.
+    /// The open deliveries of a subscription that are due and the one that is due next, in that order, with
+    /// their events; at most `limit`. Those that a former owner still has in flight are due when it has them
+    /// no more.
     pub async fn open_deliveries(
         &self,
         subscription: SubscriptionId,
@@ -73,7 +74,12 @@ impl Ledger {
         let rows = self.ask("SELECT d.id AS delivery, d.subscription, d.webhook, d.attempts, d.due, d.created_at, d.opened_at, \
              e.uid, e.id, e.type, e.objects, e.data, e.accepted_at, e.traceparent \
              FROM (SELECT * FROM (SELECT *, due_at AS due FROM deliveries_open \
-                   WHERE shard = $1 AND subscription = $2 AND busy_until <= $4 ORDER BY due_at LIMIT $3) free \
+                   WHERE shard = $1 AND subscription = $2 AND busy_until <= $4 AND due_at <= $4 \
+                   ORDER BY due_at LIMIT $3) free \
+                   UNION ALL \
+                   SELECT * FROM (SELECT *, due_at AS due FROM deliveries_open \
+                   WHERE shard = $1 AND subscription = $2 AND busy_until <= $4 AND due_at > $4 \
+                   ORDER BY due_at LIMIT 1) next \
                    UNION ALL \
                    SELECT * FROM (SELECT *, CASE WHEN busy_until > due_at THEN busy_until ELSE due_at END AS due \
                    FROM deliveries_open WHERE shard = $1 AND subscription = $2 AND busy_until > 0 AND busy_until > $4) busy) d \

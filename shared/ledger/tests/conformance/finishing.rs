@@ -48,6 +48,25 @@ async fn a_failure_is_due_again_and_its_attempts_add_up(database: Database) {
     rig.assert_exact().await;
 }
 
+async fn what_is_due_is_read_and_of_the_rest_only_what_is_next(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let mut due = Vec::new();
+    for seconds in [9, 7, 0, 8] {
+        let (event, deliveries) = rig.deliveries(&[subscription]).await;
+        let due_at = rig.ledger.now().plus(Duration::from_secs(seconds));
+        rig.finish(retried(deliveries[0], event, due_at)).await;
+        due.push(deliveries[0].id);
+    }
+    let expected = [due[2], due[1]];
+    for limit in 1..=4 {
+        let read = rig.ledger.open_deliveries(subscription, limit).await.unwrap();
+        let read: Vec<_> = read.iter().map(|(delivery, _)| delivery.id).collect();
+        assert_eq!(read, expected[..limit.min(2)], "at most {limit}");
+    }
+    rig.assert_exact().await;
+}
+
 async fn only_the_present_owner_counts_failures_but_a_success_counts_from_anybody(database: Database) {
     let mut rig = Rig::new(database).await;
     let subscription = rig.subscribe(1).await;
@@ -228,6 +247,7 @@ async fn what_is_opened_after_a_deactivation_is_not_cancelled_by_it(database: Da
 on_both!(
     a_delivery_that_succeeds_at_once_is_one_row_with_its_attempt,
     a_failure_is_due_again_and_its_attempts_add_up,
+    what_is_due_is_read_and_of_the_rest_only_what_is_next,
     only_the_present_owner_counts_failures_but_a_success_counts_from_anybody,
     a_success_after_the_end_is_kept_as_an_attempt,
     a_batch_of_every_kind_is_recorded_in_order,
