@@ -40,6 +40,13 @@ impl Servers {
         let (rabbitmq, postgres) = tokio::join!(RabbitMq::start(), Postgres::start());
         Self { rabbitmq, postgres }
     }
+
+    /// [`Self::start`] with [`Postgres::start_volatile`]: hundreds of databases are made and dropped by tests, and a
+    /// slow disk would be what they wait for.
+    pub async fn start_volatile() -> Self {
+        let (rabbitmq, postgres) = tokio::join!(RabbitMq::start(), Postgres::start_volatile());
+        Self { rabbitmq, postgres }
+    }
 }
 
 /// A program in one of the folders or in `PATH`.

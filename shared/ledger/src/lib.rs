@@ -149,8 +149,7 @@ impl Ledger {
     /// Makes or updates the schema of a PostgreSQL database, and its partitions of the days to come. Of
     /// several that do so at once, one does and the others wait.
     pub async fn migrate(url: &str) -> Result<(), Error> {
-        let (store, _clock) = Store::connect(url).await?;
-        partitions::migrate(&store).await
+        partitions::migrate(url).await
     }
 
     /// The clock that the ledger goes by.

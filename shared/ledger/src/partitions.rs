@@ -5,9 +5,10 @@
 //! there is no day must not hide where nobody drops it.
 
 use crate::sql::{all, execute, get};
-use crate::store::Store;
+use crate::store::{Store, postgres};
 use crate::{Error, Ledger};
 use herald_migrations::Migrator;
+use sea_orm::ConnectionTrait;
 use sea_orm_migration::MigratorTrait;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -23,15 +24,17 @@ const INTERVAL: Duration = Duration::from_hours(1);
 /// The key of the advisory lock under which the schema is changed.
 const SCHEMA_LOCK: i64 = 0x4845_5241_4c44;
 
-/// Brings the schema up to date; the lock is held on one connection while others do the work.
-pub(crate) async fn migrate(store: &Store) -> Result<(), Error> {
+/// Brings the schema up to date; the lock is held on one connection while another does the work. On a large
+/// ledger that may take long, and a half of it is worth nothing, so there is no limit.
+pub(crate) async fn migrate(url: &str) -> Result<(), Error> {
     use sea_orm::TransactionTrait;
-    let lock = store.queries().begin().await?;
+    let patient = postgres::connect(url, 2, postgres::WITHOUT_LIMIT).await?;
+    let lock = patient.begin().await?;
     // Whoever waits here is not idle, so it is not cut off; the holder is, for as long as it works.
     execute(&lock, "SET LOCAL idle_in_transaction_session_timeout = 0", []).await?;
     execute(&lock, "SELECT pg_advisory_xact_lock($1)", [SCHEMA_LOCK.into()]).await?;
-    Migrator::up(store.read(), None).await?;
-    make(store).await?;
+    Migrator::up(&patient, None).await?;
+    make(&patient).await?;
     lock.commit().await?;
     Ok(())
 }
@@ -63,16 +66,10 @@ pub(crate) async fn check(store: &Store) -> Result<(), Error> {
     Ok(())
 }
 
-async fn make(store: &Store) -> Result<(), Error> {
-    store
-        .write(|txn, _now| {
-            Box::pin(async move {
-                let days = [i64::from(BACK).into(), i64::from(AHEAD).into()];
-                execute(txn, "SELECT herald_make_partitions($1, $2)", days).await?;
-                Ok(())
-            })
-        })
-        .await
+async fn make(connection: &impl ConnectionTrait) -> Result<(), Error> {
+    let days = [i64::from(BACK).into(), i64::from(AHEAD).into()];
+    execute(connection, "SELECT herald_make_partitions($1, $2)", days).await?;
+    Ok(())
 }
 
 impl Ledger {
@@ -82,7 +79,11 @@ impl Ledger {
             return shutdown.cancelled().await;
         }
         loop {
-            if let Err(error) = make(&self.store).await {
+            let made = self
+                .store
+                .write(|txn, _now| Box::pin(async move { make(txn).await }))
+                .await;
+            if let Err(error) = made {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     days = AHEAD,

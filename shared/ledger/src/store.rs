@@ -1,6 +1,6 @@
 //! The database: where to read, and how to write.
 
-mod postgres;
+pub(crate) mod postgres;
 mod sqlite;
 
 use crate::Error;

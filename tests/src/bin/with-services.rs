@@ -23,7 +23,7 @@ async fn main() -> ExitCode {
     let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be listened to");
     let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to");
     let servers = tokio::select! {
-        servers = Servers::start() => servers,
+        servers = Servers::start_volatile() => servers,
         _ = interrupt.recv() => return ExitCode::from(130),
         _ = terminate.recv() => return ExitCode::from(143),
     };

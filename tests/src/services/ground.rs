@@ -7,7 +7,7 @@ use super::output_of;
 use super::shared::{Database, Vhost};
 use crate::binary::{binary, command};
 use std::sync::OnceLock;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, OnceCell, mpsc};
 
 /// How many are being made at any time: with this many, two tests at a time that take two seconds each
 /// find theirs ready.
@@ -32,18 +32,16 @@ impl Ground {
     }
 
     async fn prepare() -> Self {
-        static TEMPLATE: OnceLock<Database> = OnceLock::new();
+        static TEMPLATE: OnceCell<Database> = OnceCell::const_new();
         let vhost = Vhost::create().await;
-        // The schema is made once and copied; making it is the work of a second each time.
-        let database = match TEMPLATE.get() {
-            Some(template) => template.copy(),
-            None => Database::create(),
-        };
+        // The schema is made once and copied; making it is the work of a second each time. Who comes meanwhile waits.
+        let template = TEMPLATE.get_or_init(async || {
+            let database = Database::create();
+            migrate(vhost.url(), &database.url());
+            database
+        });
+        let database = template.await.copy();
         migrate(vhost.url(), &database.url());
-        if TEMPLATE.get().is_none() {
-            // Several may come here at the same time; the first one's copy is kept, the others' go.
-            drop(TEMPLATE.set(database.copy()));
-        }
         Self { vhost, database }
     }
 }

@@ -18,11 +18,22 @@ pub struct Postgres {
     port: u16,
     sandbox: Sandbox,
     server: Option<Program>,
+    fsync: &'static str,
 }
 
 impl Postgres {
     /// Makes a cluster of databases, starts it and waits until it serves.
     pub async fn start() -> Self {
+        Self::make("on").await
+    }
+
+    /// [`Self::start`], where what is committed need not outlive the machine, only every process. What is
+    /// measured is measured with [`Self::start`].
+    pub async fn start_volatile() -> Self {
+        Self::make("off").await
+    }
+
+    async fn make(fsync: &'static str) -> Self {
         let sandbox = Sandbox::new("postgres-");
         let home = sandbox.folder("home");
         if let Some((user, group)) = another_user() {
@@ -39,6 +50,7 @@ impl Postgres {
             port: free_port(),
             sandbox,
             server: None,
+            fsync,
         };
         server.restart().await;
         server
@@ -92,7 +104,8 @@ impl Postgres {
             .args(["-p", &self.port.to_string()])
             // No Unix socket: its path would have to be short, and nobody needs it.
             .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
-            .args(["-c", "max_connections=300"])
+            .args(["-c", "max_connections=300", "-c"])
+            .arg(format!("fsync={}", self.fsync))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be had twice"))
             .stderr(log);

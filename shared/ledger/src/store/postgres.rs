@@ -8,6 +8,9 @@ use sea_orm::{ConnectOptions, Database, DatabaseConnection, DatabaseTransaction,
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// For a statement that takes as long as it takes: PostgreSQL reads 0 as none.
+pub(crate) const WITHOUT_LIMIT: Duration = Duration::ZERO;
+
 /// How many writes at a time: dispatch, outcomes, leases, and the API's changes.
 const WRITERS: u32 = 8;
 
@@ -77,7 +80,7 @@ impl Pool {
     }
 }
 
-pub(super) async fn connect(url: &str, connections: u32, patience: Duration) -> Result<DatabaseConnection, DbErr> {
+pub(crate) async fn connect(url: &str, connections: u32, patience: Duration) -> Result<DatabaseConnection, DbErr> {
     let mut options = ConnectOptions::new(url);
     options
         .max_connections(connections)
