@@ -159,7 +159,7 @@ impl Queue {
     /// A reader of everything that is not acknowledged, from the oldest on; there is one at a time.
     pub fn consumer(&self) -> Consumer {
         match self {
-            Self::Embedded(queue) => Consumer::Embedded(queue.consumer()),
+            Self::Embedded(queue) => Consumer::Embedded(Box::new(queue.consumer())),
             Self::Rabbit(queue) => Consumer::Rabbit(queue.consumer()),
         }
     }
@@ -199,7 +199,7 @@ impl Queue {
 #[derive(Debug)]
 pub enum Consumer {
     /// Of the embedded queue.
-    Embedded(embedded::Consumer),
+    Embedded(Box<embedded::Consumer>),
     /// Of RabbitMQ.
     Rabbit(rabbitmq::Consumer),
 }

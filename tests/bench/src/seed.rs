@@ -239,7 +239,7 @@ impl Ledger {
         };
         let mut options = ConnectOptions::new(format!("sqlite://{}?mode=rw", path.display()));
         options.max_connections(1).sqlx_logging(false);
-        Ok(Database::connect(options).await?)
+        Ok(Box::pin(Database::connect(options)).await?)
     }
 }
 

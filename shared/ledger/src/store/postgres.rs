@@ -103,7 +103,8 @@ pub(crate) async fn connect(url: &str, connections: u32, patience: Duration) -> 
                     ("tcp_keepalives_count", "2".to_owned()),
                 ])
         });
-    Database::connect(options).await
+    // A future of 17 KB, else a part of every one that waits for it.
+    Box::pin(Database::connect(options)).await
 }
 
 fn millis(duration: Duration) -> String {

@@ -203,7 +203,7 @@ async fn own_database() -> String {
         .expect("HERALD_TEST_POSTGRES names no server: run tests/run, or tests/with-services cargo test ...");
     let name = format!("t{}", Uuid::new_v4().simple());
     let (base, _database) = server.rsplit_once('/').unwrap();
-    let connection = sea_orm::Database::connect(&server).await.unwrap();
+    let connection = Box::pin(sea_orm::Database::connect(&server)).await.unwrap();
     connection
         .execute_unprepared(&format!("CREATE DATABASE {name}"))
         .await
