@@ -56,7 +56,7 @@ use crate::delivery::Delivery;
 use crate::id::{DeliveryId, SHARDS, Shard, SubscriptionId};
 use crate::time::Timestamp;
 use lane::{Fetch, Lane, Place, Queued};
-pub use load::{LaneState, Load};
+pub use load::{LaneState, Load, Survey};
 pub use looks::Ticket;
 pub use pace::{Answer, MAX_PAUSE, Terms, Verdict};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -251,6 +251,7 @@ impl<P> Lanes<P> {
             (lane.queued, lane.hungry) = (Queued::No, false);
             (lane.ledger_due, lane.timer) = (None, None);
             lane.pace = pace::Pace::default();
+            lane.held_back_at = None;
             if lane.is_fetching() {
                 lane.fetch = Fetch::Void;
             }

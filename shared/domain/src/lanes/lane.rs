@@ -80,6 +80,8 @@ pub(super) struct Lane<P> {
     pub(super) fetch: Fetch,
     pub(super) looks: Looks,
     pub(super) pace: Pace,
+    /// When a survey last found it held back by its subscriber or its settings.
+    pub(super) held_back_at: Option<Timestamp>,
     /// When it is attended to at the latest.
     pub(super) timer: Option<Timestamp>,
     pub(super) queued: Queued,
@@ -104,6 +106,7 @@ impl<P> Lane<P> {
             fetch: Fetch::None,
             looks: Looks::since(moment),
             pace: Pace::default(),
+            held_back_at: None,
             timer: None,
             queued: Queued::No,
             hungry: false,

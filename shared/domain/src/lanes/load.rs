@@ -1,6 +1,8 @@
 //! How the lanes are, for metrics.
 
 use super::Lanes;
+use super::lane::Lane;
+use crate::id::SubscriptionId;
 use crate::time::Timestamp;
 
 /// How full the lanes are, for metrics.
@@ -27,17 +29,20 @@ pub enum LaneState {
     RateLimited,
     /// Its limit in flight is below `MaxInFlight`.
     Reduced,
-    /// Nothing.
+    /// It has as many in flight as it may, and more wait: the subscriber answers too slowly.
+    Full,
+    /// Nothing of its own: what waits waits for this process.
     Free,
 }
 
 impl LaneState {
     /// Every state.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::BreakerOpen,
         Self::Paused,
         Self::RateLimited,
         Self::Reduced,
+        Self::Full,
         Self::Free,
     ];
 
@@ -48,9 +53,21 @@ impl LaneState {
             Self::Paused => "paused",
             Self::RateLimited => "rate_limited",
             Self::Reduced => "reduced",
+            Self::Full => "full",
             Self::Free => "free",
         }
     }
+}
+
+/// The lanes in one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Survey {
+    /// The state.
+    pub state: LaneState,
+    /// How many there are.
+    pub lanes: usize,
+    /// When the delivery was due that waits longest, if any is due.
+    pub oldest_due: Option<Timestamp>,
 }
 
 impl<P> Lanes<P> {
@@ -64,18 +81,56 @@ impl<P> Lanes<P> {
         }
     }
 
-    /// What holds each lane back.
-    pub fn states(&self, now: Timestamp) -> impl Iterator<Item = LaneState> {
-        self.by_subscription.values().map(move |lane| lane.pace.state(now))
+    /// Looks at every lane: how many each state has, and how long their deliveries wait. What is held back
+    /// now is remembered for [`Lanes::was_free_since`], so this is to be called about once a second.
+    pub fn survey(&mut self, now: Timestamp) -> [Survey; LaneState::ALL.len()] {
+        let mut surveys = LaneState::ALL.map(|state| Survey {
+            state,
+            lanes: 0,
+            oldest_due: None,
+        });
+        for lane in self.by_subscription.values_mut() {
+            let oldest_due = lane.oldest_due(now);
+            let state = lane.state(now);
+            if state != LaneState::Free {
+                lane.held_back_at = Some(now);
+            }
+            let survey = surveys.iter_mut().find(|survey| survey.state == state);
+            let survey = survey.expect("there is one for every state");
+            survey.lanes += 1;
+            survey.oldest_due = [survey.oldest_due, oldest_due].into_iter().flatten().min();
+        }
+        surveys
+    }
+
+    /// Whether no survey since then found the subscription's lane held back. Of what another process saw,
+    /// or this one before it was restarted, nothing is known.
+    pub fn was_free_since(&self, subscription: SubscriptionId, then: Timestamp) -> bool {
+        let lane = self.by_subscription.get(&subscription);
+        let held_back_at = lane.and_then(|lane| lane.held_back_at);
+        held_back_at.is_none_or(|at| at < then)
     }
 
     /// The `due_at` of the delivery that waits longest, of what is in buffers or noted as due.
     pub fn oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
         let lanes = self.by_subscription.values();
-        let due = lanes.flat_map(|lane| {
-            let waiting = lane.waiting().map(|work| work.delivery.due_at).min();
-            [lane.ledger_due, waiting]
-        });
-        due.flatten().filter(|due| *due <= now).min()
+        lanes.filter_map(|lane| lane.oldest_due(now)).min()
+    }
+}
+
+impl<P> Lane<P> {
+    fn oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let waiting = self.waiting().map(|work| work.delivery.due_at).min();
+        let due = [self.ledger_due, waiting].into_iter().flatten();
+        due.filter(|due| *due <= now).min()
+    }
+
+    fn state(&self, now: Timestamp) -> LaneState {
+        let state = self.pace.state(now);
+        let more = self.waits() > 0 || self.ledger_due.is_some_and(|due| due <= now);
+        if state == LaneState::Free && more && self.in_flight >= self.pace.limit() {
+            return LaneState::Full;
+        }
+        state
     }
 }

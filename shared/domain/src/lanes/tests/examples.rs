@@ -190,6 +190,34 @@ fn a_buffer_takes_no_more_than_its_size_even_when_all_that_was_known_has_gone() 
 }
 
 #[test]
+fn a_lane_with_all_in_flight_that_it_may_have_waits_for_its_subscriber() {
+    let mut lanes = small(4, 100);
+    offer(&mut lanes, 1, 1);
+    let begun = attempts(lanes.poll(at(0), |_| most(1)));
+    let state = |lanes: &mut Lanes<()>| {
+        let surveys = lanes.survey(at(5));
+        let (state, oldest) = surveys
+            .iter()
+            .find(|it| it.lanes > 0)
+            .map(|it| (it.state, it.oldest_due))
+            .unwrap();
+        (state, oldest)
+    };
+    assert_eq!(state(&mut lanes), (LaneState::Free, None), "nothing more waits");
+    offer(&mut lanes, 2, 1);
+    assert_eq!(lanes.poll(at(0), |_| most(1)), []);
+    assert_eq!(state(&mut lanes), (LaneState::Full, Some(at(0))));
+    assert!(!lanes.was_free_since(lane(1), at(5)));
+    lanes.answered(&begun[0], WELL, at(6), 0.5);
+    assert_eq!(
+        state(&mut lanes),
+        (LaneState::Free, Some(at(0))),
+        "it is for this process to send it"
+    );
+    assert!(lanes.was_free_since(lane(1), at(6)));
+}
+
+#[test]
 fn nothing_of_a_shard_that_is_not_owned_is_taken() {
     let mut lanes: Lanes<()> = Lanes::new(Limits::default());
     offer(&mut lanes, 1, 1);

@@ -388,10 +388,20 @@ fn an_open_breaker_is_remembered_while_it_matters_and_no_longer() {
     assert_eq!(world.lanes.poll(at(2000), |_| terms), [fetch(1, 128)]);
     world.lanes.fetched(lane(1), Vec::new(), 128, at(2000));
     world.lanes.poll(at(2000), |_| terms);
-    assert_eq!(
-        world.lanes.states(at(2000)).collect::<Vec<_>>(),
-        [LaneState::BreakerOpen]
+    let held: Vec<_> = world
+        .lanes
+        .survey(at(2000))
+        .into_iter()
+        .filter(|it| it.lanes > 0)
+        .collect();
+    assert_eq!(held.len(), 1);
+    assert_eq!((held[0].state, held[0].lanes), (LaneState::BreakerOpen, 1));
+    assert!(!world.lanes.was_free_since(lane(1), at(2000)));
+    assert!(
+        world.lanes.was_free_since(lane(1), at(2001)),
+        "what came later was not held back"
     );
+    assert!(world.lanes.was_free_since(lane(2), at(0)), "nor another's");
     let end = world.lanes.next_wake().unwrap();
     assert_eq!(end, at(2000).plus(crate::breaker::MAX_PROBE_INTERVAL));
     world.lanes.poll(end, |_| terms);
