@@ -49,6 +49,27 @@ async fn metrics_are_prometheus_text_and_move() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_deactivation_cancels_is_counted_by_its_webhook() {
+    let scene = Scene::start().await;
+    scene.receiver.script("/", |_| Answer::status(500));
+    let made = scene.subscribe("/", json!({})).await;
+    scene.publish_many(3).await;
+    scene.receiver.wait_for("/", 3).await;
+    let _changed = scene
+        .api
+        .patch(&made.path(), &json!({ "Active": false }))
+        .await
+        .expect(200);
+    scene.api.deliveries_with(made.guid(), 3, "Cancelled").await;
+    let ended = "herald_deliveries_closed_total{status=\"Cancelled\",webhook=\"PacketCreated\"}";
+    wait_for("each is counted once", PATIENCE, async || {
+        let metrics = scene.herald.metrics().await;
+        (metrics.sum(|name| name == ended) - 3.0).abs() < 0.5
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_and_description_need_no_key() {
     let herald = Herald::start().await;
     let stranger = herald.api().without_key();

@@ -109,7 +109,12 @@ impl Keeper {
                     "shards could not be kept or shared out; it is tried again"
                 );
             }
-            match ailment(self.epochs.len(), Instant::now() < self.until, self.workers) {
+            let holds = Instant::now() < self.until;
+            if !holds {
+                // They may be another's by now, and nothing is sent of them here.
+                metrics.shards_owned(0);
+            }
+            match ailment(self.epochs.len(), holds, self.workers) {
                 None => health.ok(PART),
                 Some(why) => health.failing(PART, why),
             }

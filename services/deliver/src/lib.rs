@@ -122,6 +122,10 @@ impl Deliver {
         let letters = self.dead_letters.take();
         let keeper = self.keeper.take();
         let (health, metrics) = (self.health.clone(), self.metrics.clone());
+        if keeper.is_none() {
+            // For good; where there is a keeper it says so as they come and go.
+            metrics.shards_owned(self.owned.borrow().shards().count());
+        }
         let keep = async {
             if let Some(keeper) = keeper {
                 keeper.run(questions, &health, &metrics, &shutdown, &hard).await;

@@ -1,12 +1,14 @@
 //! What deliver counts.
 
 use crate::recorder::Recorded;
+use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Attempt, AttemptError, Closed, Delivery, Outcome, Status};
-use herald_domain::lanes::{LaneState, Load};
+use herald_domain::lanes::{LaneState, Load, Survey};
 use herald_domain::time::Timestamp;
 use herald_ledger::dispatching::EventRecord;
 use prometheus::{
-    Error, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
 };
 use std::time::Duration;
 
@@ -20,26 +22,70 @@ const END_TO_END_BUCKETS: [f64; 15] = [
     0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0, 21_600.0, 259_200.0,
 ];
 
+/// Powers of two up to the most outcomes in one transaction.
+const BATCH_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     attempts: IntCounterVec,
     attempt_seconds: Histogram,
     first_attempt_seconds: Histogram,
-    delivered_seconds: Histogram,
+    delivered_seconds: HistogramVec,
     closed: IntCounterVec,
     retries: IntCounter,
     past_due_seconds: Gauge,
+    past_due_by_state: GaugeVec,
     lanes: IntGauge,
     lanes_by_state: IntGaugeVec,
     breakers_opened: IntCounter,
     in_flight: IntGauge,
     buffered: IntGauge,
     recording: IntGauge,
+    recorded_batch: Histogram,
     shards_owned: IntGauge,
     shard_handovers: IntCounterVec,
     shard_takeovers: IntCounter,
     dead_letters: IntCounter,
     dead_letters_waiting: IntGauge,
+    outbox_seconds: GaugeVec,
+}
+
+/// Whether a subscriber got what it was sent as soon as this process could send it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lane {
+    /// It took the first attempt, and nothing of the subscriber's held it back.
+    Free,
+    /// It had failed before, or its lane was held back at some time since the event's acceptance.
+    HeldBack,
+}
+
+impl Lane {
+    const ALL: [Self; 2] = [Self::Free, Self::HeldBack];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::HeldBack => "held_back",
+        }
+    }
+}
+
+/// What the outbox does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Job {
+    CancelDeliveries,
+    DeadLetter,
+}
+
+impl Job {
+    const ALL: [Self; 2] = [Self::CancelDeliveries, Self::DeadLetter];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::CancelDeliveries => "cancel_deliveries",
+            Self::DeadLetter => "dead_letter",
+        }
+    }
 }
 
 /// Which way shards went.
@@ -62,8 +108,8 @@ impl Direction {
 
 impl Metrics {
     pub(crate) fn register(registry: &Registry) -> Result<Self, Error> {
-        let vector = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, Error> {
-            let vector = IntCounterVec::new(Opts::new(name, help), &[label])?;
+        let vector = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, Error> {
+            let vector = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(vector.clone()))?;
             Ok(vector)
         };
@@ -87,6 +133,21 @@ impl Metrics {
             "How long the delivery that waits longest has been due, of those that this process is to send.",
         )?;
         registry.register(Box::new(past_due_seconds.clone()))?;
+        let gauges = |name: &str, help: &str, label: &str| -> Result<GaugeVec, Error> {
+            let gauges = GaugeVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok(gauges)
+        };
+        let delivered_seconds = HistogramVec::new(
+            HistogramOpts::new(
+                "herald_end_to_end_latency_seconds",
+                "From an event's acceptance to a subscriber's 2xx, by whether the subscriber held its deliveries back: \
+                 failed before, or had them wait by its breaker, its pace or its limits.",
+            )
+            .buckets(END_TO_END_BUCKETS.to_vec()),
+            &["lane"],
+        )?;
+        registry.register(Box::new(delivered_seconds.clone()))?;
         let lanes_by_state = IntGaugeVec::new(
             Opts::new(
                 "herald_lanes_by_state",
@@ -99,7 +160,7 @@ impl Metrics {
             attempts: vector(
                 "herald_attempts_total",
                 "Requests to subscribers, by what they came to.",
-                "result",
+                &["result"],
             )?,
             attempt_seconds: histogram(
                 "herald_attempt_duration_seconds",
@@ -111,18 +172,20 @@ impl Metrics {
                 "From an event's acceptance to the start of a delivery's first attempt.",
                 &END_TO_END_BUCKETS,
             )?,
-            delivered_seconds: histogram(
-                "herald_end_to_end_latency_seconds",
-                "From an event's acceptance to a subscriber's 2xx.",
-                &END_TO_END_BUCKETS,
-            )?,
+            delivered_seconds,
             closed: vector(
                 "herald_deliveries_closed_total",
-                "Deliveries that ended, by how.",
-                "status",
+                "Deliveries that ended, by how and by webhook.",
+                &["status", "webhook"],
             )?,
             retries: counter("herald_retries_total", "Attempts beyond a delivery's first.")?,
             past_due_seconds,
+            past_due_by_state: gauges(
+                "herald_lanes_oldest_past_due_seconds",
+                "How long the delivery that waits longest has been due, by what holds its subscription back; free is \
+                 what waits for this process alone.",
+                "state",
+            )?,
             lanes: gauge(
                 "herald_lanes",
                 "Subscriptions with deliveries in memory or waiting in the ledger.",
@@ -138,6 +201,11 @@ impl Metrics {
                 "Deliveries in memory that wait for their turn.",
             )?,
             recording: gauge("herald_outcomes_unrecorded", "Outcomes on their way to the ledger.")?,
+            recorded_batch: histogram(
+                "herald_outcomes_batch_deliveries",
+                "Outcomes in one transaction of deliver.",
+                &BATCH_BUCKETS,
+            )?,
             shards_owned: gauge(
                 "herald_shards_owned",
                 "Shards whose deliveries this process sends, of 256.",
@@ -145,7 +213,7 @@ impl Metrics {
             shard_handovers: vector(
                 "herald_shard_handovers_total",
                 "Shards that this process took or gave back.",
-                "direction",
+                &["direction"],
             )?,
             shard_takeovers: counter(
                 "herald_shard_takeovers_total",
@@ -159,6 +227,11 @@ impl Metrics {
                 "herald_dead_letters_unpublished",
                 "Copies of dead deliveries that could not be published at the last try; at most 100 are tried at a time.",
             )?,
+            outbox_seconds: gauges(
+                "herald_outbox_oldest_age_seconds",
+                "How long the oldest job of the outbox has waited, by what it does; of several processes one has them.",
+                "kind",
+            )?,
         };
         for result in ["2xx", "3xx", "4xx", "5xx", "other"] {
             metrics.attempts.with_label_values(&[result]);
@@ -170,17 +243,34 @@ impl Metrics {
         }
         for state in LaneState::ALL {
             metrics.lanes_by_state.with_label_values(&[state.name()]);
+            metrics.past_due_by_state.with_label_values(&[state.name()]);
+        }
+        for lane in Lane::ALL {
+            metrics.delivered_seconds.with_label_values(&[lane.name()]);
+        }
+        for job in Job::ALL {
+            metrics.outbox_seconds.with_label_values(&[job.name()]);
         }
         for direction in Direction::ALL {
             metrics.shard_handovers.with_label_values(&[direction.name()]);
         }
         for end in Closed::ALL {
-            metrics.closed.with_label_values(&[Status::Closed(end).name()]);
+            for webhook in Webhook::ALL {
+                metrics.closed_as(end, webhook, 0);
+            }
         }
         Ok(metrics)
     }
 
-    pub(crate) fn attempted(&self, attempt: &Attempt, delivery: &Delivery, event: &EventRecord, now: Timestamp) {
+    /// An attempt is over; `lane` is how its subscription's was until then.
+    pub(crate) fn attempted(
+        &self,
+        attempt: &Attempt,
+        delivery: &Delivery,
+        event: &EventRecord,
+        lane: Lane,
+        now: Timestamp,
+    ) {
         self.attempts.with_label_values(&[result_of(attempt.outcome)]).inc();
         self.attempt_seconds.observe(attempt.duration.as_secs_f64());
         if delivery.attempts == 0 {
@@ -191,14 +281,34 @@ impl Metrics {
         }
         if attempt.outcome.is_success() {
             self.delivered_seconds
+                .with_label_values(&[lane.name()])
                 .observe(now.since(event.accepted_at).as_secs_f64());
         }
     }
 
     pub(crate) fn recorded(&self, recorded: &Recorded) {
         if let Some(end) = recorded.closed {
-            self.closed.with_label_values(&[Status::Closed(end).name()]).inc();
+            self.closed_as(end, recorded.webhook, 1);
         }
+    }
+
+    /// That many deliveries ended so.
+    pub(crate) fn closed_as(&self, end: Closed, webhook: Webhook, deliveries: u64) {
+        let labels = [Status::Closed(end).name(), webhook.name()];
+        self.closed.with_label_values(&labels).inc_by(deliveries);
+    }
+
+    /// A batch of that many outcomes was recorded in one transaction.
+    #[expect(clippy::cast_precision_loss, reason = "a batch has a few hundred")]
+    pub(crate) fn batch(&self, outcomes: usize) {
+        self.recorded_batch.observe(outcomes as f64);
+    }
+
+    /// The outbox was looked at, and its oldest job of that kind has waited for so long.
+    pub(crate) fn outbox(&self, job: Job, oldest: Duration) {
+        self.outbox_seconds
+            .with_label_values(&[job.name()])
+            .set(oldest.as_secs_f64());
     }
 
     pub(crate) fn shards_owned(&self, shards: usize) {
@@ -225,15 +335,15 @@ impl Metrics {
         self.breakers_opened.inc();
     }
 
-    pub(crate) fn lanes_by_state(&self, states: impl Iterator<Item = LaneState>) {
-        let mut counts = LaneState::ALL.map(|state| (state, 0));
-        for state in states {
-            if let Some((_, count)) = counts.iter_mut().find(|(counted, _)| *counted == state) {
-                *count += 1;
-            }
-        }
-        for (state, count) in counts {
-            self.lanes_by_state.with_label_values(&[state.name()]).set(count);
+    pub(crate) fn lanes_by_state(&self, surveys: &[Survey], now: Timestamp) {
+        for survey in surveys {
+            let label = [survey.state.name()];
+            let lanes = i64::try_from(survey.lanes).unwrap_or(i64::MAX);
+            self.lanes_by_state.with_label_values(&label).set(lanes);
+            let past_due = survey.oldest_due.map(|due| now.since(due)).unwrap_or_default();
+            self.past_due_by_state
+                .with_label_values(&label)
+                .set(past_due.as_secs_f64());
         }
     }
 

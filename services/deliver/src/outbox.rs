@@ -5,9 +5,11 @@
 //! nothing, and a copy that is published twice has the same id.
 
 use crate::letters::{self, DeadLetters, PublishError};
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use futures_util::stream::{self, StreamExt};
+use herald_domain::delivery::Closed;
 use herald_domain::id::{DeliveryId, Shard};
+use herald_domain::time::Timestamp;
 use herald_ledger::shards::Ownership;
 use herald_ledger::{Error, Ledger};
 use std::sync::Arc;
@@ -63,13 +65,19 @@ impl Outbox {
     /// Does a part of the oldest job; whether there was one.
     async fn cancel_some(&self) -> Result<bool, Error> {
         if !self.is_ours() {
+            self.note_oldest(metrics::Job::CancelDeliveries, None);
             return Ok(false);
         }
-        let Some(job) = self.ledger.next_job().await? else {
+        let job = self.ledger.next_job().await?;
+        self.note_oldest(metrics::Job::CancelDeliveries, job.map(|job| job.created_at()));
+        let Some(job) = job else {
             return Ok(false);
         };
-        let cancelled = self.ledger.work_on(job).await?;
-        tracing::info!(subscription = %job.subscription, cancelled, "open deliveries were cancelled");
+        let webhooks = self.ledger.work_on(job).await?;
+        for webhook in &webhooks {
+            self.metrics.closed_as(Closed::Cancelled, *webhook, 1);
+        }
+        tracing::info!(subscription = %job.subscription, cancelled = webhooks.len(), "open deliveries were cancelled");
         Ok(true)
     }
 
@@ -106,12 +114,14 @@ impl Outbox {
     async fn publish_some(&self, letters: &dyn DeadLetters) -> Result<bool, Error> {
         if !self.is_ours() {
             self.metrics.dead_letters(0, 0);
+            self.note_oldest(metrics::Job::DeadLetter, None);
             return Ok(false);
         }
         let jobs = self.ledger.dead_letter_jobs(LETTERS).await?;
+        self.note_oldest(metrics::Job::DeadLetter, jobs.first().map(|job| job.created_at));
         let read = jobs.len();
         let done: Vec<i64> = stream::iter(jobs)
-            .map(|(job, delivery)| async move { self.publish(letters, delivery).await.then_some(job) })
+            .map(|job| async move { self.publish(letters, job.delivery).await.then_some(job.id) })
             .buffer_unordered(LETTERS_AT_A_TIME)
             .filter_map(std::future::ready)
             .collect()
@@ -122,6 +132,11 @@ impl Outbox {
         }
         self.metrics.dead_letters(published, read - published);
         Ok(published == read && u64::try_from(read).is_ok_and(|read| read == LETTERS))
+    }
+
+    fn note_oldest(&self, job: metrics::Job, written: Option<Timestamp>) {
+        let age = written.map(|at| self.ledger.now().since(at));
+        self.metrics.outbox(job, age.unwrap_or_default());
     }
 
     /// Whether that job is done: published, or without anything to publish.

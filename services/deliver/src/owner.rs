@@ -128,6 +128,7 @@ pub(crate) async fn run(
     let recorder = recorder::Recorder {
         ledger: deliver.ledger.clone(),
         health: deliver.health.clone(),
+        metrics: deliver.metrics.clone(),
         hard: hard.clone(),
     };
     let recorder = recorder.run(to_record, reports.clone());
@@ -443,11 +444,11 @@ impl Owner {
     fn set_gauges(&mut self) {
         self.doubted.retain(|_, since| since.elapsed() < DOUBT);
         let now = self.deliver.clock.now();
-        let oldest = self.lanes.oldest_due(now).map(|due| now.since(due));
-        self.deliver
-            .metrics
-            .gauges(self.lanes.load(), oldest.unwrap_or_default());
-        self.deliver.metrics.lanes_by_state(self.lanes.states(now));
+        let surveys = self.lanes.survey(now);
+        let oldest = surveys.iter().filter_map(|survey| survey.oldest_due).min();
+        let past_due = oldest.map(|due| now.since(due)).unwrap_or_default();
+        self.deliver.metrics.gauges(self.lanes.load(), past_due);
+        self.deliver.metrics.lanes_by_state(&surveys, now);
     }
 }
 

@@ -3,7 +3,9 @@
 //! While the ledger is away outcomes wait here; the lanes begin no more attempts than it may hold (see
 //! `Limits::recording`), so they are bounded.
 
+use crate::metrics::Metrics;
 use crate::owner::Report;
+use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::Closed;
 use herald_domain::id::{DeliveryId, SubscriptionId};
 use herald_domain::time::Timestamp;
@@ -28,6 +30,8 @@ pub(crate) struct Recorded {
     pub(crate) due_at: Option<Timestamp>,
     /// How it was closed, if this closed it.
     pub(crate) closed: Option<Closed>,
+    /// The delivery's.
+    pub(crate) webhook: Webhook,
 }
 
 /// Records outcomes.
@@ -35,6 +39,7 @@ pub(crate) struct Recorded {
 pub(crate) struct Recorder {
     pub(crate) ledger: Ledger,
     pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
     /// From then on what cannot be recorded is left: the ledger has the deliveries as they were.
     pub(crate) hard: CancellationToken,
 }
@@ -73,6 +78,7 @@ impl Recorder {
             match self.ledger.finish(batch.to_vec()).await {
                 Ok(finished) => {
                     self.health.ok(PART);
+                    self.metrics.batch(batch.len());
                     return Some(finished);
                 }
                 // The writer is gone, and the process is ending because of it.
@@ -109,5 +115,6 @@ fn recorded(finish: &Finish, finished: Finished, now: Timestamp) -> Recorded {
         id: delivery.id,
         due_at,
         closed,
+        webhook: delivery.webhook,
     }
 }

@@ -101,7 +101,11 @@ impl Dispatch {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut consumer = self.queue.consumer();
         self.health.ok(PART);
-        tokio::join!(self.take(&mut consumer, &shutdown), self.complete_fan_outs(&shutdown));
+        let work = async { tokio::join!(self.take(&mut consumer, &shutdown), self.complete_fan_outs(&shutdown)) };
+        tokio::select! {
+            _done = work => {}
+            () = self.queue.watch() => {}
+        }
     }
 
     /// Records what comes. What arrives while a batch is on its way to the disk is the next one; if that is

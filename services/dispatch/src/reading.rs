@@ -1,5 +1,6 @@
 //! Messages into events: what is malformed is set aside whole, with the reason, and never loops.
 
+use crate::metrics::Rejection;
 use herald_domain::event::{self, Batch, Event, MAX_EVENT_BYTES};
 use herald_domain::id::{EventId, EventUid};
 use herald_domain::problem::Fault;
@@ -43,8 +44,8 @@ pub(crate) fn is_doubtful(received: &Received) -> bool {
 pub(crate) struct Read {
     /// Its events, not yet matched.
     pub(crate) events: Vec<NewEvent>,
-    /// What are none.
-    pub(crate) rejected: VecDeque<Rejected>,
+    /// What are none, and why.
+    pub(crate) rejected: VecDeque<(Rejection, Rejected)>,
     /// It is a message that was handed out over and over, alone.
     pub(crate) doubtful: bool,
 }
@@ -99,7 +100,7 @@ impl Read {
             Ok(text) => text,
             Err(error) => {
                 let fault = Fault::new("", "utf8", format!("the body is not UTF-8: {error}"));
-                return self.reject(message, &message.body, &[fault]);
+                return self.reject(Rejection::Utf8, message, &message.body, &[fault]);
             }
         };
         match event::split_json(text) {
@@ -111,14 +112,14 @@ impl Read {
                     "array",
                     "a message is one event; only Herald itself publishes arrays",
                 );
-                self.reject(message, &message.body, &[fault]);
+                self.reject(Rejection::Array, message, &message.body, &[fault]);
             }
             Ok(Batch::Many(texts)) => {
                 for text in texts {
                     self.event(message, text, || Ok(None));
                 }
             }
-            Err(fault) => self.reject(message, &message.body, &[fault]),
+            Err(fault) => self.reject(Rejection::Json, message, &message.body, &[fault]),
         }
     }
 
@@ -130,11 +131,11 @@ impl Read {
                 "max_bytes",
                 format!("an event may have at most {MAX_EVENT_BYTES} bytes"),
             );
-            return self.reject(message, text.as_bytes(), &[fault]);
+            return self.reject(Rejection::TooLarge, message, text.as_bytes(), &[fault]);
         }
         let event = match event::parse(text) {
             Ok(event) => event,
-            Err(faults) => return self.reject(message, text.as_bytes(), &faults),
+            Err(faults) => return self.reject(Rejection::Invalid, message, text.as_bytes(), &faults),
         };
         let id = match event.id.map_or_else(fallback, |id| Ok(Some(id))) {
             Ok(Some(id)) => id,
@@ -144,15 +145,15 @@ impl Read {
                     "required",
                     "Id is required of what comes by the queue, or message_id",
                 );
-                return self.reject(message, text.as_bytes(), &[fault]);
+                return self.reject(Rejection::Id, message, text.as_bytes(), &[fault]);
             }
-            Err(fault) => return self.reject(message, text.as_bytes(), &[fault]),
+            Err(fault) => return self.reject(Rejection::Id, message, text.as_bytes(), &[fault]),
         };
         self.events.push(new_event(message, id, &event));
     }
 
-    fn reject(&mut self, message: &Message, body: &[u8], faults: &[Fault]) {
-        self.rejected.push_back(rejected(&message.account, body, faults));
+    fn reject(&mut self, why: Rejection, message: &Message, body: &[u8], faults: &[Fault]) {
+        self.rejected.push_back((why, rejected(&message.account, body, faults)));
     }
 }
 

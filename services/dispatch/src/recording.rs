@@ -3,6 +3,7 @@
 //! A ledger that is away is waited for. Data that the ledger refuses are found by halving, so that one
 //! event that cannot be recorded holds up no other; it is kept as rejected.
 
+use crate::metrics::Rejection;
 use crate::reading::{self, Read};
 use crate::{Dispatch, PART, RETRY_AFTER};
 use herald_domain::lanes::Ticket;
@@ -15,6 +16,9 @@ use uuid::Uuid;
 impl Dispatch {
     /// Records a batch, however often it takes; false when shutdown came first.
     pub(crate) async fn record_until_done(&self, batch: Vec<Received>, shutdown: &CancellationToken) -> bool {
+        for received in &batch {
+            self.metrics.received(received);
+        }
         let mut read = reading::events(batch);
         let mut failed = false;
         loop {
@@ -45,8 +49,8 @@ impl Dispatch {
     /// Records what is left in `read`, and takes out what is recorded, so that trying again goes on
     /// from there.
     async fn record_all(&self, read: &mut Read) -> Result<(), Error> {
-        while let Some(rejected) = read.rejected.front() {
-            self.reject(rejected.clone()).await?;
+        while let Some((why, rejected)) = read.rejected.front() {
+            self.reject(*why, rejected.clone()).await?;
             read.rejected.pop_front();
         }
         let mut limit = usize::MAX;
@@ -58,6 +62,7 @@ impl Dispatch {
             match self.ledger.record(matched.clone(), version, owned).await {
                 Ok(Recorded::Stale) => self.registry.refresh().await?,
                 Ok(Recorded::Done(dispositions)) => {
+                    self.metrics.batch(taken);
                     self.hand_over(&matched, dispositions, ticket);
                     read.events.drain(..taken);
                     limit = limit.saturating_mul(2);
@@ -71,7 +76,7 @@ impl Dispatch {
                     );
                     let unrecordable = matched.first().map(reading::unrecordable);
                     if let Some(rejected) = unrecordable {
-                        self.reject(rejected).await?;
+                        self.reject(Rejection::Unrecordable, rejected).await?;
                     }
                     read.events.drain(..taken);
                     limit = 1;
@@ -101,10 +106,11 @@ impl Dispatch {
     }
 
     fn hand_over(&self, events: &[NewEvent], dispositions: Vec<Disposition>, ticket: Ticket) {
+        let now = self.ledger.now();
         for (event, disposition) in events.iter().zip(dispositions) {
             match disposition {
                 Disposition::New { mine, cursor } => {
-                    self.metrics.dispatched(event.record.kind, &event.matches);
+                    self.metrics.dispatched(event, now);
                     self.hand_over.offer(&event.record, mine, ticket);
                     if cursor.is_some() {
                         self.incomplete.notify_one();
@@ -115,9 +121,9 @@ impl Dispatch {
         }
     }
 
-    async fn reject(&self, rejected: Rejected) -> Result<(), Error> {
+    async fn reject(&self, why: Rejection, rejected: Rejected) -> Result<(), Error> {
         self.ledger.reject(Uuid::now_v7(), rejected).await?;
-        self.metrics.rejected();
+        self.metrics.rejected(why);
         Ok(())
     }
 }

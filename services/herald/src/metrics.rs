@@ -1,11 +1,16 @@
 //! What the process as a whole counts.
 
+use crate::config::Config;
+use crate::roles::Role;
 use herald_ledger::Ledger;
 use herald_ledger::shards::Ownership;
+use herald_registry::Registry as Live;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, IntGauge, IntGaugeVec, Opts, Registry};
+use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -14,14 +19,106 @@ use tokio_util::sync::CancellationToken;
 /// How often open deliveries are counted at most.
 const COUNT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Registers them.
-pub(crate) fn register(registry: &Registry) -> Result<(), prometheus::Error> {
+/// Registers what is known from the start: what this process is, and what the kernel says of it.
+pub(crate) fn register(registry: &Registry, role: Role) -> Result<(), prometheus::Error> {
     let build = IntGaugeVec::new(
-        Opts::new("herald_build_info", "Always 1; the version is the label."),
-        &["version"],
+        Opts::new(
+            "herald_build_info",
+            "Always 1; the version and the process's role are the labels.",
+        ),
+        &["version", "role"],
     )?;
-    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-    registry.register(Box::new(build))
+    build
+        .with_label_values(&[env!("CARGO_PKG_VERSION"), role.name()])
+        .set(1);
+    registry.register(Box::new(build))?;
+    #[cfg(target_os = "linux")]
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    Ok(())
+}
+
+/// Registers when the first of the certificates expires that each configured file of authorities has.
+pub(crate) fn register_certificates(registry: &Registry, config: &Config) -> Result<(), prometheus::Error> {
+    let expiry = IntGaugeVec::new(
+        Opts::new(
+            "herald_trusted_certificate_expiry_timestamp_seconds",
+            "When the first certificate of a file of trusted authorities expires, as Unix time, by the setting that \
+             names the file.",
+        ),
+        &["setting"],
+    )?;
+    let files = [("broker_ca", &config.broker_ca), ("egress_ca", &config.egress_ca)];
+    for (setting, file) in files {
+        let Some(file) = file else { continue };
+        match first_expiry(file) {
+            Ok(Some(expires)) => expiry.with_label_values(&[setting]).set(expires),
+            Ok(None) => {}
+            // Whoever uses the file says what is wrong with it, and ends the start if it must.
+            Err(error) => tracing::warn!(setting, error, "when its certificates expire cannot be told"),
+        }
+    }
+    registry.register(Box::new(expiry))
+}
+
+fn first_expiry(file: &Path) -> Result<Option<i64>, String> {
+    let pem = std::fs::read(file).map_err(|error| error.to_string())?;
+    let certificates = x509_cert::Certificate::load_pem_chain(&pem).map_err(|error| error.to_string())?;
+    let expiries = certificates.iter().map(|certificate| {
+        let seconds = certificate
+            .tbs_certificate
+            .validity
+            .not_after
+            .to_unix_duration()
+            .as_secs();
+        i64::try_from(seconds).unwrap_or(i64::MAX)
+    });
+    Ok(expiries.min())
+}
+
+/// Registers how the live view of subscriptions and accounts is.
+pub(crate) fn register_live(registry: &Registry, live: &Arc<Live>) -> Result<(), prometheus::Error> {
+    registry.register(Box::new(LiveView {
+        subscriptions: IntGauge::new(
+            "herald_registry_subscriptions",
+            "Subscriptions that this process knows, inactive ones among them.",
+        )?,
+        version: IntGauge::new(
+            "herald_registry_version",
+            "The version of subscriptions and accounts that this process works with; every change is one more.",
+        )?,
+        age: Gauge::new(
+            "herald_registry_age_seconds",
+            "How long ago the version was last found to be the ledger's; attempts wait while it is over 1 s.",
+        )?,
+        live: Arc::downgrade(live),
+    }))
+}
+
+/// Asked when somebody looks.
+struct LiveView {
+    subscriptions: IntGauge,
+    version: IntGauge,
+    age: Gauge,
+    /// Whoever looks keeps nothing alive: the ledger is closed with its last handle.
+    live: Weak<Live>,
+}
+
+impl Collector for LiveView {
+    fn desc(&self) -> Vec<&Desc> {
+        [self.subscriptions.desc(), self.version.desc(), self.age.desc()].concat()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Some(live) = self.live.upgrade() else {
+            return Vec::new();
+        };
+        let view = live.view();
+        self.subscriptions.set(i64::try_from(view.len()).unwrap_or(i64::MAX));
+        self.version.set(view.version());
+        drop(view);
+        self.age.set(live.checked_at().elapsed().as_secs_f64());
+        [self.subscriptions.collect(), self.version.collect(), self.age.collect()].concat()
+    }
 }
 
 /// Registers the number of open deliveries.

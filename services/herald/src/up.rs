@@ -27,6 +27,7 @@ use herald_ledger::handover::HandOver;
 use herald_ledger::reconnect::Delays;
 use herald_ledger::shards::Ownership;
 use herald_manage::Manage;
+use herald_queue::Direction;
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
 use std::net::SocketAddr;
@@ -96,6 +97,8 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
         None => Vec::new(),
         Some(file) => read_certificates(file)?,
     };
+    crate::metrics::register(&metrics, role)?;
+    crate::metrics::register_certificates(&metrics, &config)?;
     health.failing("process", "starting");
     let listener = TcpListener::bind(config.listen)
         .await
@@ -129,6 +132,9 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
         }
         (Some(_), false) => (None, watch::channel(Ownership::none()).1),
     };
+    if role.publishes() {
+        queue.register_metrics(Direction::Publish, &metrics)?;
+    }
     if role.delivers() {
         health.failing("deliver", "looking up what is open");
         let deliver = Deliver::new(
@@ -185,7 +191,8 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
             egress,
         });
     }
-    crate::metrics::register(&metrics)?;
+    crate::metrics::register_live(&metrics, &registry)?;
+    ledger.register_metrics(&metrics)?;
     let (until, of_ledger) = (stop.listener.clone(), ledger.clone());
     base.supervise("notices", async move { of_ledger.listen(until).await });
     if role != Role::Ingest {

@@ -71,7 +71,7 @@ impl Ingest {
         metrics: &prometheus::Registry,
     ) -> Result<Self, prometheus::Error> {
         Ok(Self {
-            metrics: Metrics::register(metrics, &queue)?,
+            metrics: Metrics::register(metrics)?,
             queue,
             registry,
             clock,
@@ -151,8 +151,12 @@ async fn accept(
         (false, [id]) => json!({ "Id": id, "Ids": [id] }),
         (_, ids) => json!({ "Ids": ids }),
     };
+    let began = ingest.clock.now();
     match ingest.queue.publish(message, route).await {
-        Ok(()) => Ok((answer, events.kinds)),
+        Ok(()) => {
+            ingest.metrics.confirmed(ingest.clock.now().since(began));
+            Ok((answer, events.kinds))
+        }
         Err(error) => Err((Refusal::Unavailable, Problem::unavailable("event queue", &error))),
     }
 }

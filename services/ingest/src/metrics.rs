@@ -1,7 +1,6 @@
 //! What ingest counts.
 
 use herald_domain::catalogue::EventType;
-use herald_queue::{Direction, Queue};
 use prometheus::{Error, Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 use std::time::Duration;
 
@@ -46,14 +45,11 @@ pub(crate) struct Metrics {
     accepted: IntCounterVec,
     refused: IntCounterVec,
     seconds: Histogram,
+    confirm_seconds: Histogram,
 }
 
 impl Metrics {
-    /// What is counted here, and, where there is one, the connection that is published over.
-    pub(crate) fn register(registry: &Registry, queue: &Queue) -> Result<Self, Error> {
-        if let Some(reconnections) = queue.reconnections(Direction::Publish) {
-            registry.register(Box::new(reconnections))?;
-        }
+    pub(crate) fn register(registry: &Registry) -> Result<Self, Error> {
         let accepted = IntCounterVec::new(
             Opts::new("herald_events_accepted_total", "Events answered with 202, by type."),
             &["type"],
@@ -74,6 +70,13 @@ impl Metrics {
                 "herald_accept_duration_seconds",
                 "From a request to publish to its 202.",
             )
+            .buckets(buckets.clone()),
+        )?;
+        let confirm_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "herald_publish_confirm_duration_seconds",
+                "From handing a message to the event queue to the confirm that it is durable.",
+            )
             .buckets(buckets),
         )?;
         for kind in EventType::ALL {
@@ -85,10 +88,12 @@ impl Metrics {
         registry.register(Box::new(accepted.clone()))?;
         registry.register(Box::new(refused.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
+        registry.register(Box::new(confirm_seconds.clone()))?;
         Ok(Self {
             accepted,
             refused,
             seconds,
+            confirm_seconds,
         })
     }
 
@@ -97,6 +102,10 @@ impl Metrics {
             self.accepted.with_label_values(&[kind.name()]).inc();
         }
         self.seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn confirmed(&self, took: Duration) {
+        self.confirm_seconds.observe(took.as_secs_f64());
     }
 
     pub(crate) fn refused(&self, refusal: Refusal) {

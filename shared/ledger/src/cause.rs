@@ -14,6 +14,20 @@ pub enum Cause {
     Unknown,
 }
 
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 3] = [Self::Data, Self::Away, Self::Unknown];
+
+    /// The name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Away => "away",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 impl Error {
     /// What the failure is due to.
     pub fn cause(&self) -> Cause {

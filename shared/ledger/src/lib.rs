@@ -29,6 +29,7 @@ pub mod consumers;
 pub mod delivering;
 pub mod dispatching;
 pub mod handover;
+mod metrics;
 pub mod notices;
 pub mod outbox;
 pub mod partitions;
@@ -184,6 +185,11 @@ impl Ledger {
         values: impl IntoIterator<Item = sea_orm::Value>,
     ) -> Result<Vec<sea_orm::QueryResult>, Error> {
         self.store.soon(sql::all(self.store.read(), sql, values)).await
+    }
+
+    /// Registers what the ledger counts: writes, failures, connections.
+    pub fn register_metrics(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
+        self.store.register(registry)
     }
 
     /// The database below, which the embedded queue shares.

@@ -43,10 +43,11 @@ impl Ledger {
             return shutdown.cancelled().await;
         }
         let mut delays = Delays::default();
+        let mut heard_before = false;
         loop {
             let heard = tokio::select! {
                 () = shutdown.cancelled() => return,
-                heard = self.hear(&mut delays) => heard,
+                heard = self.hear(&mut delays, &mut heard_before) => heard,
             };
             if let Err(error) = heard {
                 tracing::debug!(%error, "notices cannot be heard; what they hint at is looked for at intervals");
@@ -58,12 +59,15 @@ impl Ledger {
         }
     }
 
-    async fn hear(&self, delays: &mut Delays) -> Result<(), sea_orm::sqlx::Error> {
+    async fn hear(&self, delays: &mut Delays, heard_before: &mut bool) -> Result<(), sea_orm::sqlx::Error> {
         let pool = self.store.read().get_postgres_connection_pool();
         let mut listener = PgListener::connect_with(pool).await?;
         let channels = [Notice::Registry.channel(), Notice::Wakeup.channel()];
         listener.listen_all(channels).await?;
         delays.reset();
+        if std::mem::replace(heard_before, true) {
+            self.store.reconnected();
+        }
         // Nothing where the connection was lost: what was said meanwhile is not known.
         while let Some(notice) = listener.try_recv().await? {
             if notice.channel() == Notice::Registry.channel() {

@@ -3,6 +3,7 @@
 use crate::delivering::{Last, closed_row, delivery, insert_closed};
 use crate::sql::{all, execute, for_rows, for_values, get, timestamp, uuid};
 use crate::{Error, Ledger};
+use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Closed, Reason};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
@@ -20,6 +21,24 @@ pub struct Job {
     pub subscription: SubscriptionId,
     /// which were opened before this.
     pub opened_before: Timestamp,
+}
+
+impl Job {
+    /// When it was written.
+    pub fn created_at(&self) -> Timestamp {
+        self.opened_before
+    }
+}
+
+/// A job that publishes the copy of a dead delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadLetterJob {
+    /// Its number.
+    pub id: i64,
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// When it was written.
+    pub created_at: Timestamp,
 }
 
 /// Writes the job that cancels what is open now.
@@ -55,19 +74,25 @@ pub(crate) async fn copy_dead_letters(
 }
 
 impl Ledger {
-    /// The oldest deliveries whose dead-letter copies are to be published, each with its job's number.
-    pub async fn dead_letter_jobs(&self, limit: u64) -> Result<Vec<(i64, DeliveryId)>, Error> {
+    /// The oldest jobs that publish copies of dead deliveries.
+    pub async fn dead_letter_jobs(&self, limit: u64) -> Result<Vec<DeadLetterJob>, Error> {
         if !self.store.is_shared() {
             return Ok(Vec::new());
         }
         let rows = self
             .ask(
-                "SELECT id, delivery FROM outbox WHERE kind = 'dead_letter' ORDER BY id LIMIT $1",
+                "SELECT id, delivery, created_at FROM outbox WHERE kind = 'dead_letter' ORDER BY id LIMIT $1",
                 [limit.into()],
             )
             .await?;
         rows.iter()
-            .map(|row| Ok((get(row, "id")?, DeliveryId(uuid(row, "delivery")?))))
+            .map(|row| {
+                Ok(DeadLetterJob {
+                    id: get(row, "id")?,
+                    delivery: DeliveryId(uuid(row, "delivery")?),
+                    created_at: timestamp(row, "created_at")?,
+                })
+            })
             .collect()
     }
 
@@ -100,19 +125,19 @@ impl Ledger {
         rows.first().map(job).transpose()
     }
 
-    /// Does a part of a job, in one transaction; how many deliveries it cancelled. The job is removed
-    /// with its last part, which is when fewer than a chunk were left.
-    pub async fn work_on(&self, job: Job) -> Result<u64, Error> {
+    /// Does a part of a job, in one transaction; the webhooks of the deliveries that it cancelled. The job is
+    /// removed with its last part, which is when fewer than a chunk were left.
+    pub async fn work_on(&self, job: Job) -> Result<Vec<Webhook>, Error> {
         let cancelled = self
             .store
             .write(move |txn, now| Box::pin(cancel_chunk(txn, job, now)))
             .await?;
-        self.signals.closed(usize::try_from(cancelled).unwrap_or(0));
+        self.signals.closed(cancelled.len());
         Ok(cancelled)
     }
 }
 
-async fn cancel_chunk(txn: &DatabaseTransaction, job: Job, now: Timestamp) -> Result<u64, Error> {
+async fn cancel_chunk(txn: &DatabaseTransaction, job: Job, now: Timestamp) -> Result<Vec<Webhook>, Error> {
     let reason = match all(
         txn,
         "SELECT deleted FROM subscriptions WHERE id = $1",
@@ -149,6 +174,7 @@ async fn cancel_chunk(txn: &DatabaseTransaction, job: Job, now: Timestamp) -> Re
     )
     .await?;
     let mut closed = Vec::with_capacity(rows.len());
+    let mut cancelled = Vec::with_capacity(rows.len());
     for row in &rows {
         let delivery = delivery(row)?;
         let last = Last {
@@ -156,6 +182,7 @@ async fn cancel_chunk(txn: &DatabaseTransaction, job: Job, now: Timestamp) -> Re
             error: get(row, "last_error")?,
         };
         let event = EventUid(uuid(row, "event")?);
+        cancelled.push(delivery.webhook);
         closed.push(closed_row(
             &delivery,
             event,
@@ -166,7 +193,6 @@ async fn cancel_chunk(txn: &DatabaseTransaction, job: Job, now: Timestamp) -> Re
         ));
     }
     insert_closed(txn, closed).await?;
-    let cancelled = u64::try_from(rows.len()).unwrap_or(u64::MAX);
     if u64::try_from(chosen.len()).is_ok_and(|chosen| chosen < CANCEL_CHUNK) {
         execute(txn, "DELETE FROM outbox WHERE id = $1", [job.id.into()]).await?;
     }

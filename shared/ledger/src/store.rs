@@ -4,6 +4,7 @@ pub(crate) mod postgres;
 mod sqlite;
 
 use crate::Error;
+use crate::metrics::{Metrics, Pools};
 use futures_util::future::BoxFuture;
 use herald_domain::time::{Clock, Timestamp};
 pub use postgres::DatabaseClock;
@@ -11,6 +12,7 @@ use sea_orm::{DatabaseConnection, DatabaseTransaction, QueryResult, Value};
 pub use sqlite::Writer;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Connections for the delivery path, one of which PostgreSQL's notices keep.
 const READERS: u32 = 5;
@@ -24,6 +26,7 @@ pub struct Store {
     read: DatabaseConnection,
     queries: DatabaseConnection,
     write: Write,
+    metrics: Metrics,
 }
 
 #[derive(Debug, Clone)]
@@ -37,11 +40,17 @@ enum Write {
 impl Store {
     /// Opens the file, made if need be, for reading and writing. The writer is to be run by the caller.
     pub async fn open(file: &Path, clock: Arc<dyn Clock>) -> Result<(Self, Writer), Error> {
-        let (write, writer) = Writer::open(file, clock).await?;
+        let metrics = Metrics::default();
+        let (write, writer) = Writer::open(file, clock, metrics.clone()).await?;
         let read = sqlite::connect(file, READERS, true).await?;
         let queries = sqlite::connect(file, QUERIES, true).await?;
-        let write = Write::Sqlite(write);
-        Ok((Self { read, queries, write }, writer))
+        let store = Self {
+            read,
+            queries,
+            write: Write::Sqlite(write),
+            metrics,
+        };
+        Ok((store, writer))
     }
 
     /// Opens an existing file for reading beside whoever writes it.
@@ -51,6 +60,7 @@ impl Store {
             queries: read.clone(),
             read,
             write: Write::Sqlite(sqlite::Handle::closed()),
+            metrics: Metrics::default(),
         })
     }
 
@@ -62,6 +72,7 @@ impl Store {
             read: pool.reading().clone(),
             queries: postgres::connect(url, QUERIES, postgres::SLOW).await?,
             write: Write::Postgres(pool),
+            metrics: Metrics::default(),
         };
         Ok((store, clock))
     }
@@ -93,10 +104,13 @@ impl Store {
         F: for<'t> FnOnce(&'t DatabaseTransaction, Timestamp) -> BoxFuture<'t, Result<T, Error>> + Send + 'static,
         T: Send + 'static,
     {
-        match &self.write {
+        let began = Instant::now();
+        let written = match &self.write {
             Write::Sqlite(handle) => handle.write(write).await,
             Write::Postgres(pool) => pool.write(write).await,
-        }
+        };
+        self.metrics.wrote(began.elapsed(), &written);
+        written
     }
 
     /// Runs one statement that writes, in a transaction of its own. For PostgreSQL, where every further
@@ -104,7 +118,12 @@ impl Store {
     pub(crate) async fn run(&self, sql: &str, values: Vec<Value>) -> Result<Vec<QueryResult>, Error> {
         match &self.write {
             Write::Sqlite(_) => Err(Error::Corrupt("a statement of PostgreSQL's on SQLite")),
-            Write::Postgres(pool) => self.soon(crate::sql::all(pool.writing(), sql, values)).await,
+            Write::Postgres(pool) => {
+                let began = Instant::now();
+                let written = self.soon(crate::sql::all(pool.writing(), sql, values)).await;
+                self.metrics.wrote(began.elapsed(), &written);
+                written
+            }
         }
     }
 
@@ -114,6 +133,20 @@ impl Store {
             Write::Sqlite(_) => asking.await.map(drop),
             Write::Postgres(pool) => pool.tell_time(asking).await,
         }
+    }
+
+    /// Registers what is counted here, and the pools of connections.
+    pub(crate) fn register(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
+        let mut pools = vec![("read", self.read.clone()), ("queries", self.queries.clone())];
+        if let Write::Postgres(pool) = &self.write {
+            pools.push(("write", pool.writing().clone()));
+        }
+        self.metrics.register(registry, Pools::new(pools)?)
+    }
+
+    /// The connection that is always open was made anew.
+    pub(crate) fn reconnected(&self) {
+        self.metrics.reconnections.inc();
     }
 
     /// Whether several processes share the database.

@@ -6,7 +6,8 @@
 
 mod direct;
 
-use crate::{Error, Message, Received, Route, Tag};
+use crate::metrics::{Depths, LOOK_EVERY};
+use crate::{Direction, Error, Message, Received, Route, Tag};
 use direct::Direct;
 use herald_domain::time::Timestamp;
 use herald_ledger::sql::{self, for_rows, get};
@@ -16,6 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+/// The queue's name in metrics, the same as in RabbitMQ.
+const EVENTS: &str = "herald.events";
 
 /// The most publications in one write; they come from as many requests.
 const MAX_GROUP: usize = 1024;
@@ -30,6 +35,7 @@ pub struct Embedded {
     publish: mpsc::Sender<Publication>,
     direct: Direct,
     table: Arc<Table>,
+    depths: Arc<Depths>,
 }
 
 /// What publisher and consumer know of the table.
@@ -59,6 +65,7 @@ impl Embedded {
                 publish,
                 direct: Direct::default(),
                 table,
+                depths: Arc::new(Depths::of(&[EVENTS])),
             },
             publisher,
         )
@@ -72,6 +79,7 @@ impl Embedded {
             publish,
             direct: Direct::default(),
             table: Arc::default(),
+            depths: Arc::new(Depths::of(&[EVENTS])),
         }
     }
 
@@ -125,6 +133,44 @@ impl Embedded {
         let rows = sql::all(
             self.store.read(),
             "SELECT coalesce(sum(events), 0) AS n FROM queue_messages",
+            [],
+        )
+        .await?;
+        let count: i64 = rows.first().map_or(Ok(0), |row| get(row, "n"))?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    pub(crate) fn register_metrics(
+        &self,
+        direction: Direction,
+        registry: &prometheus::Registry,
+    ) -> Result<(), prometheus::Error> {
+        match direction {
+            Direction::Publish => Ok(()),
+            Direction::Consume => self.depths.register(registry),
+        }
+    }
+
+    pub(crate) async fn watch(&self) {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            match self.depth().await {
+                Ok(messages) => self.depths.set(EVENTS, messages, 1),
+                Err(error) => tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "the event queue's depth could not be looked at"
+                ),
+            }
+        }
+    }
+
+    /// How many messages the table has. They are deleted in their order, so the first and the last say it.
+    async fn depth(&self) -> Result<u64, Error> {
+        let rows = sql::all(
+            self.store.read(),
+            "SELECT coalesce((SELECT max(seq) FROM queue_messages) - (SELECT min(seq) FROM queue_messages) + 1, 0) AS n",
             [],
         )
         .await?;

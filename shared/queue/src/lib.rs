@@ -9,13 +9,13 @@
 #![warn(missing_docs)]
 
 mod embedded;
+mod metrics;
 pub mod rabbitmq;
 
 pub use embedded::Embedded;
 use herald_domain::catalogue::EventType;
 use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
-use prometheus::IntCounter;
 pub use rabbitmq::{Direction, Rabbit};
 use std::sync::Arc;
 
@@ -185,12 +185,25 @@ impl Queue {
         }
     }
 
-    /// How often a connection to the queue was made again, to be registered as a metric; none where
-    /// there are no connections.
-    pub fn reconnections(&self, direction: Direction) -> Option<IntCounter> {
+    /// Registers what is counted of one side of the queue: of publishing the connection, if there is one;
+    /// of consuming also what the queue holds.
+    pub fn register_metrics(
+        &self,
+        direction: Direction,
+        registry: &prometheus::Registry,
+    ) -> Result<(), prometheus::Error> {
         match self {
-            Self::Embedded(_) => None,
-            Self::Rabbit(queue) => Some(queue.reconnections(direction)),
+            Self::Embedded(queue) => queue.register_metrics(direction, registry),
+            Self::Rabbit(queue) => queue.register_metrics(direction, registry),
+        }
+    }
+
+    /// Looks again and again what the queue holds, for its metrics. Of RabbitMQ the consumer's connection
+    /// does that.
+    pub async fn watch(&self) {
+        match self {
+            Self::Embedded(queue) => queue.watch().await,
+            Self::Rabbit(_) => std::future::pending().await,
         }
     }
 }

@@ -25,6 +25,7 @@ mod pulse;
 mod topology;
 mod wire;
 
+use crate::metrics::{Depths, Links};
 use crate::{Error, Message, Route, Tag};
 pub use client::{Client, Outgoing};
 pub use connection::Settings;
@@ -32,10 +33,8 @@ pub use consumer::Consumer;
 use consumer::Inbox;
 use herald_domain::time::Clock;
 use herald_telemetry::health::Health;
-use prometheus::{IntCounter, Opts};
 use publisher::Publisher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use topology::Standing;
 use uuid::Uuid;
 
@@ -52,6 +51,7 @@ pub struct Rabbit {
     publisher: Publisher,
     inbox: Arc<Inbox>,
     links: Arc<Links>,
+    depths: Arc<Depths>,
 }
 
 /// Which of the two connections.
@@ -104,6 +104,7 @@ impl Rabbit {
             publisher,
             inbox: Arc::default(),
             links,
+            depths: Arc::new(Depths::of(&topology::QUEUES)),
         };
         (rabbit, task.run())
     }
@@ -138,12 +139,12 @@ impl Rabbit {
 
     /// How the connections are.
     pub fn status(&self) -> Status {
-        let Links { publish, consume } = &*self.links;
+        let Links { publish, consume, .. } = &*self.links;
         Status {
-            publisher_connected: publish.connected.load(Ordering::Relaxed),
-            consumer_connected: consume.connected.load(Ordering::Relaxed),
-            publisher_reconnections: publish.reconnections.get(),
-            consumer_reconnections: consume.reconnections.get(),
+            publisher_connected: publish.is_connected(),
+            consumer_connected: consume.is_connected(),
+            publisher_reconnections: publish.reconnections(),
+            consumer_reconnections: consume.reconnections(),
             held: self.held(),
         }
     }
@@ -153,11 +154,16 @@ impl Rabbit {
         self.inbox.held()
     }
 
-    /// The counter of one connection's reconnections, to be registered as a metric.
-    pub(crate) fn reconnections(&self, direction: Direction) -> IntCounter {
+    /// Registers what is counted of one connection; of the one that consumes, what the queues hold too.
+    pub(crate) fn register_metrics(
+        &self,
+        direction: Direction,
+        registry: &prometheus::Registry,
+    ) -> Result<(), prometheus::Error> {
+        self.links.register(direction, registry)?;
         match direction {
-            Direction::Publish => self.links.publish.reconnections.clone(),
-            Direction::Consume => self.links.consume.reconnections.clone(),
+            Direction::Publish => Ok(()),
+            Direction::Consume => self.depths.register(registry),
         }
     }
 }
@@ -188,54 +194,4 @@ pub async fn depth(settings: &Settings) -> Result<Depth, Error> {
         ready: queue.message_count().into(),
         consumers: queue.consumer_count().into(),
     })
-}
-
-/// What is counted and known of the two connections.
-#[derive(Debug)]
-struct Links {
-    publish: Link,
-    consume: Link,
-}
-
-#[derive(Debug)]
-struct Link {
-    connected: AtomicBool,
-    /// It has been connected before.
-    known: AtomicBool,
-    reconnections: IntCounter,
-}
-
-impl Default for Links {
-    fn default() -> Self {
-        Self {
-            publish: Link::new("publish"),
-            consume: Link::new("consume"),
-        }
-    }
-}
-
-impl Link {
-    fn new(name: &str) -> Self {
-        let options = Opts::new(
-            "herald_broker_reconnections_total",
-            "Connections to RabbitMQ made again after one was lost.",
-        );
-        let counter = IntCounter::with_opts(options.const_label("connection", name));
-        Self {
-            connected: AtomicBool::new(false),
-            known: AtomicBool::new(false),
-            reconnections: counter.expect("the metric's name and label are well formed"),
-        }
-    }
-
-    fn up(&self) {
-        if self.known.swap(true, Ordering::Relaxed) {
-            self.reconnections.inc();
-        }
-        self.connected.store(true, Ordering::Relaxed);
-    }
-
-    fn down(&self) {
-        self.connected.store(false, Ordering::Relaxed);
-    }
 }

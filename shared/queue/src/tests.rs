@@ -86,6 +86,18 @@ async fn until(mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// Waits until the metrics of consuming have that line.
+async fn until_told(queue: &Queue, line: &str) {
+    let registry = prometheus::Registry::new();
+    queue.register_metrics(Direction::Consume, &registry).unwrap();
+    let told = || {
+        prometheus::TextEncoder::new()
+            .encode_to_string(&registry.gather())
+            .unwrap()
+    };
+    until(async || told().lines().any(|told| told == line)).await;
+}
+
 async fn drain(consumer: &mut Consumer, count: usize) -> Vec<Received> {
     let mut all = Vec::new();
     while all.len() < count {
@@ -309,4 +321,24 @@ fn a_trace_context_is_hexadecimal_and_of_its_length() {
     assert!(!is_traceparent(
         "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"
     ));
+}
+
+#[tokio::test]
+async fn the_embedded_queue_tells_how_many_messages_wait() {
+    let rig = Rig::embedded().await;
+    for n in 0..3 {
+        rig.publish(message(n, 1)).await;
+    }
+    let mut consumer = rig.queue.consumer();
+    let first = drain(&mut consumer, 1).await[0].tag;
+    rig.queue.acknowledge(first).await.unwrap();
+    let watched = rig.queue.clone();
+    let watching = tokio::spawn(async move { watched.watch().await });
+    let left = 3 - first.place;
+    until_told(
+        &rig.queue,
+        &format!("herald_queue_messages_ready{{queue=\"herald.events\"}} {left}"),
+    )
+    .await;
+    watching.abort();
 }

@@ -1,6 +1,7 @@
 //! What becomes of a delivery, as the owner tells the lanes and the ledger.
 
 use super::{Begun, Gone, Item, Owner};
+use crate::metrics::Lane;
 use herald_domain::breaker::Turned;
 use herald_domain::delivery::{Attempt, AttemptError, Closed, Decision, Delivery, Outcome, Reason, decide};
 use herald_domain::id::SubscriptionId;
@@ -64,7 +65,14 @@ impl Owner {
         let turned = self.lanes.answered(work, answer, now, jitter());
         let delivery = work.delivery;
         self.note_breaker(delivery.subscription, turned);
-        self.deliver.metrics.attempted(&attempt, &delivery, &work.payload, now);
+        let free = delivery.attempts == 0
+            && self
+                .lanes
+                .was_free_since(delivery.subscription, work.payload.accepted_at);
+        let lane = if free { Lane::Free } else { Lane::HeldBack };
+        self.deliver
+            .metrics
+            .attempted(&attempt, &delivery, &work.payload, lane, now);
         let then = match decide(&delivery, &attempt, &subscription.settings.retry, now, jitter()) {
             Decision::Close(status, reason) => Then::Close {
                 status,

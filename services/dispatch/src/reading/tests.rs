@@ -30,7 +30,7 @@ fn received(body: impl Into<Vec<u8>>) -> Received {
 fn rule(received: Received) -> String {
     let read = events(vec![received]);
     assert!(read.events.is_empty());
-    let faults: serde_json::Value = serde_json::from_str(&read.rejected[0].faults).unwrap();
+    let faults: serde_json::Value = serde_json::from_str(&read.rejected[0].1.faults).unwrap();
     faults[0]["rule"].as_str().unwrap().to_owned()
 }
 

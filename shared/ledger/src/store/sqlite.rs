@@ -6,6 +6,7 @@
 //! nobody.
 
 use crate::Error;
+use crate::metrics::Metrics;
 use futures_util::future::BoxFuture;
 use herald_domain::time::{Clock, Timestamp};
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
@@ -33,6 +34,7 @@ pub struct Writer {
     clock: Arc<dyn Clock>,
     /// The time of the last write.
     last: Timestamp,
+    metrics: Metrics,
 }
 
 /// Hands writes to the [`Writer`].
@@ -106,7 +108,7 @@ impl Handle {
 
 impl Writer {
     /// A writer of that file, and the handle to it.
-    pub(super) async fn open(file: &Path, clock: Arc<dyn Clock>) -> Result<(Handle, Self), Error> {
+    pub(super) async fn open(file: &Path, clock: Arc<dyn Clock>, metrics: Metrics) -> Result<(Handle, Self), Error> {
         let connection = connect(file, 1, false).await?;
         let (write, jobs) = mpsc::channel(MAX_GROUP);
         let writer = Self {
@@ -115,6 +117,7 @@ impl Writer {
             jobs,
             last: clock.now(),
             clock,
+            metrics,
         };
         Ok((Handle(write), writer))
     }
@@ -217,6 +220,7 @@ impl Writer {
     async fn reconnect(&mut self) {
         match connect(&self.file, 1, false).await {
             Ok(connection) => {
+                self.metrics.reconnections.inc();
                 let former = std::mem::replace(&mut self.connection, connection);
                 match tokio::time::timeout(CLOSE, former.close()).await {
                     Ok(Ok(())) => {}

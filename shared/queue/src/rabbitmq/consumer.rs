@@ -6,7 +6,8 @@
 //! and acknowledgements of them are void.
 
 use super::connection::{Settings, words};
-use super::{CONSUMER, Error, Links, Rabbit, topology, wire};
+use super::{CONSUMER, Error, Rabbit, topology, wire};
+use crate::metrics::{Depths, LOOK_EVERY, Links};
 use crate::{Received, Tag};
 use futures_util::{FutureExt, StreamExt};
 use herald_domain::time::Clock;
@@ -16,10 +17,12 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 /// How many messages the broker hands out ahead of their acknowledgement: about a batch of dispatch's.
 const PREFETCH: u16 = 500;
@@ -140,6 +143,7 @@ impl Consumer {
             clock: Arc::clone(&rabbit.clock),
             health: rabbit.health.clone(),
             links: Arc::clone(&rabbit.links),
+            depths: Arc::clone(&rabbit.depths),
             inbox: Arc::clone(&rabbit.inbox),
         };
         receiver.health.failing(CONSUMER, "connecting");
@@ -174,6 +178,7 @@ struct Receiver {
     clock: Arc<dyn Clock>,
     health: Health,
     links: Arc<Links>,
+    depths: Arc<Depths>,
     inbox: Arc<Inbox>,
 }
 
@@ -188,7 +193,10 @@ impl Receiver {
                     self.links.consume.up();
                     self.health.ok(CONSUMER);
                     tracing::info!("connected to RabbitMQ to consume");
-                    let why = self.receive(stream).await;
+                    let why = tokio::select! {
+                        why = self.receive(stream) => why,
+                        never = self.watch(&connection) => match never {},
+                    };
                     drop(connection);
                     why
                 }
@@ -225,6 +233,38 @@ impl Receiver {
             .await
             .map_err(|error: lapin::Error| Error::away(words(&error)))?;
         Ok((connection, stream))
+    }
+
+    /// Looks again and again what the queues hold.
+    async fn watch(&self, connection: &Connection) -> Infallible {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut channel = None;
+        loop {
+            looks.tick().await;
+            self.depths.hold(self.inbox.held());
+            // On a channel of its own: one that asks for a queue that somebody deleted is closed.
+            channel = match self.look(connection, channel).await {
+                Ok(channel) => Some(channel),
+                Err(error) => {
+                    tracing::debug!(why = words(&error), "the queues' depth could not be looked at");
+                    None
+                }
+            };
+        }
+    }
+
+    async fn look(&self, connection: &Connection, channel: Option<Channel>) -> Result<Channel, lapin::Error> {
+        let channel = match channel {
+            Some(channel) => channel,
+            None => connection.create_channel().await?,
+        };
+        for name in topology::QUEUES {
+            let queue = topology::ask_queue(&channel, name).await?;
+            self.depths
+                .set(name, queue.message_count().into(), queue.consumer_count().into());
+        }
+        Ok(channel)
     }
 
     /// Receives until it cannot; why.

@@ -6,7 +6,8 @@
 
 use super::connection::{Settings, words};
 use super::pulse::Pulse;
-use super::{Error, Links, PUBLISHER, topology};
+use super::{Error, PUBLISHER, topology};
+use crate::metrics::Links;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use herald_ledger::reconnect::Delays;
@@ -124,6 +125,7 @@ impl Face {
 
     fn away(&self, why: &Error) {
         self.links.publish.down();
+        self.links.blocked.set(0);
         self.state.send_replace(State::Away(why.clone()));
         self.health.failing(PUBLISHER, why.to_string());
         tracing::warn!(%why, "cannot publish to RabbitMQ; trying again");
@@ -165,7 +167,7 @@ impl Task {
                 Ok((connection, channel)) => {
                     delays.reset();
                     face.up(connection.status().clone());
-                    serve(&connection, &channel, &mut publications, &face.health).await
+                    serve(&connection, &channel, &mut publications, &face).await
                 }
             };
             match lost {
@@ -208,10 +210,10 @@ async fn serve(
     connection: &Connection,
     channel: &Channel,
     publications: &mut mpsc::Receiver<Publication>,
-    health: &Health,
+    face: &Face,
 ) -> Result<(), Error> {
     let mut in_flight = FuturesUnordered::new();
-    let mut pulse = Pulse::new(health);
+    let mut pulse = Pulse::new(&face.health);
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut open = true;
@@ -236,7 +238,9 @@ async fn serve(
                 if !channel.status().connected() {
                     return Err(Error::away("the connection was lost"));
                 }
-                pulse.look(connection.status().blocked(), in_flight.is_empty());
+                let blocked = connection.status().blocked();
+                face.links.blocked.set(blocked.into());
+                pulse.look(blocked, in_flight.is_empty());
                 if !open && pulse.stopped {
                     return Err(Error::away("ended before everything was confirmed"));
                 }

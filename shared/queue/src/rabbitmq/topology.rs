@@ -28,6 +28,9 @@ pub(super) const DEAD_LETTERS: &str = "herald.dead-letters";
 /// `mandatory`, which the client attributes to the wrong message when several are on their way.
 const UNROUTED: &str = "herald.unrouted";
 
+/// Every queue.
+pub(super) const QUEUES: [&str; 3] = [EVENTS, UNROUTED, DEAD_LETTERS];
+
 /// The marker.
 const SETTLED: &str = "herald.settled";
 
@@ -163,7 +166,7 @@ async fn declare_exchange(
 }
 
 async fn queues_are_there(connection: &Connection) -> Result<bool, Error> {
-    for queue in [EVENTS, UNROUTED, DEAD_LETTERS] {
+    for queue in QUEUES {
         if !exists(connection, Thing::Queue(queue)).await? {
             return Ok(false);
         }

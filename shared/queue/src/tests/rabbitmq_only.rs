@@ -1,7 +1,7 @@
 //! What only RabbitMQ can do to a queue.
 
 use super::broker::{Vhost, open, settings};
-use super::{drain, message, until};
+use super::{drain, message, until, until_told};
 use crate::rabbitmq::{Client, Outgoing, Settings, declare, depth};
 use crate::{Error, Queue, Route};
 use herald_domain::catalogue::EventType;
@@ -225,4 +225,13 @@ async fn dead_letters_and_what_nobody_bound_have_queues_of_their_own() {
     let queue = Queue::Rabbit(rabbit);
     queue.publish(message(1, 1), Route::Batch).await.unwrap();
     assert_eq!(vhost.messages("herald.unrouted").await, Some(1));
+    let _consumer = queue.consumer();
+    for line in [
+        "herald_queue_messages_ready{queue=\"herald.dead-letters\"} 1",
+        "herald_queue_messages_ready{queue=\"herald.unrouted\"} 1",
+        "herald_queue_consumers{queue=\"herald.events\"} 1",
+        "herald_broker_connected{connection=\"consume\"} 1",
+    ] {
+        until_told(&queue, line).await;
+    }
 }

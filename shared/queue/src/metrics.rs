@@ -1,0 +1,153 @@
+//! What is counted and known of the queue and the connections to it.
+
+use crate::Direction;
+use prometheus::{Error, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How often the depth of queues is looked at.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What the queues hold, as of the last look.
+#[derive(Debug)]
+pub(crate) struct Depths {
+    ready: IntGaugeVec,
+    consumers: IntGaugeVec,
+    unacknowledged: IntGauge,
+}
+
+impl Depths {
+    /// Of these queues, which are there with 0 from the start.
+    pub(crate) fn of(queues: &[&'static str]) -> Self {
+        let vector = |name: &str, help: &str| {
+            IntGaugeVec::new(Opts::new(name, help), &["queue"]).expect("the metric's name and label are well formed")
+        };
+        let depths = Self {
+            ready: vector(
+                "herald_queue_messages_ready",
+                "Messages in the queue that no consumer holds, as the broker says; of the embedded queue, those that \
+                 are not acknowledged.",
+            ),
+            consumers: vector(
+                "herald_queue_consumers",
+                "Consumers of the queue in any process, as the broker says.",
+            ),
+            unacknowledged: IntGauge::new(
+                "herald_queue_messages_unacknowledged",
+                "Messages that this process has received and not acknowledged.",
+            )
+            .expect("the metric's name is well formed"),
+        };
+        for queue in queues {
+            depths.set(queue, 0, 0);
+        }
+        depths
+    }
+
+    pub(crate) fn set(&self, queue: &str, ready: u64, consumers: u64) {
+        self.ready.with_label_values(&[queue]).set(gauge(ready));
+        self.consumers.with_label_values(&[queue]).set(gauge(consumers));
+    }
+
+    pub(crate) fn hold(&self, unacknowledged: u64) {
+        self.unacknowledged.set(gauge(unacknowledged));
+    }
+
+    pub(crate) fn register(&self, registry: &Registry) -> Result<(), Error> {
+        registry.register(Box::new(self.ready.clone()))?;
+        registry.register(Box::new(self.consumers.clone()))?;
+        registry.register(Box::new(self.unacknowledged.clone()))
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The two connections to RabbitMQ.
+#[derive(Debug)]
+pub(crate) struct Links {
+    pub(crate) publish: Link,
+    pub(crate) consume: Link,
+    /// Whether the broker takes nothing from publishers.
+    pub(crate) blocked: IntGauge,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self {
+            publish: Link::new("publish"),
+            consume: Link::new("consume"),
+            blocked: IntGauge::new(
+                "herald_broker_blocked",
+                "1 while RabbitMQ takes nothing from publishers because it is low on memory or disk.",
+            )
+            .expect("the metric's name is well formed"),
+        }
+    }
+}
+
+impl Links {
+    pub(crate) fn register(&self, direction: Direction, registry: &Registry) -> Result<(), Error> {
+        match direction {
+            Direction::Publish => {
+                registry.register(Box::new(self.blocked.clone()))?;
+                self.publish.register(registry)
+            }
+            Direction::Consume => self.consume.register(registry),
+        }
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    connected: IntGauge,
+    /// It has been connected before.
+    known: AtomicBool,
+    reconnections: IntCounter,
+}
+
+impl Link {
+    fn new(name: &str) -> Self {
+        let options = |metric: &str, help: &str| Opts::new(metric, help).const_label("connection", name);
+        let connected = options(
+            "herald_broker_connected",
+            "1 while the connection to RabbitMQ is there and in use.",
+        );
+        let reconnections = options(
+            "herald_broker_reconnections_total",
+            "Connections to RabbitMQ made again after one was lost.",
+        );
+        let well_formed = "the metric's name and label are well formed";
+        Self {
+            connected: IntGauge::with_opts(connected).expect(well_formed),
+            known: AtomicBool::new(false),
+            reconnections: IntCounter::with_opts(reconnections).expect(well_formed),
+        }
+    }
+
+    pub(crate) fn up(&self) {
+        if self.known.swap(true, Ordering::Relaxed) {
+            self.reconnections.inc();
+        }
+        self.connected.set(1);
+    }
+
+    pub(crate) fn down(&self) {
+        self.connected.set(0);
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.get() != 0
+    }
+
+    pub(crate) fn reconnections(&self) -> u64 {
+        self.reconnections.get()
+    }
+
+    fn register(&self, registry: &Registry) -> Result<(), Error> {
+        registry.register(Box::new(self.connected.clone()))?;
+        registry.register(Box::new(self.reconnections.clone()))
+    }
+}
