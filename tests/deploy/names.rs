@@ -1,6 +1,7 @@
 //! Names: whatever is named anywhere in `deploy/` exists in the binary.
 
 use crate::tools::{commands, deploy, herald};
+use herald_tests::tls::Authority;
 use herald_tests::{Herald, Stack};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -54,8 +55,12 @@ fn every_setting_exists() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_metric_exists() {
     let mut exposed = BTreeSet::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let authorities = Authority::default().write_pem(folder.path());
     for stack in [Stack::Embedded, Stack::Cluster] {
-        let herald = Herald::builder().stack(stack).start().await;
+        // Of a file of authorities there is a metric where there is one.
+        let builder = Herald::builder().stack(stack).arg("--egress-ca").arg(&authorities);
+        let herald = builder.start().await;
         let samples = herald.metrics().await.0;
         exposed.extend(
             samples

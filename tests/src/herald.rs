@@ -133,6 +133,13 @@ impl Herald {
         metrics
     }
 
+    /// Where each running process listens, as host and port.
+    pub fn addresses(&self) -> Vec<String> {
+        self.running()
+            .map(|process| format!("127.0.0.1:{}", process.port))
+            .collect()
+    }
+
     /// The account.
     pub fn audit(&self) -> Audit {
         Audit::run(&self.binary, &self.place.arguments(), None)
