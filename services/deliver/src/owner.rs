@@ -13,7 +13,7 @@ use crate::{Deliver, attempt};
 use futures_util::FutureExt;
 use herald_domain::delivery::{Attempt, Closed, Delivery, Reason};
 use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
-use herald_domain::lanes::{Action, Lanes, Limits, Terms, Work};
+use herald_domain::lanes::{Action, Lanes, Limits, Row, Terms, Work};
 use herald_domain::rate_limit::Rate;
 use herald_domain::subscription::Subscription;
 use herald_domain::time::Timestamp;
@@ -76,7 +76,7 @@ pub(crate) enum Report {
     /// Outcomes are in the ledger.
     Recorded(Vec<Recorded>),
     /// A lane's rows were read, or could not be.
-    Fetched(SubscriptionId, usize, Option<Vec<(Delivery, Arc<EventRecord>)>>),
+    Fetched(SubscriptionId, usize, Option<Vec<(Delivery, Option<Arc<EventRecord>>)>>),
     /// The wake-ups that there were.
     Woken(Vec<Wakeup>),
     /// The lanes of shards that were taken.
@@ -296,10 +296,11 @@ impl Owner {
                 }
             }
             Report::Fetched(subscription, limit, Some(rows)) => {
-                let rows = rows
-                    .into_iter()
-                    .map(|(delivery, event)| work(delivery, event))
-                    .collect();
+                let row = |(delivery, event)| match event {
+                    Some(event) => Row::Whole(work(delivery, event)),
+                    None => Row::Bare(delivery),
+                };
+                let rows: Vec<Row<_>> = rows.into_iter().map(row).collect();
                 self.lanes.fetched(subscription, rows, limit, now);
                 self.deliver.hand_over.set_ticket(self.lanes.ticket());
             }

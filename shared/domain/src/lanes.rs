@@ -136,13 +136,57 @@ pub enum Action<P> {
     /// Close this as given up, without an attempt; then call [`Lanes::recorded`].
     GiveUp(Work<P>),
     /// Read the subscription's open deliveries from the ledger, in the order of `due_at`, at most
-    /// `limit`; then call [`Lanes::fetched`] or [`Lanes::fetch_failed`].
+    /// `limit`, and what it takes to send them as [`Lanes::scope`] says; then call [`Lanes::fetched`] or
+    /// [`Lanes::fetch_failed`].
     Fetch {
         /// Whose.
         subscription: SubscriptionId,
         /// The most rows to read.
         limit: usize,
     },
+}
+
+/// A row of an [`Action::Fetch`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Row<P> {
+    /// With what it takes to send it.
+    Whole(Work<P>),
+    /// Without: it is outside of the [`Scope`].
+    Bare(Delivery),
+}
+
+impl<P> Row<P> {
+    fn delivery(&self) -> &Delivery {
+        match self {
+            Self::Whole(work) => &work.delivery,
+            Self::Bare(delivery) => delivery,
+        }
+    }
+}
+
+impl<P> From<Work<P>> for Row<P> {
+    fn from(work: Work<P>) -> Self {
+        Self::Whole(work)
+    }
+}
+
+/// Of which rows an [`Action::Fetch`] shall bring what it takes to send them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// Not of these, which are in memory.
+    pub known: HashSet<DeliveryId>,
+    /// As long as it has not brought that many bytes; at least 1.
+    pub bytes: usize,
+}
+
+impl Scope {
+    /// Of all.
+    pub fn all() -> Self {
+        Self {
+            known: HashSet::new(),
+            bytes: usize::MAX,
+        }
+    }
 }
 
 /// The lanes of one owner.

@@ -5,8 +5,8 @@
 //! it; a failure counts only from the shard's present owner.
 
 mod at_once;
+mod due;
 
-use crate::dispatching::{EventRecord, event_record};
 use crate::shards::epochs;
 use crate::sql::{corrupt, for_rows, for_values, get, time, timestamp, uuid};
 use crate::{Error, Ledger, outbox, shards, subscriptions};
@@ -16,7 +16,6 @@ use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
 use sea_orm::{DatabaseTransaction, QueryResult, Value};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// What is to be recorded about a delivery.
@@ -63,40 +62,6 @@ pub enum Finished {
 }
 
 impl Ledger {
-    /// The open deliveries of a subscription that are due and the one that is due next, in that order, with
-    /// their events; at most `limit`. Those that a former owner still has in flight are due when it has them
-    /// no more.
-    pub async fn open_deliveries(
-        &self,
-        subscription: SubscriptionId,
-        limit: usize,
-    ) -> Result<Vec<(Delivery, Arc<EventRecord>)>, Error> {
-        let rows = self.ask("SELECT d.id AS delivery, d.subscription, d.webhook, d.attempts, d.due, d.created_at, d.opened_at, \
-             e.uid, e.id, e.type, e.objects, e.data, e.accepted_at, e.traceparent \
-             FROM (SELECT * FROM (SELECT *, due_at AS due FROM deliveries_open \
-                   WHERE shard = $1 AND subscription = $2 AND busy_until <= $4 AND due_at <= $4 \
-                   ORDER BY due_at LIMIT $3) free \
-                   UNION ALL \
-                   SELECT * FROM (SELECT *, due_at AS due FROM deliveries_open \
-                   WHERE shard = $1 AND subscription = $2 AND busy_until <= $4 AND due_at > $4 \
-                   ORDER BY due_at LIMIT 1) next \
-                   UNION ALL \
-                   SELECT * FROM (SELECT *, CASE WHEN busy_until > due_at THEN busy_until ELSE due_at END AS due \
-                   FROM deliveries_open WHERE shard = $1 AND subscription = $2 AND busy_until > 0 AND busy_until > $4) busy) d \
-             JOIN events e ON e.uid = d.event ORDER BY due LIMIT $3",
-            [
-                i16::from(Shard::of(subscription).0).into(),
-                subscription.0.into(),
-                u64::try_from(limit).unwrap_or(u64::MAX).into(),
-                self.now().as_micros().into(),
-            ],
-        )
-        .await?;
-        rows.iter()
-            .map(|row| Ok((delivery(row)?, Arc::new(event_record(row)?))))
-            .collect()
-    }
-
     /// The lanes of these shards with open deliveries, each with its earliest `due_at`: what a takeover
     /// looks at. One index look-up per lane, however many deliveries it has.
     pub async fn open_lanes(

@@ -108,8 +108,9 @@ impl Owner {
 
     pub(super) fn fetch(&self, subscription: SubscriptionId, limit: usize) {
         let (ledger, reports) = (self.deliver.ledger.clone(), self.reports.clone());
+        let scope = self.lanes.scope(subscription);
         self.tasks.spawn(async move {
-            let read = AssertUnwindSafe(limited(PATIENCE, ledger.open_deliveries(subscription, limit)));
+            let read = AssertUnwindSafe(limited(PATIENCE, ledger.open_deliveries(subscription, limit, &scope)));
             let rows = match read.catch_unwind().await {
                 Ok(Ok(rows)) => Some(rows),
                 Err(_panic) => None,

@@ -2,7 +2,8 @@
 
 use super::lane::{Fetch, Place, Source};
 use super::pace::Gate;
-use super::{ALWAYS, Lanes, Ticket, Work, share};
+use super::{ALWAYS, Lanes, Row, Scope, Ticket, Work, share};
+use crate::delivery::Delivery;
 use crate::id::{DeliveryId, Shard, SubscriptionId};
 use crate::time::Timestamp;
 use std::collections::HashSet;
@@ -44,9 +45,27 @@ impl<P> Lanes<P> {
         self.touch(subscription);
     }
 
+    /// What an [`super::Action::Fetch`] of that lane that begins now shall bring.
+    pub fn scope(&self, subscription: SubscriptionId) -> Scope {
+        let lane = self.by_subscription.get(&subscription);
+        let free = self.limits.bytes.saturating_sub(self.bytes);
+        Scope {
+            known: lane.map_or_else(HashSet::new, |lane| lane.known.keys().copied().collect()),
+            // Whoever may fetch at all gets something, however full it is.
+            bytes: share(free).saturating_sub(lane.map_or(0, |lane| lane.bytes)).max(1),
+        }
+    }
+
     /// Takes the rows of an [`super::Action::Fetch`], ordered by `due_at`.
-    pub fn fetched(&mut self, subscription: SubscriptionId, rows: Vec<Work<P>>, limit: usize, now: Timestamp) {
-        let last = rows.last().map(|row| row.delivery.due_at);
+    pub fn fetched<R: Into<Row<P>>>(
+        &mut self,
+        subscription: SubscriptionId,
+        rows: Vec<R>,
+        limit: usize,
+        now: Timestamp,
+    ) {
+        let rows: Vec<Row<P>> = rows.into_iter().map(Into::into).collect();
+        let last = rows.last().map(|row| row.delivery().due_at);
         let up_to = last.filter(|_| rows.len() >= limit);
         if let Fetch::UnderWay { asked_at, forgotten } = self.end_fetch(subscription, up_to) {
             if let Some(last) = up_to {
@@ -59,13 +78,14 @@ impl<P> Lanes<P> {
     fn take_rows(
         &mut self,
         subscription: SubscriptionId,
-        rows: Vec<Work<P>>,
+        rows: Vec<Row<P>>,
         due_by: Timestamp,
         now: Timestamp,
         forgotten: &HashSet<DeliveryId>,
     ) {
         let most = self.limits.lane_buffer.max(ALWAYS);
-        for work in rows {
+        for row in rows {
+            let Delivery { id, due_at, .. } = *row.delivery();
             let bytes_share = share(self.limits.bytes.saturating_sub(self.bytes));
             let Some(lane) = self.by_subscription.get_mut(&subscription) else {
                 return;
@@ -74,18 +94,21 @@ impl<P> Lanes<P> {
             let full = lane.fetched() >= most || lane.known.len() >= ALWAYS && lane.bytes >= bytes_share;
             // Its breaker may have opened since.
             let shut = lane.pace.is_shut() && lane.pace.gate(now) != Gate::Probe;
-            if full || shut || work.delivery.due_at > due_by {
-                return self.note(subscription, work.delivery.due_at);
+            if full || shut || due_at > due_by {
+                return self.note(subscription, due_at);
             }
-            let due_at = work.delivery.due_at;
-            match lane.known.get_mut(&work.delivery.id) {
+            match lane.known.get_mut(&id) {
                 Some(Place::Waiting | Place::InFlight(_)) => {}
                 // A row whose outcome is just being told may be that from before, or one opened again
                 // since; only another read can say.
                 Some(Place::Recording { shown }) => *shown = Some(due_at),
-                None if forgotten.contains(&work.delivery.id) => self.note(subscription, due_at),
-                None if work.is_retry() => self.take_in(work, Source::Retry),
-                None => self.take_in(work, Source::Backlog),
+                None if forgotten.contains(&id) => self.note(subscription, due_at),
+                None => match row {
+                    Row::Whole(work) if work.is_retry() => self.take_in(work, Source::Retry),
+                    Row::Whole(work) => self.take_in(work, Source::Backlog),
+                    // It is read when there is room, or was known when it was read, and is not any more.
+                    Row::Bare(_) => self.note(subscription, due_at),
+                },
             }
         }
     }

@@ -146,7 +146,23 @@ prop_compose! {
 struct Fetch {
     subscription: SubscriptionId,
     limit: usize,
+    scope: Scope,
     rows: Option<Vec<Work<()>>>,
+}
+
+impl Fetch {
+    /// The rows as the ledger gives them within the scope.
+    fn within_scope(&self, rows: Vec<Work<()>>) -> Vec<Row<()>> {
+        let mut bytes = 0;
+        let row = |work: Work<()>| {
+            if self.scope.known.contains(&work.delivery.id) || bytes >= self.scope.bytes {
+                return Row::Bare(work.delivery);
+            }
+            bytes += work.bytes;
+            Row::Whole(work)
+        };
+        rows.into_iter().map(row).collect()
+    }
 }
 
 /// An outcome in the ledger: closed, or due again.
@@ -244,7 +260,9 @@ impl World {
             Step::Fetched(i) => {
                 if let Some(i) = pick(&self.fetches, i) {
                     let fetch = self.fetches.remove(i);
-                    let rows = fetch.rows.unwrap_or_else(|| self.rows(fetch.subscription, fetch.limit));
+                    let shown = fetch.rows.clone();
+                    let rows = shown.unwrap_or_else(|| self.rows(fetch.subscription, fetch.limit));
+                    let rows = fetch.within_scope(rows);
                     self.lanes.fetched(fetch.subscription, rows, fetch.limit, self.now);
                 }
             }
@@ -403,6 +421,7 @@ impl World {
                     self.fetches.push(Fetch {
                         subscription,
                         limit,
+                        scope: self.lanes.scope(subscription),
                         rows: None,
                     });
                     continue;

@@ -2,6 +2,7 @@
 
 use crate::rig::{Database, Rig, dead, delivered, retried, under};
 use herald_domain::delivery::{Closed, Reason, Status};
+use herald_domain::lanes::Scope;
 use herald_ledger::delivering::{Finish, Finished, Then};
 use herald_ledger::reading::Retried;
 use std::time::Duration;
@@ -28,7 +29,7 @@ async fn a_failure_is_due_again_and_its_attempts_add_up(database: Database) {
     let due_at = rig.ledger.now().plus(Duration::from_secs(5));
     assert_eq!(rig.finish(retried(deliveries[0], event, due_at)).await, Finished::Done);
     rig.assert_exact().await;
-    let (again, record) = rig.ledger.open_deliveries(subscription, 10).await.unwrap().remove(0);
+    let (again, record) = rig.open(subscription, 10).await.remove(0);
     assert_eq!((again.attempts, again.due_at, record.uid), (1, due_at, event));
     assert_eq!(
         rig.ledger.open_lanes(rig.owned.shards()).await.unwrap(),
@@ -60,11 +61,43 @@ async fn what_is_due_is_read_and_of_the_rest_only_what_is_next(database: Databas
     }
     let expected = [due[2], due[1]];
     for limit in 1..=4 {
-        let read = rig.ledger.open_deliveries(subscription, limit).await.unwrap();
+        let read = rig.open(subscription, limit).await;
         let read: Vec<_> = read.iter().map(|(delivery, _)| delivery.id).collect();
         assert_eq!(read, expected[..limit.min(2)], "at most {limit}");
     }
     rig.assert_exact().await;
+}
+
+async fn events_are_read_within_the_scope(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    for _ in 0..40 {
+        rig.deliveries(&[subscription]).await;
+    }
+    let all = rig.open(subscription, 100).await;
+    assert_eq!(all.len(), 40);
+    let known = [0, 7, 39].map(|n: usize| all[n].0.id).into();
+    let scope = Scope {
+        known,
+        bytes: usize::MAX,
+    };
+    let read = rig.ledger.open_deliveries(subscription, 100, &scope).await.unwrap();
+    for ((delivery, event), (expected, record)) in read.iter().zip(&all) {
+        assert_eq!(delivery, expected, "every row is shown");
+        let event = event.as_ref().map(|event| event.uid);
+        assert_eq!(event, (!scope.known.contains(&delivery.id)).then_some(record.uid));
+    }
+    assert_eq!(read.len(), 40);
+    for (bytes, expected) in [(1, 32), (usize::MAX, 40)] {
+        let scope = Scope { bytes, ..Scope::all() };
+        let read = rig.ledger.open_deliveries(subscription, 100, &scope).await.unwrap();
+        let with_event = read.iter().take_while(|(_, event)| event.is_some()).count();
+        assert_eq!(
+            (with_event, read.len()),
+            (expected, 40),
+            "events are read in parts, until there are {bytes} bytes"
+        );
+    }
 }
 
 async fn only_the_present_owner_counts_failures_but_a_success_counts_from_anybody(database: Database) {
@@ -156,7 +189,7 @@ async fn a_dead_delivery_is_retried_by_hand_with_its_id_and_numbers(database: Da
         rig.ledger.take_wakeups(&rig.owned).await.unwrap()[0].subscription,
         subscription
     );
-    let (again, _) = rig.ledger.open_deliveries(subscription, 10).await.unwrap().remove(0);
+    let (again, _) = rig.open(subscription, 10).await.remove(0);
     assert_eq!((again.id, again.attempts), (id, 1));
     assert!(again.opened_at > again.created_at, "its give-up clock starts again");
     rig.finish(delivered(again, event)).await;
@@ -236,7 +269,7 @@ async fn what_is_opened_after_a_deactivation_is_not_cancelled_by_it(database: Da
     let (_, deliveries) = rig.deliveries(&[subscription]).await;
     let job = rig.ledger.next_job().await.unwrap().unwrap();
     assert_eq!(rig.ledger.work_on(job).await.unwrap().len(), 1);
-    let left = rig.ledger.open_deliveries(subscription, 10).await.unwrap();
+    let left = rig.open(subscription, 10).await;
     assert_eq!(
         left.iter().map(|(delivery, _)| delivery.id).collect::<Vec<_>>(),
         [deliveries[0].id]
@@ -248,6 +281,7 @@ on_both!(
     a_delivery_that_succeeds_at_once_is_one_row_with_its_attempt,
     a_failure_is_due_again_and_its_attempts_add_up,
     what_is_due_is_read_and_of_the_rest_only_what_is_next,
+    events_are_read_within_the_scope,
     only_the_present_owner_counts_failures_but_a_success_counts_from_anybody,
     a_success_after_the_end_is_kept_as_an_attempt,
     a_batch_of_every_kind_is_recorded_in_order,

@@ -2,6 +2,7 @@
 
 use crate::rig::{Database, Rig, delivered, event, retried};
 use herald_domain::id::Shard;
+use herald_domain::lanes::Scope;
 use herald_domain::time::Timestamp;
 use herald_ledger::dispatching::Disposition;
 use std::time::{Duration, Instant};
@@ -102,9 +103,15 @@ async fn nothing_on_an_events_way_reads_a_table_from_end_to_end() {
         }
     }
     walker.finish(outcomes).await.unwrap();
-    assert_eq!(walker.open_deliveries(fresh, 100).await.unwrap().len(), 50);
+    assert_eq!(
+        walker.open_deliveries(fresh, 100, &Scope::all()).await.unwrap().len(),
+        50
+    );
     // None is due, and that is seen by the first.
-    assert_eq!(walker.open_deliveries(waiting, 100).await.unwrap().len(), 1);
+    assert_eq!(
+        walker.open_deliveries(waiting, 100, &Scope::all()).await.unwrap().len(),
+        1
+    );
     assert_eq!(walker.open_lanes(rig.owned.shards()).await.unwrap().len(), 2);
     assert!(walker.incomplete(10).await.unwrap().is_empty());
     walker.take_wakeups(&rig.owned).await.unwrap();

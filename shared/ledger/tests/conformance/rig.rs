@@ -7,6 +7,7 @@ use herald_domain::delivery::{Attempt, AttemptError, Closed, Delivery, Outcome, 
 use herald_domain::event::Objects;
 use herald_domain::id::{EventId, EventUid, ObjectGuid, Shard, SubscriptionId};
 use herald_domain::index::Topic;
+use herald_domain::lanes::Scope;
 use herald_domain::signing::SigningKey;
 use herald_domain::subscription::{Subscription, parse};
 use herald_domain::time::{Clock, Timestamp};
@@ -158,6 +159,13 @@ impl Rig {
             Disposition::New { mine, .. } => (uid, mine),
             Disposition::Repeated { .. } => panic!("it is new"),
         }
+    }
+
+    /// What is open of that subscription, with its events.
+    pub(crate) async fn open(&self, subscription: SubscriptionId, limit: usize) -> Vec<(Delivery, Arc<EventRecord>)> {
+        let open = self.ledger.open_deliveries(subscription, limit, &Scope::all()).await;
+        let whole = |(delivery, event): (Delivery, Option<_>)| (delivery, event.unwrap());
+        open.unwrap().into_iter().map(whole).collect()
     }
 
     pub(crate) async fn finish(&self, finish: Finish) -> Finished {

@@ -76,7 +76,7 @@ async fn what_is_given_back_in_flight_is_left_alone_and_its_outcome_counts(datab
         .await
         .unwrap();
     let next = worker(&rig.ledger, 256).await;
-    let open = rig.ledger.open_deliveries(subscription, 10).await.unwrap();
+    let open = rig.open(subscription, 10).await;
     assert_eq!(open.len(), 2);
     assert_eq!(open[1].0.id, deliveries[0].id, "the busy one is due later");
     assert_eq!(open[1].0.due_at, busy_until);
@@ -92,7 +92,7 @@ async fn what_is_given_back_in_flight_is_left_alone_and_its_outcome_counts(datab
         .await
         .unwrap();
     // A second one does not: the present owner may have sent it meanwhile.
-    let again = rig.ledger.open_deliveries(subscription, 10).await.unwrap()[1].0;
+    let again = rig.open(subscription, 10).await[1].0;
     assert_eq!((again.id, again.attempts, again.due_at), (deliveries[0].id, 1, due_at));
     assert_eq!(rig.finish(dead(again, event)).await, Finished::Stale);
     let of_next = under(&next, dead(again, event));
@@ -113,7 +113,7 @@ async fn what_was_busy_too_long_is_the_next_owners(database: Database) {
         .unwrap();
     rig.pass(Duration::from_secs(31)).await;
     let next = worker(&rig.ledger, 256).await;
-    let open = rig.ledger.open_deliveries(subscription, 10).await.unwrap();
+    let open = rig.open(subscription, 10).await;
     assert!(open[0].0.due_at <= rig.ledger.now());
     assert_eq!(rig.finish(dead(deliveries[0], event)).await, Finished::Stale);
     let of_next = under(&next, delivered(deliveries[0], event));
@@ -152,7 +152,7 @@ async fn nothing_falls_between_dispatch_and_takeover(database: Database) {
         };
         let woken = rig.ledger.take_wakeups(&next).await.unwrap();
         assert!(!found.is_empty() || !woken.is_empty(), "mine: {mine:?}");
-        for (delivery, record) in rig.ledger.open_deliveries(subscription, 10).await.unwrap() {
+        for (delivery, record) in rig.open(subscription, 10).await {
             let finish = under(&next, delivered(delivery, record.uid));
             rig.ledger.finish(vec![finish]).await.unwrap();
         }

@@ -68,10 +68,53 @@ fn a_full_common_buffer_does_not_starve_a_new_lane() {
     lanes.note(lane(9), at(0));
     let actions = lanes.poll(at(0), |_| most(1));
     assert!(actions.contains(&fetch(9, ALWAYS)), "{actions:?}");
-    let rows = (80..84).map(|n| work(n, lane(9), at(0))).collect();
+    let rows: Vec<_> = (80..84).map(|n| work(n, lane(9), at(0))).collect();
     lanes.fetched(lane(9), rows, ALWAYS, at(0));
     assert_eq!(lanes.load().buffered, 7 + ALWAYS);
     assert_eq!(lanes.poll(at(0), |_| most(1)), [], "but no more than that");
+}
+
+#[test]
+fn a_fetch_brings_what_is_not_known_and_has_room_and_the_rest_is_fetched_later() {
+    let mut lanes = owner(Limits {
+        bytes: 80,
+        ..Limits::default()
+    });
+    assert_eq!(
+        lanes.scope(lane(1)),
+        Scope {
+            known: HashSet::new(),
+            bytes: 20
+        }
+    );
+    offer(&mut lanes, 1, 1);
+    assert_eq!(attempts(lanes.poll(at(0), |_| most(1))).len(), 1);
+    lanes.note(lane(1), at(0));
+    let scope = lanes.scope(lane(1));
+    let known = work(1, lane(1), at(0));
+    assert_eq!(
+        scope,
+        Scope {
+            known: HashSet::from([known.delivery.id]),
+            bytes: 18
+        }
+    );
+    let Action::Fetch { limit, .. } = lanes.poll(at(0), |_| most(1)).remove(0) else {
+        panic!("what was noted is fetched")
+    };
+    let [next, later] = [2, 3].map(|n| work(n, lane(1), at(0)));
+    let rows = vec![Row::Bare(known.delivery), Row::Whole(next), Row::Bare(later.delivery)];
+    lanes.fetched(lane(1), rows, limit, at(0));
+    assert_eq!(
+        lanes.load().buffered,
+        1,
+        "what is known is no second time, and what has no room waits"
+    );
+    lanes.answered(&known, WELL, at(0), 0.5);
+    lanes.recorded(lane(1), known.delivery.id, None);
+    let actions = lanes.poll(at(0), |_| most(1));
+    assert_eq!(actions.len(), 2, "{actions:?}");
+    assert!(matches!(actions[1], Action::Fetch { .. }), "{actions:?}");
 }
 
 #[test]
@@ -87,7 +130,7 @@ fn what_was_closed_during_a_fetch_is_not_sent_again_by_its_rows() {
     lanes.recorded(lane(1), closing.delivery.id, None);
     lanes.fetched(lane(1), snapshot, 9, at(0));
     assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 8)], "the ledger is asked");
-    lanes.fetched(lane(1), Vec::new(), 8, at(0));
+    lanes.fetched(lane(1), Vec::<Work<()>>::new(), 8, at(0));
     assert_eq!(lanes.poll(at(0), |_| most(1)), []);
     assert_eq!(lanes.load().lanes, 0);
 }
@@ -150,7 +193,7 @@ fn a_fetch_that_finds_nothing_leaves_no_lane() {
     let mut lanes = small(8, 100);
     lanes.note(lane(1), at(0));
     assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 8)]);
-    lanes.fetched(lane(1), Vec::new(), 8, at(0));
+    lanes.fetched(lane(1), Vec::<Work<()>>::new(), 8, at(0));
     assert_eq!(lanes.poll(at(0), |_| most(1)), []);
     assert_eq!(lanes.load().lanes, 0);
 }

@@ -86,7 +86,12 @@ fn what_is_new_takes_turns_with_retries_however_many() {
     let mut lanes = owner(Limits::default());
     lanes.note(lane(1), at(0));
     assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 128)]);
-    lanes.fetched(lane(1), (0..128).map(|n| retry(n, lane(1))).collect(), 128, at(0));
+    lanes.fetched(
+        lane(1),
+        (0..128).map(|n| retry(n, lane(1))).collect::<Vec<_>>(),
+        128,
+        at(0),
+    );
     let first = attempts(lanes.poll(at(0), |_| most(1))).remove(0);
     assert!(first.is_retry());
     // A million more lie in the ledger, and these come in fresh.
@@ -108,7 +113,12 @@ fn what_is_new_finds_room_beside_retries_that_hang() {
     let mut lanes = owner(Limits::default());
     lanes.note(lane(1), at(0));
     assert_eq!(lanes.poll(at(0), |_| most(64)), [fetch(1, 128)]);
-    lanes.fetched(lane(1), (0..128).map(|n| retry(n, lane(1))).collect(), 128, at(0));
+    lanes.fetched(
+        lane(1),
+        (0..128).map(|n| retry(n, lane(1))).collect::<Vec<_>>(),
+        128,
+        at(0),
+    );
     assert_eq!(attempts(lanes.poll(at(0), |_| most(64))).len(), 48);
     offer(&mut lanes, 1000, 1);
     let [fresh] = attempts(lanes.poll(at(0), |_| most(64))).try_into().unwrap();
@@ -146,7 +156,12 @@ fn what_is_new_does_not_wait_behind_a_fetch_that_cannot_have_shown_it() {
     lanes.note(lane(1), at(0));
     assert_eq!(lanes.poll(at(5), |_| most(1)), [fetch(1, 128)]);
     // Full, and the last is due before what is new: that was not among them.
-    lanes.fetched(lane(1), (0..128).map(|n| retry(n, lane(1))).collect(), 128, at(5));
+    lanes.fetched(
+        lane(1),
+        (0..128).map(|n| retry(n, lane(1))).collect::<Vec<_>>(),
+        128,
+        at(5),
+    );
     lanes.offer(work(1000, lane(1), at(5)), ticket, at(5));
     assert_eq!(lanes.load().buffered, 129);
     lanes.offer(work(1001, lane(1), at(0)), ticket, at(5));
@@ -386,7 +401,7 @@ fn what_is_new_may_be_the_probe_before_what_failed_so_often() {
 fn an_open_breaker_is_remembered_while_it_matters_and_no_longer() {
     let (mut world, terms) = broken();
     assert_eq!(world.lanes.poll(at(2000), |_| terms), [fetch(1, 128)]);
-    world.lanes.fetched(lane(1), Vec::new(), 128, at(2000));
+    world.lanes.fetched(lane(1), Vec::<Work<()>>::new(), 128, at(2000));
     world.lanes.poll(at(2000), |_| terms);
     let held: Vec<_> = world
         .lanes
