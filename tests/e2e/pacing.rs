@@ -11,7 +11,7 @@ use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rate_limit_is_kept_and_reached_retries_included() {
-    let scene = Scene::start().await;
+    let scene = Scene::shared_out().await;
     // Every delivery is attempted twice.
     scene.receiver.script("/", |request| {
         Answer::status(if request.repeat == 1 { 500 } else { 200 })
@@ -35,7 +35,7 @@ async fn a_rate_limit_is_kept_and_reached_retries_included() {
 
 /// Whoever answers so once is left in peace for two seconds, and not only by the delivery that it was about.
 async fn the_lane_pauses_after(answer: Answer) {
-    let scene = Scene::start().await;
+    let scene = Scene::shared_out().await;
     let first = AtomicBool::new(true);
     scene.receiver.script("/", move |_| {
         if first.swap(false, Ordering::Relaxed) {
@@ -81,7 +81,7 @@ impl Broken {
     const BEHIND: usize = 60;
 
     async fn start(settings: Value) -> Self {
-        let scene = Scene::start().await;
+        let scene = Scene::shared_out().await;
         let mended = Arc::new(AtomicBool::new(false));
         scene.receiver.script("/", {
             let mended = Arc::clone(&mended);

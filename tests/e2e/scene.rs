@@ -2,8 +2,10 @@
 
 use herald_tests::api::text;
 use herald_tests::herald::Builder;
+use herald_tests::metrics::Metrics;
 use herald_tests::samples::{merged, packet_of, packets_of};
-use herald_tests::{Api, Herald, Receiver, Subscription};
+use herald_tests::wait::wait_for;
+use herald_tests::{Api, Herald, PATIENCE, Receiver, Stack, Subscription};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -18,6 +20,24 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) async fn start() -> Self {
         Self::with(Herald::builder()).await
+    }
+
+    /// [`Self::start`], where several workers have shared the shards out: what one has learnt of a subscriber does not
+    /// go with its shard to another.
+    pub(crate) async fn shared_out() -> Self {
+        let scene = Self::start().await;
+        if scene.herald.stack() == Stack::Cluster {
+            wait_for(
+                "no worker has all shards, and together they have all",
+                PATIENCE,
+                async || {
+                    let owned = shards(&scene.herald).await;
+                    owned.iter().sum::<f64>() > 255.5 && owned.iter().all(|shards| *shards < 255.5)
+                },
+            )
+            .await;
+        }
+        scene
     }
 
     pub(crate) async fn with(builder: Builder) -> Self {
@@ -48,6 +68,18 @@ impl Scene {
         let events: Vec<_> = (0..count).map(|_| packet_of(self.company)).collect();
         self.api.publish_all(&events).await
     }
+}
+
+/// How many shards each process owns.
+async fn shards(herald: &Herald) -> Vec<f64> {
+    let mut owned = Vec::new();
+    for address in herald.addresses() {
+        let mut metrics = Metrics::default();
+        let api = Api::new(&format!("http://{address}"), "").without_key();
+        metrics.add(&api.get("/metrics").await.expect(200));
+        owned.push(metrics.sum(|name| name == "herald_shards_owned"));
+    }
+    owned
 }
 
 /// One attempt and then no more.
