@@ -14,6 +14,7 @@
 //! | [`address`] | which addresses a request may go to |
 //! | [`delivery`], [`retry`] | what follows from an attempt |
 //! | [`lanes`] | which delivery is attempted next |
+//! | [`retention`] | how long what is over is kept |
 //! | [`breaker`], [`in_flight_limit`], [`rate_limit`] | how much a subscriber is sent |
 #![warn(missing_docs, clippy::wildcard_enum_match_arm)]
 
@@ -31,6 +32,7 @@ pub mod lanes;
 pub mod message;
 pub mod problem;
 pub mod rate_limit;
+pub mod retention;
 pub mod retry;
 pub mod signing;
 pub mod subscription;
