@@ -27,6 +27,11 @@ impl MigratorTrait for Migrator {
                 sqlite: "",
                 postgres: include_str!("postgres/0003_at_once.sql"),
             }),
+            Box::new(Migration {
+                name: "0004_retention",
+                sqlite: include_str!("sqlite/0004_retention.sql"),
+                postgres: include_str!("postgres/0004_retention.sql"),
+            }),
         ]
     }
 

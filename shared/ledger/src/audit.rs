@@ -1,7 +1,10 @@
 //! Whether the accounts add up: every event's `matched_count` against its rows, in one snapshot.
+//!
+//! What has expired is summed apart, see [`crate::retention`]: nothing goes without being counted there, or in its
+//! event if that stays. Of what is kept the proof is as it always was.
 
-use crate::sql::{all, for_values, get, snapshot, uuid};
-use crate::{Error, Ledger};
+use crate::sql::{all, corrupt, for_values, get, history, one, uuid};
+use crate::{Error, Ledger, retention};
 use herald_domain::delivery::{Closed, Status};
 use herald_domain::id::EventId;
 use sea_orm::ConnectionTrait;
@@ -10,16 +13,38 @@ use std::collections::HashSet;
 /// What an audit found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Events recorded.
+    /// Events recorded and kept.
     pub events: i64,
-    /// The sum of what they matched.
+    /// The sum of what they matched, without deliveries that have expired.
     pub matched: i64,
     /// Deliveries by status, every status present.
     pub deliveries: Vec<(Status, i64)>,
     /// Messages that were no events.
     pub rejected: i64,
+    /// What was recorded and is gone.
+    pub expired: Expired,
     /// What does not add up, at most [`MAX_DIFFERENCES`].
     pub differences: Vec<String>,
+}
+
+/// What has expired and was removed, since the ledger began. With what is kept it makes up all that was ever
+/// recorded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Events, with all their deliveries.
+    pub events: i64,
+    /// Deliveries by how they ended, also of events that are kept.
+    pub deliveries: Vec<(Closed, i64)>,
+    /// Messages that were no events.
+    pub rejected: i64,
+}
+
+impl Expired {
+    /// Whether anything has.
+    pub fn is_some(&self) -> bool {
+        let deliveries: i64 = self.deliveries.iter().map(|(_, count)| count).sum();
+        self.events + deliveries + self.rejected > 0
+    }
 }
 
 /// The most differences that one audit names.
@@ -29,9 +54,9 @@ pub const MAX_DIFFERENCES: usize = 1000;
 const CHECKS: [(&str, &str); 5] = [
     (
         "event {what} matched {a} subscriptions but has {b} deliveries",
-        "SELECT e.uid AS what, e.matched_count AS a, coalesce(d.n, 0) AS b FROM events e LEFT JOIN \
+        "SELECT e.uid AS what, e.matched_count AS a, e.expired_count + coalesce(d.n, 0) AS b FROM events e LEFT JOIN \
          (SELECT event, count(*) AS n FROM (SELECT event FROM deliveries_open UNION ALL SELECT event FROM deliveries_closed) \
-          AS every GROUP BY event) d ON d.event = e.uid WHERE e.matched_count <> coalesce(d.n, 0) LIMIT 1000",
+          AS every GROUP BY event) d ON d.event = e.uid WHERE e.matched_count <> e.expired_count + coalesce(d.n, 0) LIMIT 1000",
     ),
     (
         "open delivery {what} belongs to no event",
@@ -59,7 +84,7 @@ const CHECKS: [(&str, &str); 5] = [
 impl Ledger {
     /// Adds everything up, in one snapshot.
     pub async fn audit(&self) -> Result<Account, Error> {
-        let snapshot = snapshot(self.store.queries()).await?;
+        let snapshot = history(self.store.queries()).await?;
         let number = async |sql: &str| -> Result<i64, Error> {
             let rows = all(&snapshot, sql, []).await?;
             rows.first().map_or(Ok(0), |row| get(row, "n"))
@@ -88,7 +113,9 @@ impl Ledger {
         differences.truncate(MAX_DIFFERENCES);
         Ok(Account {
             events: number("SELECT count(*) AS n FROM events").await?,
-            matched: number("SELECT CAST(coalesce(sum(matched_count), 0) AS bigint) AS n FROM events").await?,
+            matched: number("SELECT CAST(coalesce(sum(matched_count - expired_count), 0) AS bigint) AS n FROM events")
+                .await?,
+            expired: expired(&snapshot).await?,
             rejected: number("SELECT count(*) AS n FROM rejected_events").await?,
             deliveries,
             differences,
@@ -104,6 +131,20 @@ impl Ledger {
         }
         Ok(ids.iter().copied().filter(|id| !found.contains(id)).collect())
     }
+}
+
+async fn expired<C: ConnectionTrait>(snapshot: &C) -> Result<Expired, Error> {
+    let row = one(snapshot, "SELECT * FROM expired", []).await?;
+    let row = row.ok_or_else(|| corrupt("no account of what has expired"))?;
+    let mut deliveries = Vec::with_capacity(Closed::ALL.len());
+    for end in Closed::ALL {
+        deliveries.push((end, get(&row, retention::column(end))?));
+    }
+    Ok(Expired {
+        events: get(&row, "events")?,
+        deliveries,
+        rejected: get(&row, "rejected")?,
+    })
 }
 
 async fn closed<C: ConnectionTrait>(snapshot: &C, end: Closed) -> Result<i64, Error> {

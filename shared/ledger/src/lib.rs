@@ -15,6 +15,7 @@
 //! | [`registry`] | the changes since a version |
 //! | [`reading`], [`audit`] | what happened, and whether it adds up |
 //! | [`partitions`] | makes room for the days to come |
+//! | [`retention`] | removes what has expired |
 //! | [`notices`] | what other processes hint at |
 //! | [`reconnect`] | how long to wait for a part that is away |
 //! | [`store`] | the connection: group commit |
@@ -36,6 +37,7 @@ pub mod partitions;
 pub mod reading;
 pub mod reconnect;
 pub mod registry;
+pub mod retention;
 pub mod shards;
 pub mod sql;
 pub mod store;
@@ -72,6 +74,9 @@ pub enum Error {
     /// There is no ledger in that place.
     #[error("there is no ledger at {0}")]
     Missing(PathBuf),
+    /// Another process does what only one does at a time.
+    #[error("another process is at it")]
+    Busy,
     /// The process is ending.
     #[error("the ledger is closed")]
     Closed,

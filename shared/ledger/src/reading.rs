@@ -3,8 +3,8 @@
 //! A delivery's id begins with the time of its event, so lists are newest first by id, and a cursor is
 //! an id.
 
-use crate::sql::{all, corrupt, execute, for_update, for_values, get, optional_timestamp, snapshot, timestamp, uuid};
-use crate::{Error, Ledger, registry, shards};
+use crate::sql::{all, corrupt, execute, for_update, for_values, get, history, optional_timestamp, timestamp, uuid};
+use crate::{Error, Ledger, registry, retention, shards};
 use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::delivery::{Closed, Delivery, Status};
 use herald_domain::event::Objects;
@@ -136,7 +136,7 @@ const CLOSED: &str = "SELECT d.id, d.event, e.id AS event_id, d.subscription, d.
 impl Ledger {
     /// Deliveries, newest first, at most `limit`.
     pub async fn deliveries(&self, filter: &DeliveryFilter, limit: usize) -> Result<Vec<DeliveryView>, Error> {
-        let snapshot = snapshot(self.store.queries()).await?;
+        let snapshot = history(self.store.queries()).await?;
         let mut found = Vec::new();
         let (open, closed) = match filter.status {
             None => (true, true),
@@ -157,7 +157,7 @@ impl Ledger {
 
     /// One delivery.
     pub async fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryView>, Error> {
-        let snapshot = snapshot(self.store.queries()).await?;
+        let snapshot = history(self.store.queries()).await?;
         for table in [OPEN, CLOSED] {
             let rows = all(&snapshot, &format!("{table} WHERE d.id = $1"), [id.0.into()]).await?;
             if let Some(row) = rows.first() {
@@ -364,6 +364,7 @@ fn first_id_at(since: Timestamp) -> Uuid {
 }
 
 async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Result<Retried, Error> {
+    retention::wait_for_removal(txn, id.0, now).await?;
     // Held, so that a deactivation is before or after this, and its cancelling knows which.
     let (_version, now) = registry::hold(txn, now).await?;
     let select = format!("SELECT * FROM deliveries_closed WHERE id = $1{}", for_update(txn));

@@ -183,6 +183,17 @@ pub(crate) async fn snapshot(connection: &DatabaseConnection) -> Result<Database
     Ok(connection.begin_with_options(options).await?)
 }
 
+/// A [`snapshot`] to read events and what became of them. When a day is dropped, rows that stay get another
+/// table; to a snapshot from before, which looks after, they would be in neither. So the tables are held first.
+pub(crate) async fn history(connection: &DatabaseConnection) -> Result<DatabaseTransaction, Error> {
+    let snapshot = snapshot(connection).await?;
+    if snapshot.get_database_backend() == DbBackend::Postgres {
+        let hold = "LOCK TABLE ONLY events, ONLY deliveries_closed, ONLY attempts IN ACCESS SHARE MODE";
+        snapshot.execute_unprepared(hold).await?;
+    }
+    Ok(snapshot)
+}
+
 /// PostgreSQL's clock in microseconds; unlike `now()` not the time at which the transaction began.
 pub(crate) const CLOCK: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 

@@ -113,6 +113,14 @@ impl Store {
         written
     }
 
+    /// Waits until no other write waits, a second at most: for what may be done at any time. On PostgreSQL
+    /// writes do not wait for one another.
+    pub(crate) async fn lull(&self) {
+        if let Write::Sqlite(handle) = &self.write {
+            handle.lull().await;
+        }
+    }
+
     /// Runs one statement that writes, in a transaction of its own. For PostgreSQL, where every further
     /// statement would be a round trip; see [`Self::write`] for what an error means.
     pub(crate) async fn run(&self, sql: &str, values: Vec<Value>) -> Result<Vec<QueryResult>, Error> {

@@ -55,12 +55,12 @@ impl Ledger {
         let wanted: Vec<EventUid> = wanted.map(|(_, event)| *event).collect();
         let events = self.store.soon(self.read_events(&wanted, scope.bytes)).await?;
         let with_event = |(delivery, event): (Delivery, EventUid)| match events.get(&event) {
-            Some(Some(read)) if !scope.known.contains(&delivery.id) => Some((delivery, Some(Arc::clone(read)))),
-            // It was closed in between, so long ago by now that the event was dropped.
-            Some(None) => None,
-            Some(Some(_)) | None => Some((delivery, None)),
+            Some(Some(read)) if !scope.known.contains(&delivery.id) => Ok((delivery, Some(Arc::clone(read)))),
+            // An event outlives its deliveries, whatever expires.
+            Some(None) => Err(Error::Corrupt("an open delivery without its event")),
+            Some(Some(_)) | None => Ok((delivery, None)),
         };
-        Ok(rows.into_iter().filter_map(with_event).collect())
+        rows.into_iter().map(with_event).collect()
     }
 
     /// Reads these events, in this order, until they have so many bytes.

@@ -18,9 +18,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 /// The most writes in one transaction, and waiting for it.
 const MAX_GROUP: usize = 64;
+
+/// How long to wait for a moment without a write, and how often to look.
+const LULL: Duration = Duration::from_secs(1);
+const LULL_LOOK: Duration = Duration::from_millis(5);
 
 /// How long a connection that failed may take to close.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -92,6 +97,14 @@ impl Handle {
     pub(super) fn closed() -> Self {
         let (write, _closed) = mpsc::channel(1);
         Self(write)
+    }
+
+    /// Returns when no write waits, or when there were some all the time.
+    pub(super) async fn lull(&self) {
+        let deadline = Instant::now() + LULL;
+        while self.0.capacity() < self.0.max_capacity() && Instant::now() < deadline {
+            tokio::time::sleep(LULL_LOOK).await;
+        }
     }
 
     pub(super) async fn write<T, F>(&self, write: F) -> Result<T, Error>

@@ -18,7 +18,9 @@ macro_rules! on_both {
 }
 
 mod dispatching;
+mod expiring;
 mod finishing;
+mod growth;
 mod managing;
 mod plans;
 mod rig;

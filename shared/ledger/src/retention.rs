@@ -1,0 +1,251 @@
+//! Removing what has expired, so that the ledger does not grow for ever.
+//!
+//! Whatever goes is counted with it, in one transaction: an event that outlives some of its deliveries says
+//! how many are gone, and what is gone altogether is summed in the row of `expired`. So an audit is exact
+//! before, meanwhile and after.
+//!
+//! On PostgreSQL days are dropped whole ([`days`]), on SQLite rows are deleted ([`rows`]); there the file does
+//! not shrink, its free pages are used again. Everything else that grows is deleted in batches on both. A
+//! batch holds other writes up for some milliseconds, and [`pause`] keeps batches to a fifth of the time.
+
+mod days;
+mod rows;
+
+use crate::sql::{all, execute, for_values, get, timestamp, uuid};
+use crate::{Error, Ledger, dispatching};
+use herald_domain::delivery::Closed;
+use herald_domain::retention::{Limits, Retention};
+use herald_domain::time::Timestamp;
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Value};
+use std::time::Duration;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// How many rows go in one transaction.
+const BATCH: u64 = 256;
+
+/// Rejected messages may be 1 MiB each.
+const LARGE_BATCH: u64 = 16;
+
+/// Held by a manual retry of a delivery that may be in a day that is being dropped; the latter holds it alone.
+/// See `migrations/src/postgres/0004_retention.sql`.
+const RETRY_LOCK: i64 = 18503;
+
+/// Held by who removes, so that there is one.
+const REMOVAL_LOCK: i64 = 18504;
+
+/// What a pass removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Events.
+    pub events: u64,
+    /// Deliveries that had ended, with their attempts.
+    pub deliveries: u64,
+    /// Keys by which repeated `Id`s were recognised.
+    pub keys: u64,
+    /// Rejected messages.
+    pub rejected: u64,
+    /// Entries of the audit log.
+    pub audit_log: u64,
+}
+
+impl Ledger {
+    /// Removes what has expired at `now`, and adds it to `removed`, so that what went before an error is known
+    /// too. Keys go when the idempotency window is over, whatever the settings say.
+    ///
+    /// # Errors
+    /// If the database fails, or somebody else removes or reads for so long that it is better tried later.
+    pub async fn remove_expired(
+        &self,
+        retention: &Retention,
+        now: Timestamp,
+        removed: &mut Removed,
+    ) -> Result<(), Error> {
+        let keys_until = self.forget_keys(now, removed).await?;
+        if let Some(since) = retention.audit_log_since(now) {
+            self.remove_log(since, removed).await?;
+        }
+        let Some(limits) = retention.limits(now) else {
+            return Ok(());
+        };
+        self.remove_rejected(limits, removed).await?;
+        // An event is what leads to its key, so it stays until that is gone.
+        let before = limits.ended.min(time_of(keys_until));
+        if self.store.is_shared() {
+            self.drop_days(before, limits, removed).await
+        } else {
+            self.remove_rows(before, limits, removed).await
+        }
+    }
+
+    /// Deletes the keys of events by the order of the events, which unlike the keys' own is that of time; up to
+    /// which event that is done.
+    async fn forget_keys(&self, now: Timestamp, removed: &mut Removed) -> Result<Uuid, Error> {
+        let window = now.minus(dispatching::IDEMPOTENCY_WINDOW);
+        let until = first_uuid(window);
+        let mut after = self.keys_until().await?;
+        while after < until {
+            let began = Instant::now();
+            let rows = all(
+                self.store.queries(),
+                "SELECT uid, id, recorded_at FROM events WHERE uid >= $1 AND uid < $2 ORDER BY uid LIMIT $3",
+                [after.into(), until.into(), BATCH.into()],
+            )
+            .await?;
+            // One that was recorded long after it was read still has its key; the next pass goes on from there.
+            let mut ids: Vec<Value> = Vec::with_capacity(rows.len());
+            let mut next = None;
+            for row in &rows {
+                let uid = uuid(row, "uid")?;
+                if timestamp(row, "recorded_at")? >= window {
+                    next = Some(uid);
+                    break;
+                }
+                ids.push(uuid(row, "id")?.into());
+                after = successor(uid);
+            }
+            let stopped = next.is_some();
+            if !stopped && u64::try_from(rows.len()).is_ok_and(|n| n < BATCH) {
+                after = until;
+            }
+            let upto = next.unwrap_or(after);
+            removed.keys += self
+                .remove(move |txn| {
+                    Box::pin(async move {
+                        let before = window.as_micros();
+                        let gone = for_values(
+                            txn,
+                            &format!("DELETE FROM event_keys WHERE recorded_at < {before} AND id"),
+                            ids,
+                            "RETURNING id",
+                        )
+                        .await?;
+                        execute(
+                            txn,
+                            "UPDATE expired SET keys_until = $1 WHERE keys_until < $1",
+                            [upto.into()],
+                        )
+                        .await?;
+                        Ok(gone.len() as u64)
+                    })
+                })
+                .await?;
+            if stopped {
+                return Ok(upto);
+            }
+            pause(began).await;
+        }
+        Ok(after)
+    }
+
+    async fn keys_until(&self) -> Result<Uuid, Error> {
+        let rows = all(self.store.queries(), "SELECT keys_until FROM expired", []).await?;
+        rows.first().map_or(Ok(Uuid::nil()), |row| uuid(row, "keys_until"))
+    }
+
+    async fn remove_log(&self, since: Timestamp, removed: &mut Removed) -> Result<(), Error> {
+        let sql = "DELETE FROM audit_log WHERE at < $1 AND id IN (SELECT id FROM audit_log ORDER BY id LIMIT $2)";
+        loop {
+            let began = Instant::now();
+            let values: [Value; 2] = [since.as_micros().into(), BATCH.into()];
+            let gone = self
+                .remove(move |txn| Box::pin(async move { execute(txn, sql, values).await }))
+                .await?;
+            removed.audit_log += gone;
+            if gone < BATCH {
+                return Ok(());
+            }
+            pause(began).await;
+        }
+    }
+
+    async fn remove_rejected(&self, limits: Limits, removed: &mut Removed) -> Result<(), Error> {
+        loop {
+            let began = Instant::now();
+            let gone = self
+                .remove(move |txn| {
+                    Box::pin(async move {
+                        // An id is made by the clock of who rejects; the time decides.
+                        let sql = "DELETE FROM rejected_events WHERE id IN (SELECT id FROM rejected_events \
+                                   WHERE id < $1 AND received_at < $2 ORDER BY id LIMIT $3)";
+                        let (until, before) = (first_uuid(limits.ended), limits.ended.as_micros());
+                        let gone = execute(txn, sql, [until.into(), before.into(), LARGE_BATCH.into()]).await?;
+                        let count = i64::try_from(gone).unwrap_or(i64::MAX);
+                        execute(txn, "UPDATE expired SET rejected = rejected + $1", [count.into()]).await?;
+                        Ok(gone)
+                    })
+                })
+                .await?;
+            removed.rejected += gone;
+            if gone < LARGE_BATCH {
+                return Ok(());
+            }
+            pause(began).await;
+        }
+    }
+
+    /// Runs a write that removes, when nobody else does and, on SQLite, when no other write waits.
+    async fn remove<T, F>(&self, write: F) -> Result<T, Error>
+    where
+        F: for<'t> FnOnce(&'t DatabaseTransaction) -> futures_util::future::BoxFuture<'t, Result<T, Error>>
+            + Send
+            + 'static,
+        T: Send + 'static,
+    {
+        self.store.lull().await;
+        self.store
+            .write(move |txn, _now| {
+                Box::pin(async move {
+                    if txn.get_database_backend() == DbBackend::Postgres {
+                        let sql = "SELECT pg_try_advisory_xact_lock($1) AS alone";
+                        let rows = all(txn, sql, [REMOVAL_LOCK.into()]).await?;
+                        if !rows.first().map_or(Ok(false), |row| get(row, "alone"))? {
+                            return Err(Error::Busy);
+                        }
+                    }
+                    write(txn).await
+                })
+            })
+            .await
+    }
+}
+
+/// Has a manual retry wait while the day of its delivery may be being dropped. Before any other lock is taken,
+/// so that nobody waits for the retry.
+pub(crate) async fn wait_for_removal(txn: &DatabaseTransaction, id: Uuid, now: Timestamp) -> Result<(), Error> {
+    let youngest = now.minus(dispatching::IDEMPOTENCY_WINDOW);
+    if txn.get_database_backend() == DbBackend::Postgres && id < first_uuid(youngest) {
+        execute(txn, "SELECT pg_advisory_xact_lock_shared($1)", [RETRY_LOCK.into()]).await?;
+    }
+    Ok(())
+}
+
+/// Where `expired` counts deliveries that ended so.
+pub(crate) const fn column(end: Closed) -> &'static str {
+    match end {
+        Closed::Delivered => "delivered",
+        Closed::Dead => "dead",
+        Closed::Cancelled => "cancelled",
+        Closed::Refused => "refused",
+    }
+}
+
+/// Leaves four times as much to others as was taken.
+async fn pause(began: Instant) {
+    tokio::time::sleep((began.elapsed() * 4).min(Duration::from_secs(5))).await;
+}
+
+/// The least id that an event of that time, or a delivery of it, can have.
+fn first_uuid(at: Timestamp) -> Uuid {
+    Uuid::from_u128(u128::from(at.as_unix_millis()) << 80)
+}
+
+/// The time of a [`first_uuid`], or of a `UUIDv7`.
+fn time_of(id: Uuid) -> Timestamp {
+    let millis = u64::try_from(id.as_u128() >> 80).unwrap_or(u64::MAX);
+    Timestamp::from_micros(i64::try_from(millis.saturating_mul(1000)).unwrap_or(i64::MAX))
+}
+
+fn successor(id: Uuid) -> Uuid {
+    Uuid::from_u128(id.as_u128().saturating_add(1))
+}
