@@ -2,11 +2,12 @@
 
 use crate::config::Config;
 use anyhow::Context;
+use herald_domain::delivery::Status;
 use herald_domain::event::{Batch, parse, split_json};
 use herald_domain::id::EventId;
 use herald_domain::time::SystemClock;
 use herald_ledger::Ledger;
-use herald_ledger::audit::Account;
+use herald_ledger::audit::{Account, Expired};
 use herald_queue::{Embedded, Message};
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
@@ -119,7 +120,18 @@ pub(crate) fn to_json(account: &Account, in_transit: u64, missing: Option<&[Even
     if let Some(missing) = missing {
         json["Missing"] = missing.iter().map(ToString::to_string).collect();
     }
+    if account.expired.is_some() {
+        json["Expired"] = expired_to_json(&account.expired);
+    }
     json
+}
+
+fn expired_to_json(expired: &Expired) -> Value {
+    let deliveries = expired.deliveries.iter();
+    let deliveries: Map<String, Value> = deliveries
+        .map(|(end, count)| (Status::Closed(*end).name().to_owned(), (*count).into()))
+        .collect();
+    json!({ "Events": expired.events, "Deliveries": deliveries, "Rejected": expired.rejected })
 }
 
 fn read_ids(file: &Path) -> anyhow::Result<Vec<EventId>> {
@@ -142,4 +154,26 @@ fn ids_of(message: &Message) -> Vec<EventId> {
         Err(_malformed) => Vec::new(),
     };
     texts.into_iter().filter_map(|text| parse(text).ok()?.id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use herald_domain::delivery::Closed;
+
+    #[test]
+    fn what_has_expired_is_said_once_there_is_any() {
+        let mut account = Account {
+            events: 1,
+            matched: 0,
+            deliveries: vec![(Status::Open, 0)],
+            rejected: 0,
+            expired: Expired::default(),
+            differences: Vec::new(),
+        };
+        assert_eq!(to_json(&account, 0, None).get("Expired"), None);
+        account.expired.deliveries = vec![(Closed::Delivered, 2), (Closed::Dead, 0)];
+        let expected = json!({ "Events": 0, "Deliveries": { "Delivered": 2, "Dead": 0 }, "Rejected": 0 });
+        assert_eq!(to_json(&account, 0, None)["Expired"], expected);
+    }
 }

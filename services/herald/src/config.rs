@@ -5,6 +5,7 @@ use clap::Args;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Map};
 use figment::{Figment, Metadata, Profile, Provider};
+use herald_domain::retention::{Days, Retention};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +18,7 @@ const DEFAULTS: &str = include_str!("defaults.toml");
 const DNS_PORT: u16 = 53;
 
 /// The settings and the variables of the environment that set them.
-const VARIABLES: [(&str, &str); 10] = [
+const VARIABLES: [(&str, &str); 13] = [
     ("listen", "HERALD_LISTEN"),
     ("data", "HERALD_DATA"),
     ("database", "HERALD_DATABASE_URL"),
@@ -28,6 +29,9 @@ const VARIABLES: [(&str, &str); 10] = [
     ("egress_allow", "HERALD_EGRESS_ALLOW"),
     ("egress_ca", "HERALD_EGRESS_CA"),
     ("egress_dns", "HERALD_EGRESS_DNS"),
+    ("retain_days", "HERALD_RETAIN_DAYS"),
+    ("retain_dead_days", "HERALD_RETAIN_DEAD_DAYS"),
+    ("retain_audit_log_days", "HERALD_RETAIN_AUDIT_LOG_DAYS"),
 ];
 
 /// The flags that set something.
@@ -73,6 +77,20 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "ADDR,...")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) egress_dns: Option<String>,
+    /// How many days events, deliveries that have ended and rejected messages are kept: 7 to 3650, or 0 for ever
+    /// [env: HERALD_RETAIN_DAYS] [default: 30]
+    #[arg(long, value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retain_days: Option<u32>,
+    /// The same for dead deliveries and their events, never shorter than --retain-days
+    /// [env: HERALD_RETAIN_DEAD_DAYS] [default: 90]
+    #[arg(long, value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retain_dead_days: Option<u32>,
+    /// The same for the log of who changed what [env: HERALD_RETAIN_AUDIT_LOG_DAYS] [default: 365]
+    #[arg(long, value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retain_audit_log_days: Option<u32>,
     /// A file of settings, TOML
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -96,6 +114,12 @@ pub(crate) struct Config {
     pub(crate) egress_ca: Option<PathBuf>,
     #[serde(default, deserialize_with = "name_servers")]
     pub(crate) egress_dns: Vec<SocketAddr>,
+    #[serde(deserialize_with = "days")]
+    pub(crate) retain_days: Option<Days>,
+    #[serde(deserialize_with = "days")]
+    pub(crate) retain_dead_days: Option<Days>,
+    #[serde(deserialize_with = "days")]
+    pub(crate) retain_audit_log_days: Option<Days>,
 }
 
 impl Config {
@@ -118,6 +142,15 @@ impl Config {
                 Ok(config)
             }
             (None, None) => Ok(config),
+        }
+    }
+
+    /// How long what is over is kept.
+    pub(crate) fn retention(&self) -> Retention {
+        Retention {
+            events: self.retain_days,
+            dead: self.retain_dead_days,
+            audit_log: self.retain_audit_log_days,
         }
     }
 
@@ -163,7 +196,10 @@ pub(crate) fn explain(flags: &Flags) -> anyhow::Result<Vec<(&'static str, String
                     .find_metadata(name)
                     .map(|metadata| metadata.name.to_string())
                     .unwrap_or_default();
-                let shown = match (name, value.into_string()) {
+                // A file's numbers have a sign, a flag's have none.
+                let signed = value.to_i128().map(|number| number.to_string());
+                let number = signed.or_else(|| Some(value.to_u128()?.to_string()));
+                let shown = match (name, value.into_string().or(number)) {
                     ("operator_key", _) => "(secret)".to_owned(),
                     ("broker" | "database", Some(url)) => without_password(url),
                     (_, Some(text)) => text,
@@ -267,6 +303,29 @@ fn name_servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Socket
     names(deserializer)?.into_iter().map(read).collect()
 }
 
+/// A number of days; 0 is for ever.
+fn days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Days>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Number {
+        Number(i64),
+        Text(String),
+    }
+    let text = match Number::deserialize(deserializer)? {
+        Number::Number(number) => number.to_string(),
+        Number::Text(text) => text,
+    };
+    match text.parse::<u32>().ok().map(|days| (days, Days::new(days))) {
+        Some((0, _)) => Ok(None),
+        Some((_, Some(days))) => Ok(Some(days)),
+        Some((_, None)) | None => Err(serde::de::Error::custom(format!(
+            "{text} is not a number of days from {} to {}, nor 0 for ever",
+            Days::MIN,
+            Days::MAX
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,6 +362,43 @@ mod tests {
         assert!(
             error.contains("egress_allow") && error.contains("here is not a network"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn retention_is_a_month_unless_said_otherwise_and_0_is_for_ever() {
+        let retention = Config::load(&Flags::default()).unwrap().retention();
+        assert_eq!((retention.events, retention.dead), (Days::new(30), Days::new(90)));
+        assert_eq!(retention.audit_log, Days::new(365));
+        let flags = Flags {
+            retain_days: Some(7),
+            retain_dead_days: Some(0),
+            ..Flags::default()
+        };
+        let retention = Config::load(&flags).unwrap().retention();
+        assert_eq!((retention.events, retention.dead), (Days::new(7), None));
+        let flags = Flags {
+            retain_days: Some(6),
+            ..Flags::default()
+        };
+        let error = Config::load(&flags).unwrap_err().to_string();
+        assert!(
+            error.contains("retain_days") && error.contains("6 is not a number of days from 7"),
+            "{error}"
+        );
+        let shown = explain(&Flags::default()).unwrap();
+        assert!(
+            shown
+                .iter()
+                .any(|(name, value, _)| (*name, &**value) == ("retain_days", "30")),
+            "{shown:?}"
+        );
+        let shown = explain(&flags).unwrap();
+        assert!(
+            shown
+                .iter()
+                .any(|(name, value, _)| (*name, &**value) == ("retain_days", "6")),
+            "{shown:?}"
         );
     }
 

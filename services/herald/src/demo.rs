@@ -66,6 +66,10 @@ fn config(folder: &Path, key: &str) -> Config {
         egress_allow: loopback(),
         egress_ca: None,
         egress_dns: Vec::new(),
+        // A folder that is gone in seconds.
+        retain_days: None,
+        retain_dead_days: None,
+        retain_audit_log_days: None,
     }
 }
 

@@ -14,6 +14,7 @@ mod letters;
 mod listen;
 mod metrics;
 mod process;
+mod retention;
 mod roles;
 mod samples;
 mod send;
@@ -165,7 +166,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::CheckConfig { flags } => {
             for (setting, value, source) in config::explain(&flags)? {
-                println!("{setting:<14}{value:<28}{source}");
+                println!("{setting:<23}{value:<28}{source}");
             }
             Config::load(&flags)?;
         }

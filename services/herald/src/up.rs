@@ -195,6 +195,11 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
     ledger.register_metrics(&metrics)?;
     let (until, of_ledger) = (stop.listener.clone(), ledger.clone());
     base.supervise("notices", async move { of_ledger.listen(until).await });
+    if role.manages() {
+        let removal = crate::retention::Removal::new(config.retention(), &metrics)?;
+        let (until, of_ledger) = (stop.listener.clone(), ledger.clone());
+        base.supervise("retention", async move { removal.run(of_ledger, until).await });
+    }
     if role != Role::Ingest {
         let (until, of_ledger) = (stop.listener.clone(), ledger.clone());
         base.supervise("partitions", async move { of_ledger.keep_partitions(until).await });

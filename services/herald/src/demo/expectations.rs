@@ -181,6 +181,7 @@ mod tests {
     use super::*;
     use axum::http::HeaderMap;
     use herald_domain::time::Timestamp;
+    use herald_ledger::audit::Expired;
     use serde_json::json;
     use uuid::Uuid;
 
@@ -197,6 +198,7 @@ mod tests {
             matched: delivered + dead + open,
             deliveries,
             rejected: 0,
+            expired: Expired::default(),
             differences: Vec::new(),
         }
     }
