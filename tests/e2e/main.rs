@@ -23,6 +23,7 @@ mod names;
 mod observing;
 mod pacing;
 mod refusing;
+mod restoring;
 mod retry;
 mod rights;
 mod slow;

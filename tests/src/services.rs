@@ -18,7 +18,7 @@ mod shared;
 
 pub use ground::{Ground, migrate};
 pub use management::Management;
-pub use postgres::{Postgres, query, try_query};
+pub use postgres::{Postgres, dump, query, restore, try_query};
 pub use rabbitmq::RabbitMq;
 pub use shared::{Database, POSTGRES, RABBITMQ, RABBITMQ_API, Vhost};
 

@@ -143,6 +143,33 @@ pub fn try_query(url: &str, sql: &str) -> Result<String, String> {
     }
 }
 
+/// Writes all of a database, as it is at one moment, into a file.
+pub fn dump(url: &str, file: &Path) {
+    let mut dump = Command::new(find("pg_dump"));
+    dump.args(["--no-owner", "--dbname", url, "--file"]).arg(file);
+    succeed(&mut dump);
+}
+
+/// Fills an empty database with what [`dump`] wrote.
+pub fn restore(url: &str, file: &Path) {
+    let mut psql = Command::new(find("psql"));
+    psql.args([
+        "--no-psqlrc",
+        "--quiet",
+        "--set=ON_ERROR_STOP=1",
+        "--dbname",
+        url,
+        "--file",
+    ])
+    .arg(file);
+    succeed(&mut psql);
+}
+
+fn succeed(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().expect("it can be started");
+    assert!(output.status.success(), "{command:?}: {}", output_of(&output));
+}
+
 /// A program of PostgreSQL's, working in `home` as a user that it agrees to work for.
 fn command(program: &str, home: &Path) -> Command {
     let mut command = Command::new(find(program));
