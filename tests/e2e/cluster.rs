@@ -8,6 +8,7 @@
 //! | `database` | PostgreSQL killed, frozen |
 //! | `disk` | no room for the embedded file (with the long faults, though it is the other stack) |
 //! | `producers` | events published over AMQP by others, malformed ones too |
+//! | `upgrade` | an earlier version's processes, replaced one by one |
 //! | `access` | TLS with a private authority, users with few rights |
 //!
 //! What destroys a server starts its own. RabbitMQ is never killed within seconds of a declaration:
@@ -19,6 +20,7 @@ mod database;
 mod disk;
 mod producers;
 mod roles;
+mod upgrade;
 
 use crate::scene::Scene;
 use herald_tests::Herald;

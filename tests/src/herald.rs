@@ -252,6 +252,11 @@ impl Herald {
         self.start_all().await;
     }
 
+    /// Starts another build from now on.
+    pub fn replace_binary(&mut self, binary: PathBuf) {
+        self.binary = binary;
+    }
+
     /// A command line of its binary, with an environment as clean as its own.
     pub fn command(&self) -> Command {
         command(&self.binary)

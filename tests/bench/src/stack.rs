@@ -118,7 +118,7 @@ impl Stack {
         let place = Place::make(kind, servers).await;
         if kind.stores() == (true, true) {
             // As it is deployed; it returns when the queues are old enough to be relied on.
-            migrate(&place.broker, &place.database);
+            migrate(&binary(), &place.broker, &place.database);
         }
         Self {
             kind,

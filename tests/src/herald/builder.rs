@@ -36,6 +36,7 @@ const CLUSTER: [Role; 4] = [Role::Ingest, Role::Worker, Role::Worker, Role::Mana
 #[derive(Debug)]
 pub struct Builder {
     pub(super) stack: Stack,
+    binary: PathBuf,
     servers: Option<(String, String)>,
     data: Option<PathBuf>,
     roles: Option<Vec<Role>>,
@@ -51,6 +52,7 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             stack: Stack::default(),
+            binary: binary(),
             servers: None,
             data: None,
             roles: None,
@@ -79,6 +81,12 @@ impl Builder {
             servers: Some((broker.to_owned(), database.to_owned())),
             ..self
         }
+    }
+
+    /// Another build than the one under test.
+    #[must_use]
+    pub fn binary(self, binary: PathBuf) -> Self {
+        Self { binary, ..self }
     }
 
     /// With its data folder there, on the embedded stack.
@@ -154,7 +162,7 @@ impl Builder {
                 (Place::Folder(data), None)
             }
             (Stack::Cluster, Some((broker, database))) => {
-                migrate(broker, database);
+                migrate(&self.binary, broker, database);
                 (Place::servers(broker, database), None)
             }
             (Stack::Cluster, None) => {
@@ -172,7 +180,7 @@ impl Builder {
             Process::new(*role, twins, free_port(), sandbox.path())
         });
         let mut herald = Herald {
-            binary: binary(),
+            binary: self.binary.clone(),
             operator_key: format!("test-{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()),
             place,
             processes: processes.collect(),

@@ -6,6 +6,7 @@
 use super::output_of;
 use super::shared::{Database, Vhost};
 use crate::binary::{binary, command};
+use std::path::Path;
 use std::sync::OnceLock;
 use tokio::sync::{Mutex, OnceCell, mpsc};
 
@@ -37,18 +38,18 @@ impl Ground {
         // The schema is made once and copied; making it is the work of a second each time. Who comes meanwhile waits.
         let template = TEMPLATE.get_or_init(async || {
             let database = Database::create();
-            migrate(vhost.url(), &database.url());
+            migrate(&binary(), vhost.url(), &database.url());
             database
         });
         let database = template.await.copy();
-        migrate(vhost.url(), &database.url());
+        migrate(&binary(), vhost.url(), &database.url());
         Self { vhost, database }
     }
 }
 
-/// `herald migrate`, to its end.
-pub fn migrate(broker: &str, database: &str) {
-    let mut migrate = command(&binary());
+/// `herald migrate` of that binary, to its end.
+pub fn migrate(binary: &Path, broker: &str, database: &str) {
+    let mut migrate = command(binary);
     migrate.args(["migrate", "--broker", broker, "--database", database]);
     let output = migrate.output().expect("the binary can be started");
     assert!(
