@@ -29,9 +29,8 @@ async fn one_several_and_lines_are_accepted_with_their_ids_in_order() {
     let text = ndjson(&lines).replace('\n', "\r\n\n");
     let reply = scene
         .api
-        .post_raw("/v1/events", "application/x-ndjson; charset=utf-8", text)
-        .await
-        .expect(202);
+        .publish_raw("application/x-ndjson; charset=utf-8", &text)
+        .await;
     assert_eq!(reply.json()["Ids"], json!(ids));
     all.extend(ids);
     let arrived = scene.receiver.wait_for("/", all.len()).await;
@@ -151,8 +150,10 @@ async fn a_batch_with_one_bad_event_is_refused_whole() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_limits_are_where_the_contract_has_them() {
     let Scene { herald, api, .. } = Scene::start().await;
-    let small =
-        |_| json!({ "Type": "BusinessObjectCreated", "Objects": { "Company": guid() }, "Data": { "Name": "x" } });
+    let small = |_| {
+        let objects = json!({ "Company": guid() });
+        json!({ "Id": guid(), "Type": "BusinessObjectCreated", "Objects": objects, "Data": { "Name": "x" } })
+    };
     let most: Vec<_> = (0..10_000).map(small).collect();
     assert_eq!(api.publish_all(&most).await.len(), 10_000);
     let too_many: Vec<_> = (0..10_001).map(small).collect();
@@ -162,10 +163,7 @@ async fn the_limits_are_where_the_contract_has_them() {
         .problem(400)
         .naming("", "max_items");
     let limit = 256 * 1024;
-    let _accepted = api
-        .post_raw("/v1/events", "application/json", sized(limit))
-        .await
-        .expect(202);
+    let _accepted = api.publish_raw("application/json", &sized(limit)).await;
     let _refused = api
         .post_raw("/v1/events", "application/json", sized(limit + 1))
         .await
@@ -173,10 +171,7 @@ async fn the_limits_are_where_the_contract_has_them() {
     let batch = format!("[{},{}]", sized(1000), sized(limit + 1));
     let _refused = api.post_raw("/v1/events", "application/json", batch).await.problem(413);
     let padded = |bytes: usize| format!("{}{}", " ".repeat(bytes - 1000), sized(1000));
-    let _accepted = api
-        .post_raw("/v1/events", "application/json", padded(8 << 20))
-        .await
-        .expect(202);
+    let _accepted = api.publish_raw("application/json", &padded(8 << 20)).await;
     assert_eq!(herald.settled(PATIENCE).await.count("Events"), 10_002);
 }
 

@@ -13,8 +13,11 @@ const DATA: &str = r#"{ "CustomerName" : "Gl\u00f6bex \/ Ω",
   "Nested": { "b" : [ 1 ,2 ], "a":null }, "Reference":"202234-C","Status":1,"RAGStatus":-2,"ProcessType":3 }"#;
 
 async fn publish_text(api: &Api, kind: &str, objects: &Value, data: &str) -> String {
-    let body = format!(r#"{{"Type":"{kind}", "Objects" : {objects},"Data": {data} }}"#);
-    let reply = api.post_raw("/v1/events", "application/json", body).await.expect(202);
+    let body = format!(
+        r#"{{"Id":"{}","Type":"{kind}", "Objects" : {objects},"Data": {data} }}"#,
+        guid()
+    );
+    let reply = api.publish_raw("application/json", &body).await;
     text(&reply.json()["Id"]).to_owned()
 }
 
