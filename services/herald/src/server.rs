@@ -15,11 +15,17 @@ pub(crate) const CLOSE: Duration = Duration::from_secs(2);
 /// How long a client may take to send a request's headers; it is held a connection for no longer.
 const HEADERS: Duration = Duration::from_secs(15);
 
+/// What a connection holds at most of what it has read and nobody has taken, and so the largest head of a request.
+/// It grows to that with large requests, and stays there: hyper's own 400 KiB are 50 MB with 128 connections.
+const READ_BYTES: usize = 64 * 1024;
+
 /// Serves until `close`; then open connections have a moment to end what they are at. Each connection gets
 /// the routes as they are when it is opened.
 pub(crate) async fn serve(listener: TcpListener, app: watch::Receiver<Router>, close: CancellationToken) {
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .max_buf_size(READ_BYTES);
     let mut connections = JoinSet::new();
     loop {
         let stream = tokio::select! {

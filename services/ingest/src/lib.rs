@@ -10,7 +10,7 @@ mod openapi;
 
 use axum::Json;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRef, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -134,6 +134,8 @@ async fn accept(
         (Refusal::Invalid, Problem::faults(vec![fault]))
     })?;
     let events = Events::read(text, format)?;
+    // The queue may take a while, and needs only what it is given.
+    drop(body);
     let message = Message {
         account: caller.account().to_string().into(),
         accepted_at: ingest.clock.now(),
@@ -172,8 +174,10 @@ async fn read(body: Body) -> Result<Vec<u8>, Refused> {
 }
 
 async fn read_whole(body: Body) -> Result<Vec<u8>, Refused> {
-    let mut chunks = body.into_data_stream();
-    let (mut whole, mut length) = (Vec::new(), 0);
+    // What a client says that it sends it may not send, but room for it was made.
+    let told = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    let mut whole = Vec::with_capacity(told.unwrap_or(0).min(MAX_REQUEST_BYTES));
+    let (mut chunks, mut length) = (body.into_data_stream(), 0);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| {
             let fault = Fault::new("", "body", format!("the body could not be read: {error}"));

@@ -104,7 +104,7 @@ impl Default for Limits {
             lanes_in_flight: 1024,
             lane_buffer: 128,
             buffered: 8192,
-            bytes: 48 << 20,
+            bytes: 32 << 20,
             recording: 8192,
             fetches: 4,
         }

@@ -22,7 +22,7 @@ pub struct Changes {
 
 /// How many subscriptions one step of a load reads, so that a million of them are never twice in
 /// memory.
-const PAGE: u64 = 4096;
+const PAGE: u64 = 512;
 
 impl Ledger {
     /// The registry's version. It is asked for several times a second, so the clock is told by it too.

@@ -25,6 +25,9 @@ const EVENTS: &str = "herald.events";
 /// The most publications in one write; they come from as many requests.
 const MAX_GROUP: usize = 1024;
 
+/// The most bytes of them in one write, which has them in memory once more; one alone may be larger.
+const MAX_GROUP_BYTES: usize = 4 << 20;
+
 /// How long a publisher waits for its event to be recorded, where it goes the short way.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -198,27 +201,43 @@ impl Embedded {
 async fn run_publisher(store: Store, mut publications: mpsc::Receiver<Publication>, table: Arc<Table>) {
     let mut group = Vec::with_capacity(MAX_GROUP);
     while publications.recv_many(&mut group, MAX_GROUP).await > 0 {
-        let mut rows = Vec::with_capacity(group.len());
-        let mut answers = Vec::with_capacity(group.len());
-        for Publication { message, answer } in group.drain(..) {
-            rows.push(row(message));
-            answers.push(answer);
+        while !group.is_empty() {
+            let later = group.split_off(fitting(&group));
+            write(&store, std::mem::replace(&mut group, later)).await;
+            table.writes.fetch_add(1, Ordering::Release);
+            table.arrived.notify_one();
         }
-        let written = store
-            .write(move |txn, _now| {
-                Box::pin(async move {
-                    let insert = "INSERT INTO queue_messages (account, accepted_at, traceparent, events, body)";
-                    for_rows(txn, insert, rows, "").await
-                })
+    }
+}
+
+/// How many of the first go into one write; at least one.
+fn fitting(group: &[Publication]) -> usize {
+    let mut bytes = 0;
+    let fits = group.iter().take_while(|publication| {
+        bytes += publication.message.body.len();
+        bytes <= MAX_GROUP_BYTES
+    });
+    fits.count().max(1)
+}
+
+async fn write(store: &Store, group: Vec<Publication>) {
+    let (mut rows, mut answers) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+    for Publication { message, answer } in group {
+        rows.push(row(message));
+        answers.push(answer);
+    }
+    let written = store
+        .write(move |txn, _now| {
+            Box::pin(async move {
+                let insert = "INSERT INTO queue_messages (account, accepted_at, traceparent, events, body)";
+                for_rows(txn, insert, rows, "").await
             })
-            .await;
-        let written = written.map(|_no_rows| ()).map_err(Error::from);
-        for answer in answers {
-            // A request that has gone away does not want the answer; the message stands all the same.
-            drop(answer.send(written.clone()));
-        }
-        table.writes.fetch_add(1, Ordering::Release);
-        table.arrived.notify_one();
+        })
+        .await;
+    let written = written.map(|_no_rows| ()).map_err(Error::from);
+    for answer in answers {
+        // A request that has gone away does not want the answer; the message stands all the same.
+        drop(answer.send(written.clone()));
     }
 }
 
@@ -329,4 +348,36 @@ async fn read(store: &Store, position: i64, limit: usize) -> Result<Vec<Received
         });
     }
     Ok(messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publications(sizes: &[usize]) -> Vec<Publication> {
+        let publication = |size: &usize| Publication {
+            message: Message {
+                account: "acme".into(),
+                accepted_at: Timestamp::from_micros(0),
+                traceparent: None,
+                events: 1,
+                body: vec![b' '; *size],
+            },
+            answer: oneshot::channel().0,
+        };
+        sizes.iter().map(publication).collect()
+    }
+
+    #[test]
+    fn a_write_has_what_fits_and_at_least_one() {
+        for (sizes, fits) in [
+            (&[MAX_GROUP_BYTES, 1][..], 1),
+            (&[MAX_GROUP_BYTES - 1, 1, 1], 2),
+            (&[MAX_GROUP_BYTES + 1, 1], 1),
+            (&[1, MAX_GROUP_BYTES], 1),
+            (&[1, 1, 1], 3),
+        ] {
+            assert_eq!(fitting(&publications(sizes)), fits, "{sizes:?}");
+        }
+    }
 }
