@@ -11,6 +11,7 @@
 //! | [`access`] | roles, grants and who may subscribe to what |
 //! | [`index`] | which subscriptions an event matches |
 //! | [`message`], [`signing`] | the bytes that are sent and their signature |
+//! | [`trace`] | which trace a piece of work belongs to, and whether it is recorded |
 //! | [`address`] | which addresses a request may go to |
 //! | [`delivery`], [`retry`] | what follows from an attempt |
 //! | [`lanes`] | which delivery is attempted next |
@@ -37,3 +38,4 @@ pub mod retry;
 pub mod signing;
 pub mod subscription;
 pub mod time;
+pub mod trace;
