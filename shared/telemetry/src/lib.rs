@@ -1,4 +1,4 @@
-//! What every role shares to be observed: metrics, logs and health.
+//! What every role shares to be observed: metrics, traces, logs and health.
 //!
 //! Metrics go to one [`prometheus::Registry`] that is handed in; each service has its own in one file,
 //! `metrics.rs`. Label values come from enums, so their number is bounded and every one is there from
@@ -7,6 +7,7 @@
 
 pub mod health;
 pub mod logs;
+pub mod traces;
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
