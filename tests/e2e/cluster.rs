@@ -8,6 +8,7 @@
 //! | `database` | PostgreSQL killed, frozen |
 //! | `disk` | no room for the embedded file (with the long faults, though it is the other stack) |
 //! | `producers` | events published over AMQP by others, malformed ones too |
+//! | `tracing` | traces that begin with a message over AMQP |
 //! | `upgrade` | an earlier version's processes, replaced one by one |
 //! | `access` | TLS with a private authority, users with few rights |
 //!
@@ -20,6 +21,7 @@ mod database;
 mod disk;
 mod producers;
 mod roles;
+mod tracing;
 mod upgrade;
 
 use crate::scene::Scene;

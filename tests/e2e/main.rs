@@ -29,3 +29,4 @@ mod rights;
 mod slow;
 mod subscriptions;
 mod tls;
+mod tracing;

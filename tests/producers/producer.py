@@ -2,7 +2,8 @@
 
 usage: producer.py URL < MESSAGES
 
-A message is a line of JSON: {"Key": the routing key, "Body": base64, "MessageId": optional, "UserId": optional}.
+A message is a line of JSON: {"Key": the routing key, "Body": base64, "MessageId": optional, "UserId": optional,
+"Traceparent": optional, a header}.
 Each is published persistent and with a confirm; for each a line says "confirmed", or why not.
 """
 
@@ -19,6 +20,7 @@ def publish(channel, message):
         delivery_mode=pika.DeliveryMode.Persistent.value,
         message_id=message.get("MessageId"),
         user_id=message.get("UserId"),
+        headers={"traceparent": message["Traceparent"]} if "Traceparent" in message else None,
     )
     channel.basic_publish("herald.events", message["Key"], base64.b64decode(message["Body"]), properties)
 

@@ -7,6 +7,7 @@
 //! | [`herald`] | the binary, one process or several, on ports and a place of its own, killed, terminated, restarted |
 //! | [`api`] | a client of the public API, typed where tests say it often, raw where they send nonsense |
 //! | [`receiver`] | a subscriber that does what it is told: answer, fail, hang, drip, reset, flood, lie |
+//! | [`collector`] | an OpenTelemetry collector that keeps the spans it gets |
 //! | [`tls`] | certificates: good, expired, for the wrong name |
 //! | [`dns`] | a name server that answers as it is told, or not at all |
 //! | [`binary`] | where the binary is, and a clean environment for it |
@@ -25,6 +26,7 @@
 pub mod api;
 pub mod audit;
 pub mod binary;
+pub mod collector;
 pub mod dns;
 pub mod herald;
 pub mod metrics;

@@ -19,6 +19,8 @@ pub struct Outgoing {
     pub message_id: Option<String>,
     /// The property `user_id`, which the broker checks.
     pub user_id: Option<String>,
+    /// The header `traceparent`.
+    pub traceparent: Option<String>,
 }
 
 impl Outgoing {
@@ -28,13 +30,19 @@ impl Outgoing {
             body: body.into(),
             message_id: None,
             user_id: None,
+            traceparent: None,
         }
     }
 
     fn line(&self) -> Value {
         let body = BASE64_STANDARD.encode(&self.body);
         let mut line = json!({ "Key": "packet.created", "Body": body });
-        for (name, value) in [("MessageId", &self.message_id), ("UserId", &self.user_id)] {
+        let properties = [
+            ("MessageId", &self.message_id),
+            ("UserId", &self.user_id),
+            ("Traceparent", &self.traceparent),
+        ];
+        for (name, value) in properties {
             if let Some(value) = value {
                 line[name] = json!(value);
             }

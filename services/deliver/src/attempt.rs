@@ -2,12 +2,14 @@
 
 use crate::egress::{ResolveError, Sender};
 use crate::prepared::{Impossible, Prepared};
-use crate::rate_limit;
+use crate::{rate_limit, spans};
 use herald_domain::delivery::{Attempt, AttemptError, Delivery, Outcome};
 use herald_domain::message;
 use herald_domain::subscription::Subscription;
 use herald_domain::time::{Clock, Timestamp};
+use herald_domain::trace::TraceContext;
 use herald_ledger::dispatching::EventRecord;
+use herald_telemetry::traces::Traces;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderValue};
 use reqwest::Response;
@@ -23,13 +25,32 @@ const MAX_BODY_BYTES: usize = 16 * 1024;
 /// How much of a failure's description is kept.
 const MAX_DETAIL_CHARS: usize = 500;
 
-/// Makes the next attempt of a delivery. Takes no longer than the subscription's timeout.
+/// Makes the next attempt of a delivery, as a span of its event's trace. Takes no longer than the subscription's
+/// timeout.
 pub(crate) async fn make(
+    sender: &Sender,
+    clock: &dyn Clock,
+    traces: &Traces,
+    subscription: &Arc<Subscription>,
+    delivery: &Delivery,
+    event: &EventRecord,
+) -> Attempt {
+    let step = spans::step(traces, delivery, event);
+    let traceparent = spans::traceparent(step, delivery, event);
+    let attempt = send(sender, clock, subscription, delivery, event, traceparent).await;
+    if let Some(place) = step.recorded() {
+        traces.record(spans::attempt(place, subscription, delivery, event, &attempt));
+    }
+    attempt
+}
+
+async fn send(
     sender: &Sender,
     clock: &dyn Clock,
     subscription: &Arc<Subscription>,
     delivery: &Delivery,
     event: &EventRecord,
+    traceparent: TraceContext,
 ) -> Attempt {
     let at = clock.now();
     let began = Instant::now();
@@ -37,7 +58,7 @@ pub(crate) async fn make(
     let deadline = began + subscription.settings.timeout;
     let prepared = sender.prepare().get(subscription);
     let request = prepared.and_then(|prepared| {
-        let request = request(&prepared, subscription, delivery, event, number, at)?;
+        let request = request(&prepared, subscription, delivery, event, traceparent, at)?;
         Ok((prepared, request))
     });
     let (outcome, detail) = match request {
@@ -70,13 +91,12 @@ fn request(
     subscription: &Subscription,
     delivery: &Delivery,
     event: &EventRecord,
-    number: u32,
+    traceparent: TraceContext,
     at: Timestamp,
 ) -> Result<reqwest::Request, Impossible> {
     let body = message::body(subscription.id, event.kind, &event.objects, &event.data);
     let id = delivery.id.to_string();
     let signature = prepared.signer().sign(&id, at, body.as_bytes());
-    let traceparent = message::traceparent(event.traceparent.as_deref(), event.uid, delivery.id, number);
     let mut request = prepared.request();
     let headers = request.headers_mut();
     headers.insert("webhook-id", HeaderValue::try_from(id)?);
@@ -84,8 +104,8 @@ fn request(
     headers.insert("webhook-signature", HeaderValue::try_from(signature)?);
     headers.insert("webhook-type", HeaderValue::from_static(delivery.webhook.name()));
     headers.insert("webhook-event-id", HeaderValue::try_from(event.id.to_string())?);
-    headers.insert("webhook-attempt", number.into());
-    headers.insert("traceparent", HeaderValue::try_from(traceparent)?);
+    headers.insert("webhook-attempt", (delivery.attempts + 1).into());
+    headers.insert("traceparent", HeaderValue::try_from(traceparent.to_string())?);
     *request.body_mut() = Some(body.into());
     Ok(request)
 }

@@ -17,6 +17,7 @@ mod owner;
 mod prepared;
 mod rate_limit;
 mod recorder;
+mod spans;
 
 use egress::Sender;
 pub use egress::{EgressError, parse_certificates};
@@ -27,6 +28,7 @@ use herald_ledger::handover::HandOver;
 use herald_ledger::shards::Ownership;
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
+use herald_telemetry::traces::Traces;
 pub use keeper::Keeper;
 pub use letters::{DeadLetters, PublishError};
 use metrics::Metrics;
@@ -53,6 +55,8 @@ pub struct Parts {
     pub hand_over: HandOver,
     /// Where deliver says how it is.
     pub health: Health,
+    /// Where its spans go.
+    pub traces: Traces,
     /// Which addresses requests may go to.
     pub egress: Arc<EgressPolicy>,
     /// Certificates that are trusted besides the system's, PEM.
@@ -73,6 +77,7 @@ pub struct Deliver {
     /// The ledger's: what is due when, and what is busy until when, are its times.
     clock: Arc<dyn Clock>,
     health: Health,
+    traces: Traces,
     sender: Arc<Sender>,
     metrics: Metrics,
 }
@@ -88,6 +93,7 @@ impl Deliver {
             dead_letters,
             hand_over,
             health,
+            traces,
             egress,
             trusted,
             dns,
@@ -104,6 +110,7 @@ impl Deliver {
             hand_over,
             clock,
             health,
+            traces,
             sender,
             metrics,
         })

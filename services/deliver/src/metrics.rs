@@ -361,7 +361,8 @@ fn count(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
 }
 
-fn result_of(outcome: Outcome) -> &'static str {
+/// What an attempt came to, in few words.
+pub(crate) fn result_of(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Answered { status: 200..=299, .. } => "2xx",
         Outcome::Answered { status: 300..=399, .. } => "3xx",

@@ -425,10 +425,11 @@ impl Owner {
         };
         let sender = Arc::clone(&self.deliver.sender);
         let clock = Arc::clone(&self.deliver.clock);
+        let traces = self.deliver.traces.clone();
         let (reports, hard) = (self.reports.clone(), self.hard.clone());
         self.tasks.spawn(async move {
             let Begun { work, subscription, .. } = &begun;
-            let attempt = attempt::make(&sender, &*clock, subscription, &work.delivery, &work.payload);
+            let attempt = attempt::make(&sender, &*clock, &traces, subscription, &work.delivery, &work.payload);
             let outcome = tokio::select! {
                 outcome = AssertUnwindSafe(attempt).catch_unwind() => outcome,
                 // Cut off: the ledger has the delivery as it was, and no attempt is counted.

@@ -21,6 +21,7 @@ use herald_ledger::reading::DeliveryFilter;
 use herald_ledger::shards::Ownership;
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
+use herald_telemetry::traces::Traces;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,6 +143,7 @@ impl Process {
             dead_letters: None,
             hand_over: HandOver::default(),
             health: Health::default(),
+            traces: Traces::default(),
             egress: Arc::clone(&shared.egress),
             trusted: Vec::new(),
             dns: Vec::new(),

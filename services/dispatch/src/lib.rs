@@ -10,6 +10,7 @@ mod fan_out;
 mod metrics;
 mod reading;
 mod recording;
+mod spans;
 
 use futures_util::future::{Fuse, FusedFuture, FutureExt};
 use futures_util::stream::{FuturesOrdered, StreamExt};
@@ -19,6 +20,7 @@ use herald_ledger::shards::Ownership;
 use herald_queue::{Consumer, Queue, Received, Tag};
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
+use herald_telemetry::traces::Traces;
 use metrics::Metrics;
 use std::pin::pin;
 use std::sync::Arc;
@@ -50,6 +52,7 @@ pub struct Dispatch {
     owned: watch::Receiver<Ownership>,
     hand_over: HandOver,
     health: Health,
+    traces: Traces,
     metrics: Metrics,
     /// An event was recorded whose fan-out is not complete.
     incomplete: Arc<Notify>,
@@ -70,6 +73,8 @@ pub struct Parts {
     pub hand_over: HandOver,
     /// Where dispatch says how it is.
     pub health: Health,
+    /// Where its spans go.
+    pub traces: Traces,
 }
 
 impl Dispatch {
@@ -82,6 +87,7 @@ impl Dispatch {
             owned,
             hand_over,
             health,
+            traces,
         } = parts;
         let metrics = Metrics::register(metrics, &queue)?;
         Ok(Self {
@@ -91,6 +97,7 @@ impl Dispatch {
             owned,
             hand_over,
             health,
+            traces,
             metrics,
             incomplete: Arc::default(),
         })

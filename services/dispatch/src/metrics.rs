@@ -45,7 +45,7 @@ impl Rejection {
         Self::Unrecordable,
     ];
 
-    const fn label(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Utf8 => "utf8",
             Self::Json => "json",

@@ -4,10 +4,12 @@ use crate::metrics::Rejection;
 use herald_domain::event::{self, Batch, Event, MAX_EVENT_BYTES};
 use herald_domain::id::{EventId, EventUid};
 use herald_domain::problem::Fault;
+use herald_domain::trace::{SpanPlace, Step, TraceContext};
 use herald_ledger::dispatching::{EventRecord, NewEvent, Rejected};
 use herald_queue::{Message, Received};
+use herald_telemetry::traces::Traces;
 use sha2::{Digest, Sha256};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -44,26 +46,47 @@ pub(crate) fn is_doubtful(received: &Received) -> bool {
 pub(crate) struct Read {
     /// Its events, not yet matched.
     pub(crate) events: Vec<NewEvent>,
-    /// What are none, and why.
-    pub(crate) rejected: VecDeque<(Rejection, Rejected)>,
+    /// What are none.
+    pub(crate) rejected: VecDeque<Refused>,
     /// It is a message that was handed out over and over, alone.
     pub(crate) doubtful: bool,
+    /// The spans of those events that are recorded as such.
+    pub(crate) spans: HashMap<EventUid, SpanPlace>,
+}
+
+/// What is no event, or none that the ledger can hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    /// Why.
+    pub(crate) why: Rejection,
+    /// As it is kept.
+    pub(crate) kept: Rejected,
+    /// Its `Id`, as far as it is known.
+    pub(crate) id: Option<EventId>,
+    /// Where its dispatch stands in its trace.
+    pub(crate) step: Step,
+}
+
+struct Reader<'a> {
+    read: Read,
+    traces: &'a Traces,
 }
 
 /// Reads messages.
-pub(crate) fn events(batch: Vec<Received>) -> Read {
-    let mut read = Read {
+pub(crate) fn events(batch: Vec<Received>, traces: &Traces) -> Read {
+    let read = Read {
         doubtful: batch.iter().any(is_doubtful),
         ..Read::default()
     };
+    let mut reader = Reader { read, traces };
     for received in batch {
-        read.message(&received);
+        reader.message(&received);
     }
-    read
+    reader.read
 }
 
-/// An event that the ledger refuses, to be kept as what it is.
-pub(crate) fn unrecordable(event: &NewEvent) -> Rejected {
+/// An event that the ledger refuses, to be kept as what it is; `span` is its dispatch's, if that is recorded.
+pub(crate) fn unrecordable(event: &NewEvent, span: Option<SpanPlace>) -> Refused {
     let record = &event.record;
     let fault = Fault::new(
         "",
@@ -80,7 +103,12 @@ pub(crate) fn unrecordable(event: &NewEvent) -> Rejected {
         record.objects.to_json(),
         record.data
     );
-    rejected(&event.account, body.as_bytes(), &[fault])
+    Refused {
+        why: Rejection::Unrecordable,
+        kept: rejected(&event.account, body.as_bytes(), &[fault]),
+        id: Some(record.id),
+        step: span.map_or(Step::Unrecorded(record.traceparent), Step::Recorded),
+    }
 }
 
 fn rejected(account: &Arc<str>, body: &[u8], faults: &[Fault]) -> Rejected {
@@ -93,18 +121,18 @@ fn rejected(account: &Arc<str>, body: &[u8], faults: &[Fault]) -> Rejected {
     }
 }
 
-impl Read {
+impl Reader<'_> {
     fn message(&mut self, received: &Received) {
         let message = &received.message;
         let text = match std::str::from_utf8(&message.body) {
             Ok(text) => text,
             Err(error) => {
                 let fault = Fault::new("", "utf8", format!("the body is not UTF-8: {error}"));
-                return self.reject(Rejection::Utf8, message, &message.body, &[fault]);
+                return self.reject(Rejection::Utf8, received, &message.body, &[fault]);
             }
         };
         match event::split_json(text) {
-            Ok(Batch::One(text)) => self.event(message, text, || id_of(received)),
+            Ok(Batch::One(text)) => self.event(received, text, || id_of(received)),
             // A batch is accepted whole or not at all, which only ingest sees to.
             Ok(Batch::Many(_)) if !received.trusted => {
                 let fault = Fault::new(
@@ -112,30 +140,30 @@ impl Read {
                     "array",
                     "a message is one event; only Herald itself publishes arrays",
                 );
-                self.reject(Rejection::Array, message, &message.body, &[fault]);
+                self.reject(Rejection::Array, received, &message.body, &[fault]);
             }
             Ok(Batch::Many(texts)) => {
                 for text in texts {
-                    self.event(message, text, || Ok(None));
+                    self.event(received, text, || Ok(None));
                 }
             }
-            Err(fault) => self.reject(Rejection::Json, message, &message.body, &[fault]),
+            Err(fault) => self.reject(Rejection::Json, received, &message.body, &[fault]),
         }
     }
 
     /// Takes an event; `fallback` is its `Id` where it has none.
-    fn event(&mut self, message: &Message, text: &str, fallback: impl FnOnce() -> Result<Option<EventId>, Fault>) {
+    fn event(&mut self, received: &Received, text: &str, fallback: impl FnOnce() -> Result<Option<EventId>, Fault>) {
         if text.len() > MAX_EVENT_BYTES {
             let fault = Fault::new(
                 "",
                 "max_bytes",
                 format!("an event may have at most {MAX_EVENT_BYTES} bytes"),
             );
-            return self.reject(Rejection::TooLarge, message, text.as_bytes(), &[fault]);
+            return self.reject(Rejection::TooLarge, received, text.as_bytes(), &[fault]);
         }
         let event = match event::parse(text) {
             Ok(event) => event,
-            Err(faults) => return self.reject(Rejection::Invalid, message, text.as_bytes(), &faults),
+            Err(faults) => return self.reject(Rejection::Invalid, received, text.as_bytes(), &faults),
         };
         let id = match event.id.map_or_else(fallback, |id| Ok(Some(id))) {
             Ok(Some(id)) => id,
@@ -145,15 +173,31 @@ impl Read {
                     "required",
                     "Id is required of what comes by the queue, or message_id",
                 );
-                return self.reject(Rejection::Id, message, text.as_bytes(), &[fault]);
+                return self.reject(Rejection::Id, received, text.as_bytes(), &[fault]);
             }
-            Err(fault) => return self.reject(Rejection::Id, message, text.as_bytes(), &[fault]),
+            Err(fault) => return self.reject(Rejection::Id, received, text.as_bytes(), &[fault]),
         };
-        self.events.push(new_event(message, id, &event));
+        let step = self.step(received);
+        let event = new_event(&received.message, id, &event, step.context());
+        if let Some(place) = step.recorded() {
+            self.read.spans.insert(event.record.uid, place);
+        }
+        self.read.events.push(event);
     }
 
-    fn reject(&mut self, why: Rejection, message: &Message, body: &[u8], faults: &[Fault]) {
-        self.rejected.push_back((why, rejected(&message.account, body, faults)));
+    fn reject(&mut self, why: Rejection, received: &Received, body: &[u8], faults: &[Fault]) {
+        let refused = Refused {
+            why,
+            kept: rejected(&received.message.account, body, faults),
+            id: id_of(received).ok().flatten(),
+            step: self.step(received),
+        };
+        self.read.rejected.push_back(refused);
+    }
+
+    /// Each event has a span of its own: those of a batch follow from one message, and lead to different places.
+    fn step(&self, received: &Received) -> Step {
+        self.traces.random_step(received.message.traceparent)
     }
 }
 
@@ -172,7 +216,7 @@ fn id_of(received: &Received) -> Result<Option<EventId>, Fault> {
     }
 }
 
-fn new_event(message: &Message, id: EventId, event: &Event<'_>) -> NewEvent {
+fn new_event(message: &Message, id: EventId, event: &Event<'_>, traceparent: Option<TraceContext>) -> NewEvent {
     let record = EventRecord {
         uid: EventUid(Uuid::now_v7()),
         id,
@@ -180,7 +224,7 @@ fn new_event(message: &Message, id: EventId, event: &Event<'_>) -> NewEvent {
         objects: event.objects,
         data: event.data.to_owned(),
         accepted_at: message.accepted_at,
-        traceparent: message.traceparent.clone(),
+        traceparent,
     };
     NewEvent {
         body_hash: hash(&record),

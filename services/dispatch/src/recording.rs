@@ -3,13 +3,15 @@
 //! A ledger that is away is waited for. Data that the ledger refuses are found by halving, so that one
 //! event that cannot be recorded holds up no other; it is kept as rejected.
 
-use crate::metrics::Rejection;
-use crate::reading::{self, Read};
-use crate::{Dispatch, PART, RETRY_AFTER};
+use crate::reading::{self, Read, Refused};
+use crate::{Dispatch, PART, RETRY_AFTER, spans};
 use herald_domain::lanes::Ticket;
-use herald_ledger::dispatching::{CHUNK, Disposition, NewEvent, Recorded, Rejected};
+use herald_domain::time::Timestamp;
+use herald_domain::trace::SpanPlace;
+use herald_ledger::dispatching::{CHUNK, Disposition, NewEvent, Recorded};
 use herald_ledger::{Cause, Error};
 use herald_queue::Received;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -19,10 +21,11 @@ impl Dispatch {
         for received in &batch {
             self.metrics.received(received);
         }
-        let mut read = reading::events(batch);
+        let began = self.ledger.now();
+        let mut read = reading::events(batch, &self.traces);
         let mut failed = false;
         loop {
-            match self.record_all(&mut read).await {
+            match self.record_all(&mut read, began).await {
                 Ok(()) => {
                     self.health.ok(PART);
                     if failed {
@@ -47,10 +50,10 @@ impl Dispatch {
     }
 
     /// Records what is left in `read`, and takes out what is recorded, so that trying again goes on
-    /// from there.
-    async fn record_all(&self, read: &mut Read) -> Result<(), Error> {
-        while let Some((why, rejected)) = read.rejected.front() {
-            self.reject(*why, rejected.clone()).await?;
+    /// from there. It came out of the queue when it `began`.
+    async fn record_all(&self, read: &mut Read, began: Timestamp) -> Result<(), Error> {
+        while let Some(refused) = read.rejected.front() {
+            self.reject(refused.clone(), began).await?;
             read.rejected.pop_front();
         }
         let mut limit = usize::MAX;
@@ -63,6 +66,7 @@ impl Dispatch {
                 Ok(Recorded::Stale) => self.registry.refresh().await?,
                 Ok(Recorded::Done(dispositions)) => {
                     self.metrics.batch(taken);
+                    self.record_spans(&matched, &dispositions, read, began);
                     self.hand_over(&matched, dispositions, ticket);
                     read.events.drain(..taken);
                     limit = limit.saturating_mul(2);
@@ -70,13 +74,9 @@ impl Dispatch {
                 Err(error) if !is_hopeless(&error, read) => return Err(error),
                 Err(_) if taken > 1 => limit = taken / 2,
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "an event cannot be recorded; it is kept as rejected"
-                    );
-                    let unrecordable = matched.first().map(reading::unrecordable);
-                    if let Some(rejected) = unrecordable {
-                        self.reject(Rejection::Unrecordable, rejected).await?;
+                    if let Some(event) = matched.first() {
+                        let span = read.spans.get(&event.record.uid).copied();
+                        self.keep_unrecordable(event, &error, span, began).await?;
                     }
                     read.events.drain(..taken);
                     limit = 1;
@@ -121,9 +121,53 @@ impl Dispatch {
         }
     }
 
-    async fn reject(&self, why: Rejection, rejected: Rejected) -> Result<(), Error> {
-        self.ledger.reject(Uuid::now_v7(), rejected).await?;
+    fn record_spans(&self, events: &[NewEvent], dispositions: &[Disposition], read: &Read, began: Timestamp) {
+        if read.spans.is_empty() {
+            return;
+        }
+        let (system, ended) = (self.queue.system(), self.ledger.now());
+        for (event, disposition) in events.iter().zip(dispositions) {
+            if let Some(place) = read.spans.get(&event.record.uid) {
+                let span = spans::dispatched(*place, (began, ended), system, event, disposition);
+                self.traces.record(span);
+            }
+        }
+    }
+
+    async fn keep_unrecordable(
+        &self,
+        event: &NewEvent,
+        error: &Error,
+        span: Option<SpanPlace>,
+        began: Timestamp,
+    ) -> Result<(), Error> {
+        let record = &event.record;
+        tracing::warn!(
+            error = error as &dyn std::error::Error,
+            event = %record.id,
+            trace_id = record.traceparent.map(|context| display(context.trace_id)),
+            "an event cannot be recorded; it is kept as rejected"
+        );
+        self.reject(reading::unrecordable(event, span), began).await
+    }
+
+    async fn reject(&self, refused: Refused, began: Timestamp) -> Result<(), Error> {
+        let Refused { why, kept, id, step } = refused;
+        let account = Arc::clone(&kept.account);
+        self.ledger.reject(Uuid::now_v7(), kept).await?;
         self.metrics.rejected(why);
+        tracing::info!(
+            account = &*account,
+            reason = why.label(),
+            event = id.map(display),
+            trace_id = step.context().map(|context| display(context.trace_id)),
+            "a message was rejected; it is kept"
+        );
+        if let Some(place) = step.recorded() {
+            let times = (began, self.ledger.now());
+            self.traces
+                .record(spans::rejected(place, times, self.queue.system(), id, why));
+        }
         Ok(())
     }
 }

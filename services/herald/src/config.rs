@@ -1,24 +1,26 @@
 //! Settings: embedded defaults, a file, the environment, flags; each wins over the one before.
 
+mod values;
+
+use crate::roles::Role;
 use anyhow::{Context, bail};
 use clap::Args;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Map};
 use figment::{Figment, Metadata, Profile, Provider};
 use herald_domain::retention::{Days, Retention};
+use herald_domain::trace::SampleRatio;
+use herald_telemetry::traces::Settings;
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize};
-use std::net::{IpAddr, SocketAddr};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// The defaults, which are also the reference of all settings.
 const DEFAULTS: &str = include_str!("defaults.toml");
 
-/// Where name servers listen, RFC 1035.
-const DNS_PORT: u16 = 53;
-
 /// The settings and the variables of the environment that set them.
-const VARIABLES: [(&str, &str); 13] = [
+const VARIABLES: [(&str, &str); 15] = [
     ("listen", "HERALD_LISTEN"),
     ("data", "HERALD_DATA"),
     ("database", "HERALD_DATABASE_URL"),
@@ -32,6 +34,8 @@ const VARIABLES: [(&str, &str); 13] = [
     ("retain_days", "HERALD_RETAIN_DAYS"),
     ("retain_dead_days", "HERALD_RETAIN_DEAD_DAYS"),
     ("retain_audit_log_days", "HERALD_RETAIN_AUDIT_LOG_DAYS"),
+    ("otlp_endpoint", "HERALD_OTLP_ENDPOINT"),
+    ("trace_sample_ratio", "HERALD_TRACE_SAMPLE_RATIO"),
 ];
 
 /// The flags that set something.
@@ -91,6 +95,16 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "DAYS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) retain_audit_log_days: Option<u32>,
+    /// The OpenTelemetry collector that traces are sent to, over HTTP [env: HERALD_OTLP_ENDPOINT]
+    /// [default: no traces]
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) otlp_endpoint: Option<String>,
+    /// Of the events that come without a trace, how many are traced, 0 to 1 [env: HERALD_TRACE_SAMPLE_RATIO]
+    /// [default: 1]
+    #[arg(long, value_name = "RATIO")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trace_sample_ratio: Option<String>,
     /// A file of settings, TOML
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -106,20 +120,23 @@ pub(crate) struct Config {
     pub(crate) database: Option<String>,
     pub(crate) broker: Option<String>,
     pub(crate) broker_ca: Option<PathBuf>,
-    #[serde(default, deserialize_with = "names")]
+    #[serde(default, deserialize_with = "values::names")]
     pub(crate) broker_users: Vec<String>,
     pub(crate) operator_key: Option<String>,
-    #[serde(deserialize_with = "networks")]
+    #[serde(deserialize_with = "values::networks")]
     pub(crate) egress_allow: Vec<IpNet>,
     pub(crate) egress_ca: Option<PathBuf>,
-    #[serde(default, deserialize_with = "name_servers")]
+    #[serde(default, deserialize_with = "values::name_servers")]
     pub(crate) egress_dns: Vec<SocketAddr>,
-    #[serde(deserialize_with = "days")]
+    #[serde(deserialize_with = "values::days")]
     pub(crate) retain_days: Option<Days>,
-    #[serde(deserialize_with = "days")]
+    #[serde(deserialize_with = "values::days")]
     pub(crate) retain_dead_days: Option<Days>,
-    #[serde(deserialize_with = "days")]
+    #[serde(deserialize_with = "values::days")]
     pub(crate) retain_audit_log_days: Option<Days>,
+    pub(crate) otlp_endpoint: Option<String>,
+    #[serde(deserialize_with = "values::ratio")]
+    pub(crate) trace_sample_ratio: SampleRatio,
 }
 
 impl Config {
@@ -127,6 +144,9 @@ impl Config {
     pub(crate) fn load(flags: &Flags) -> anyhow::Result<Self> {
         let figment = figment(flags)?;
         let config: Self = figment.extract().map_err(|errors| in_words(errors, &figment))?;
+        if let Some(endpoint) = &config.otlp_endpoint {
+            expect_scheme("--otlp-endpoint", endpoint, &["http", "https"])?;
+        }
         match (&config.broker, &config.database) {
             (Some(_), None) => bail!(
                 "--broker is given without --database: with RabbitMQ the ledger must be PostgreSQL, because several \
@@ -152,6 +172,19 @@ impl Config {
             dead: self.retain_dead_days,
             audit_log: self.retain_audit_log_days,
         }
+    }
+
+    /// Where traces go and how many, if they go anywhere.
+    pub(crate) fn traces(&self, role: Role) -> anyhow::Result<Option<Settings>> {
+        let Some(endpoint) = &self.otlp_endpoint else {
+            return Ok(None);
+        };
+        Ok(Some(Settings {
+            endpoint: endpoint.parse().context("--otlp-endpoint is not a URL")?,
+            ratio: self.trace_sample_ratio,
+            version: env!("CARGO_PKG_VERSION"),
+            role: role.name(),
+        }))
     }
 
     /// The broker and the database, where several processes share them.
@@ -199,9 +232,10 @@ pub(crate) fn explain(flags: &Flags) -> anyhow::Result<Vec<(&'static str, String
                 // A file's numbers have a sign, a flag's have none.
                 let signed = value.to_i128().map(|number| number.to_string());
                 let number = signed.or_else(|| Some(value.to_u128()?.to_string()));
+                let number = number.or_else(|| Some(value.to_f64()?.to_string()));
                 let shown = match (name, value.into_string().or(number)) {
                     ("operator_key", _) => "(secret)".to_owned(),
-                    ("broker" | "database", Some(url)) => without_password(url),
+                    ("broker" | "database" | "otlp_endpoint", Some(url)) => without_password(url),
                     (_, Some(text)) => text,
                     (_, None) => "[]".to_owned(),
                 };
@@ -258,71 +292,6 @@ impl<P: Provider> Provider for Named<P> {
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         self.1.data()
-    }
-}
-
-/// A list, or its elements in one text, separated by commas.
-fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Names {
-        List(Vec<String>),
-        Text(String),
-    }
-    Ok(match Names::deserialize(deserializer)? {
-        Names::List(texts) => texts,
-        Names::Text(text) => text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(str::to_owned)
-            .collect(),
-    })
-}
-
-fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    let read = |text: String| {
-        // A single address is a network of one.
-        let network = text
-            .parse::<IpNet>()
-            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        network.map_err(|_neither| serde::de::Error::custom(format!("{text} is not a network such as 10.0.0.0/8")))
-    };
-    names(deserializer)?.into_iter().map(read).collect()
-}
-
-fn name_servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
-    let read = |text: String| {
-        let address = text
-            .parse::<SocketAddr>()
-            .or_else(|_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, DNS_PORT)));
-        address.map_err(|_neither| {
-            serde::de::Error::custom(format!("{text} is not an address such as 10.0.0.53 or 10.0.0.53:5353"))
-        })
-    };
-    names(deserializer)?.into_iter().map(read).collect()
-}
-
-/// A number of days; 0 is for ever.
-fn days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Days>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Number {
-        Number(i64),
-        Text(String),
-    }
-    let text = match Number::deserialize(deserializer)? {
-        Number::Number(number) => number.to_string(),
-        Number::Text(text) => text,
-    };
-    match text.parse::<u32>().ok().map(|days| (days, Days::new(days))) {
-        Some((0, _)) => Ok(None),
-        Some((_, Some(days))) => Ok(Some(days)),
-        Some((_, None)) | None => Err(serde::de::Error::custom(format!(
-            "{text} is not a number of days from {} to {}, nor 0 for ever",
-            Days::MIN,
-            Days::MAX
-        ))),
     }
 }
 
@@ -400,6 +369,38 @@ mod tests {
                 .any(|(name, value, _)| (*name, &**value) == ("retain_days", "6")),
             "{shown:?}"
         );
+    }
+
+    #[test]
+    fn traces_go_nowhere_unless_said_and_then_all_of_them() {
+        let config = Config::load(&Flags::default()).unwrap();
+        assert!(config.traces(Role::Up).unwrap().is_none());
+        assert_eq!(Some(config.trace_sample_ratio), SampleRatio::new(1.0));
+        let with = |endpoint: &str, ratio: &str| Flags {
+            otlp_endpoint: Some(endpoint.to_owned()),
+            trace_sample_ratio: Some(ratio.to_owned()),
+            ..Flags::default()
+        };
+        let flags = with("http://me:secret@127.0.0.1:4318", "0.25");
+        let settings = Config::load(&flags).unwrap().traces(Role::Up).unwrap().unwrap();
+        assert_eq!(Some(settings.ratio), SampleRatio::new(0.25));
+        let shown = format!("{:?}", explain(&flags).unwrap());
+        assert!(
+            shown.contains("http://me:***@127.0.0.1:4318") && !shown.contains("secret@"),
+            "{shown}"
+        );
+        assert!(shown.contains(r#""trace_sample_ratio", "0.25""#), "{shown}");
+        let shown = format!("{:?}", explain(&Flags::default()).unwrap());
+        assert!(shown.contains(r#""trace_sample_ratio", "1""#), "{shown}");
+        for (endpoint, ratio, fault) in [
+            ("http://127.0.0.1:4318", "1.5", "1.5 is not a number from 0 to 1"),
+            ("http://127.0.0.1:4318", "all", "all is not a number from 0 to 1"),
+            ("127.0.0.1:4318", "1", "--otlp-endpoint is not a URL"),
+            ("grpc://127.0.0.1:4317", "1", "--otlp-endpoint begins with grpc://"),
+        ] {
+            let error = format!("{:#}", Config::load(&with(endpoint, ratio)).unwrap_err());
+            assert!(error.contains(fault), "{error}");
+        }
     }
 
     #[test]

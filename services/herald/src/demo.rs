@@ -18,6 +18,7 @@ use axum::http::StatusCode;
 use expectations::Expectations;
 use herald_domain::address::EgressPolicy;
 use herald_domain::time::{Clock, SystemClock};
+use herald_domain::trace::SampleRatio;
 use herald_ledger::Ledger;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -70,6 +71,8 @@ fn config(folder: &Path, key: &str) -> Config {
         retain_days: None,
         retain_dead_days: None,
         retain_audit_log_days: None,
+        otlp_endpoint: None,
+        trace_sample_ratio: SampleRatio::ALL,
     }
 }
 

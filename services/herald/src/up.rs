@@ -4,7 +4,8 @@
 //! then serve. Every long-lived task is supervised: one that ends by itself ends the process.
 //!
 //! Stop: readiness goes red and ingest answers 503; attempts in flight may end; what is recorded is
-//! recorded; then the listener closes, the writer commits what it has, and the process ends.
+//! recorded; then the listener closes, the last spans are exported, the writer commits what it has, and the
+//! process ends.
 
 use crate::config::Config;
 use crate::data::DataFolder;
@@ -30,6 +31,7 @@ use herald_manage::Manage;
 use herald_queue::Direction;
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
+use herald_telemetry::traces::Traces;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +60,7 @@ pub(crate) struct Running {
     health: Health,
     /// What works until told to drain.
     workers: Tasks,
-    /// What must outlive the workers: the HTTP server, the registry, then the queue and the writer.
+    /// What must outlive the workers: the HTTP server, the registry, the span exporter, then the queue and the writer.
     base: Tasks,
     /// The routes, which hold handles to the ledger.
     routes: watch::Sender<Router>,
@@ -99,6 +101,10 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
     };
     crate::metrics::register(&metrics, role)?;
     crate::metrics::register_certificates(&metrics, &config)?;
+    let (traces, exporter) = Traces::new(config.traces(role)?, &metrics).context("--otlp-endpoint")?;
+    if let Some(exporter) = exporter {
+        base.supervise("span exporter", exporter.run(stop.listener.clone()));
+    }
     health.failing("process", "starting");
     let listener = TcpListener::bind(config.listen)
         .await
@@ -148,6 +154,7 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
                     .map(|rabbit| Arc::new(Letters(rabbit)) as Arc<dyn DeadLetters>),
                 hand_over: hand_over.clone(),
                 health: health.clone(),
+                traces: traces.clone(),
                 egress: Arc::clone(&egress),
                 trusted,
                 dns: config.egress_dns.clone(),
@@ -170,6 +177,7 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
                 owned,
                 hand_over,
                 health: health.clone(),
+                traces: traces.clone(),
             },
             &metrics,
         )?;
@@ -180,7 +188,7 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
     }
     if role.ingests() {
         app.ingest(
-            Ingest::new(queue, Arc::clone(&registry), clock, &metrics)?,
+            Ingest::new(queue, Arc::clone(&registry), clock, traces, &metrics)?,
             stop.soft.clone(),
         );
     }

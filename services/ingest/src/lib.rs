@@ -7,6 +7,7 @@
 
 mod metrics;
 mod openapi;
+mod spans;
 
 use axum::Json;
 use axum::Router;
@@ -24,8 +25,10 @@ use herald_domain::event::{self, Batch, MAX_EVENT_BYTES};
 use herald_domain::id::EventId;
 use herald_domain::problem::{Fault, MAX_FAULTS};
 use herald_domain::time::Clock;
-use herald_queue::{Message, Queue, Route, is_traceparent};
+use herald_domain::trace::{Step, TraceContext};
+use herald_queue::{Message, Queue, Route};
 use herald_registry::Registry;
+use herald_telemetry::traces::Traces;
 use metrics::{Metrics, Refusal};
 pub use openapi::openapi;
 use serde_json::json;
@@ -51,6 +54,7 @@ pub struct Ingest {
     queue: Queue,
     registry: Arc<Registry>,
     clock: Arc<dyn Clock>,
+    traces: Traces,
     metrics: Metrics,
     /// Room for requests in memory, in KiB.
     room: Arc<Semaphore>,
@@ -63,11 +67,12 @@ impl FromRef<Ingest> for Arc<Registry> {
 }
 
 impl Ingest {
-    /// Ingest over that queue; its metrics go to `metrics`.
+    /// Ingest over that queue; its spans go to `traces`, its metrics to `metrics`.
     pub fn new(
         queue: Queue,
         registry: Arc<Registry>,
         clock: Arc<dyn Clock>,
+        traces: Traces,
         metrics: &prometheus::Registry,
     ) -> Result<Self, prometheus::Error> {
         Ok(Self {
@@ -75,6 +80,7 @@ impl Ingest {
             queue,
             registry,
             clock,
+            traces,
             room: Arc::new(Semaphore::new(MAX_MEMORY_KIB)),
         })
     }
@@ -102,16 +108,29 @@ async fn publish(
     body: Body,
 ) -> Response {
     let began = ingest.clock.now();
-    match accept(&ingest, caller, &headers, body).await {
+    let given = traceparent(&headers);
+    // A stranger decides nothing, and has nothing recorded.
+    let step = match &caller {
+        Ok(_) => ingest.traces.random_step(given),
+        Err(_) => Step::Unrecorded(given),
+    };
+    let accepted = accept(&ingest, caller, &headers, body, step.context()).await;
+    let ended = ingest.clock.now();
+    let (response, refusal) = match accepted {
         Ok((accepted, kinds)) => {
-            ingest.metrics.accepted(&kinds, ingest.clock.now().since(began));
-            (StatusCode::ACCEPTED, Json(accepted)).into_response()
+            ingest.metrics.accepted(&kinds, ended.since(began));
+            ((StatusCode::ACCEPTED, Json(accepted)).into_response(), None)
         }
         Err((refusal, problem)) => {
             ingest.metrics.refused(refusal);
-            problem.into_response()
+            (problem.into_response(), Some(refusal))
         }
+    };
+    if let Some(place) = step.recorded() {
+        let span = spans::request(place, (began, ended), response.status(), refusal);
+        ingest.traces.record(span);
     }
+    response
 }
 
 type Refused = (Refusal, Problem);
@@ -121,6 +140,7 @@ async fn accept(
     caller: Result<Caller, Problem>,
     headers: &HeaderMap,
     body: Body,
+    within: Option<TraceContext>,
 ) -> Result<(serde_json::Value, Vec<EventType>), Refused> {
     let caller = caller.map_err(|problem| (Refusal::Unauthorized, problem))?;
     caller
@@ -136,13 +156,6 @@ async fn accept(
     let events = Events::read(text, format)?;
     // The queue may take a while, and needs only what it is given.
     drop(body);
-    let message = Message {
-        account: caller.account().to_string().into(),
-        accepted_at: ingest.clock.now(),
-        traceparent: traceparent(headers),
-        events: events.ids.len(),
-        body: events.body,
-    };
     let route = match (events.single, events.ids.as_slice(), events.kinds.as_slice()) {
         (true, [id], [kind]) => Route::Event(*kind, *id),
         _ => Route::Batch,
@@ -153,14 +166,38 @@ async fn accept(
         (false, [id]) => json!({ "Id": id, "Ids": [id] }),
         (_, ids) => json!({ "Ids": ids }),
     };
-    let began = ingest.clock.now();
-    match ingest.queue.publish(message, route).await {
-        Ok(()) => {
-            ingest.metrics.confirmed(ingest.clock.now().since(began));
-            Ok((answer, events.kinds))
-        }
+    let message = Message {
+        account: caller.account().to_string().into(),
+        accepted_at: ingest.clock.now(),
+        traceparent: within,
+        events: events.ids.len(),
+        body: events.body,
+    };
+    match publish_within(ingest, message, route).await {
+        Ok(()) => Ok((answer, events.kinds)),
         Err(error) => Err((Refusal::Unavailable, Problem::unavailable("event queue", &error))),
     }
+}
+
+/// Puts the message into the queue as a span below the one that it names.
+async fn publish_within(ingest: &Ingest, message: Message, route: Route) -> Result<(), herald_queue::Error> {
+    let step = ingest.traces.random_step(message.traceparent);
+    let message = Message {
+        traceparent: step.context(),
+        ..message
+    };
+    let (began, count) = (ingest.clock.now(), message.events);
+    let published = ingest.queue.publish(message, route).await;
+    let ended = ingest.clock.now();
+    if published.is_ok() {
+        ingest.metrics.confirmed(ended.since(began));
+    }
+    if let Some(place) = step.recorded() {
+        let (system, confirmed) = (ingest.queue.system(), published.is_ok());
+        let span = spans::published(place, (began, ended), system, route, count, confirmed);
+        ingest.traces.record(span);
+    }
+    published
 }
 
 async fn read(body: Body) -> Result<Vec<u8>, Refused> {
@@ -224,10 +261,9 @@ impl Format {
     }
 }
 
-/// W3C Trace Context; what does not look like it is left out, as the standard says.
-fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get("traceparent")?.to_str().ok()?;
-    is_traceparent(value).then(|| value.to_owned())
+/// W3C Trace Context; what is none is left out, as the standard says.
+fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
+    headers.get("traceparent")?.to_str().ok()?.parse().ok()
 }
 
 /// A request's events, every one well formed and with its `Id`.

@@ -2,7 +2,7 @@
 
 use crate::catalogue::EventType;
 use crate::event::Objects;
-use crate::id::{DeliveryId, EventUid, SubscriptionId};
+use crate::id::SubscriptionId;
 use std::fmt::{self, Write as _};
 
 /// The body of the message that tells `subscription` of an event. `data` is the event's `Data` as it
@@ -39,19 +39,6 @@ pub fn body(subscription: SubscriptionId, kind: EventType, objects: &Objects, da
     body
 }
 
-/// The `traceparent` of an attempt (W3C Trace Context): the producer's trace where it gave one, else one
-/// made of the event's identity; the attempt is its own span.
-pub fn traceparent(producers: Option<&str>, event: EventUid, delivery: DeliveryId, attempt: u32) -> String {
-    let (_, span) = delivery.0.as_u64_pair();
-    // A span of all zeros would be invalid; the variant bits of the id keep it from that.
-    let span = span.wrapping_add(attempt.into());
-    let mut fields = producers.unwrap_or_default().splitn(4, '-');
-    match (fields.next(), fields.next(), fields.next(), fields.next()) {
-        (Some("00"), Some(trace), Some(_), Some(flags)) => format!("00-{trace}-{span:016x}-{flags}"),
-        _ => format!("00-{}-{span:016x}-00", event.0.as_simple()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,21 +46,6 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Map, Value};
     use uuid::Uuid;
-
-    #[test]
-    fn an_attempt_continues_the_producers_trace() {
-        let event = EventUid(Uuid::from_u128(0x0193_f1a0_7c1e_7d1a_b1f0_3a5c_7e9d_1b2f));
-        let delivery = DeliveryId::derive(event, SubscriptionId(Uuid::nil()), Uuid::nil());
-        let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let first = traceparent(Some(given), event, delivery, 1);
-        assert!(
-            first.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && first.ends_with("-01"),
-            "{first}"
-        );
-        assert_eq!(first.len(), 55);
-        assert_ne!(first, traceparent(Some(given), event, delivery, 2));
-        assert!(traceparent(None, event, delivery, 1).starts_with("00-0193f1a07c1e7d1ab1f03a5c7e9d1b2f-"));
-    }
 
     proptest! {
         #[test]

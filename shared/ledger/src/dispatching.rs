@@ -9,13 +9,14 @@
 mod at_once;
 
 use crate::delivering::insert_open;
-use crate::sql::{corrupt, execute, for_rows, for_values, get, one, timestamp, uuid};
+use crate::sql::{corrupt, execute, for_rows, for_values, get, one, timestamp, trace_context, uuid};
 use crate::{Error, Ledger, registry, shards};
 use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::delivery::Delivery;
 use herald_domain::event::Objects;
 use herald_domain::id::{DeliveryId, EventId, EventUid, SubscriptionId};
 use herald_domain::time::Timestamp;
+use herald_domain::trace::TraceContext;
 use sea_orm::{DatabaseTransaction, Value};
 use shards::Ownership;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -44,8 +45,8 @@ pub struct EventRecord {
     pub data: String,
     /// When ingest accepted it.
     pub accepted_at: Timestamp,
-    /// The producer's trace context, if it gave one.
-    pub traceparent: Option<String>,
+    /// What its attempts follow from: the span in which it was dispatched, or the producer's, if there is one.
+    pub traceparent: Option<TraceContext>,
 }
 
 /// An event to be recorded, matched against the registry.
@@ -317,7 +318,7 @@ fn event_row(event: &NewEvent, matched: usize, cursor: Option<SubscriptionId>, n
         now.as_micros().into(),
         record.objects.to_json().into(),
         record.data.as_str().into(),
-        record.traceparent.clone().into(),
+        record.traceparent.map(|context| context.to_string()).into(),
         count(matched),
         cursor.map(|id| id.0).into(),
     ]
@@ -357,7 +358,7 @@ pub(crate) fn event_record(row: &sea_orm::QueryResult) -> Result<EventRecord, Er
         objects: Objects::from_json(&objects).map_err(|_faults| corrupt("malformed objects"))?,
         data: get(row, "data")?,
         accepted_at: timestamp(row, "accepted_at")?,
-        traceparent: get(row, "traceparent")?,
+        traceparent: trace_context(row, "traceparent")?,
     })
 }
 

@@ -4,6 +4,7 @@
 
 use crate::Error;
 use herald_domain::time::Timestamp;
+use herald_domain::trace::TraceContext;
 use sea_orm::sea_query::ArrayType;
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, IsolationLevel, QueryResult,
@@ -245,6 +246,12 @@ pub fn timestamp(row: &QueryResult, column: &str) -> Result<Timestamp, Error> {
 /// A column that is an instant or null.
 pub fn optional_timestamp(row: &QueryResult, column: &str) -> Result<Option<Timestamp>, Error> {
     Ok(get::<Option<i64>>(row, column)?.map(Timestamp::from_micros))
+}
+
+/// A column that is a trace context or null. One that an earlier version kept and that is none is left out: it led
+/// nowhere.
+pub fn trace_context(row: &QueryResult, column: &str) -> Result<Option<TraceContext>, Error> {
+    Ok(get::<Option<String>>(row, column)?.and_then(|text| text.parse().ok()))
 }
 
 /// A code that the schema's CHECKs rule out.

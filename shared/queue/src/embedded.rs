@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 /// The queue's name in metrics, the same as in RabbitMQ.
-const EVENTS: &str = "herald.events";
+const EVENTS: &str = crate::NAME;
 
 /// The most publications in one write; they come from as many requests.
 const MAX_GROUP: usize = 1024;
@@ -245,7 +245,7 @@ fn row(message: Message) -> [Value; 5] {
     [
         (*message.account).into(),
         message.accepted_at.as_micros().into(),
-        message.traceparent.into(),
+        message.traceparent.map(|context| context.to_string()).into(),
         i64::try_from(message.events).unwrap_or(i64::MAX).into(),
         message.body.into(),
     ]
@@ -341,7 +341,7 @@ async fn read(store: &Store, position: i64, limit: usize) -> Result<Vec<Received
             message: Message {
                 account: account.into(),
                 accepted_at: Timestamp::from_micros(get(row, "accepted_at")?),
-                traceparent: get(row, "traceparent")?,
+                traceparent: sql::trace_context(row, "traceparent")?,
                 events: usize::try_from(events).unwrap_or(1),
                 body: get(row, "body")?,
             },

@@ -16,8 +16,12 @@ pub use embedded::Embedded;
 use herald_domain::catalogue::EventType;
 use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
+use herald_domain::trace::TraceContext;
 pub use rabbitmq::{Direction, Rabbit};
 use std::sync::Arc;
+
+/// The name of the queue, and of the exchange before it.
+pub const NAME: &str = "herald.events";
 
 /// One message: an event, or a JSON array of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +30,8 @@ pub struct Message {
     pub account: Arc<str>,
     /// When ingest accepted it.
     pub accepted_at: Timestamp,
-    /// The producer's trace context, if it gave one.
-    pub traceparent: Option<String>,
+    /// What it follows from: the span in which it was published, or the producer's, if there is one.
+    pub traceparent: Option<TraceContext>,
     /// How many events it has; at least 1.
     pub events: usize,
     /// The JSON text.
@@ -62,12 +66,6 @@ pub const fn routing_key(kind: EventType) -> &'static str {
         EventType::BusinessObjectCreated => "business-object.created",
         EventType::BusinessObjectUpdated => "business-object.updated",
     }
-}
-
-/// Whether a text looks like W3C Trace Context; what does not is left out, as the standard says.
-pub fn is_traceparent(text: &str) -> bool {
-    let allowed = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-');
-    text.len() == 55 && text.bytes().all(allowed)
 }
 
 /// A message handed out, to be acknowledged.
@@ -148,6 +146,14 @@ pub enum Queue {
 }
 
 impl Queue {
+    /// What the queue is, as OpenTelemetry's `messaging.system` has it.
+    pub const fn system(&self) -> &'static str {
+        match self {
+            Self::Embedded(_) => "herald",
+            Self::Rabbit(_) => "rabbitmq",
+        }
+    }
+
     /// Puts a message into the queue, durably. After an error nobody knows whether it is there.
     pub async fn publish(&self, message: Message, route: Route) -> Result<(), Error> {
         match self {

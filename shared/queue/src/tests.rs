@@ -310,19 +310,6 @@ fn each_type_of_event_has_its_routing_key() {
     assert_eq!(Route::Batch.key(), "batch");
 }
 
-#[test]
-fn a_trace_context_is_hexadecimal_and_of_its_length() {
-    assert!(is_traceparent(
-        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    ));
-    assert!(!is_traceparent(
-        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0"
-    ));
-    assert!(!is_traceparent(
-        "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"
-    ));
-}
-
 #[tokio::test]
 async fn the_embedded_queue_tells_how_many_messages_wait() {
     let rig = Rig::embedded().await;

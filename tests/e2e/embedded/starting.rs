@@ -115,6 +115,8 @@ fn a_bad_setting_is_named_with_where_it_came_from() {
         ("HERALD_EGRESS_ALLOW", "127.0.0.0/40"),
         ("HERALD_EGRESS_CA", "/does/not/exist.pem"),
         ("HERALD_EGRESS_DNS", "ns.example"),
+        ("HERALD_OTLP_ENDPOINT", "collector:4318"),
+        ("HERALD_TRACE_SAMPLE_RATIO", "2"),
     ] {
         let output = refused(|command| {
             command

@@ -8,6 +8,8 @@ use herald_domain::id::SubscriptionId;
 use herald_domain::lanes::Answer;
 use herald_domain::time::Timestamp;
 use herald_ledger::delivering::{Finish, Then};
+use herald_ledger::dispatching::EventRecord;
+use tracing::field::display;
 
 impl Owner {
     pub(super) fn close_unsent(&mut self, work: &Item, status: Closed, reason: Reason, now: Timestamp) {
@@ -93,7 +95,7 @@ impl Owner {
             }
             Decision::Retry(due_at) => Then::Retry(due_at),
         };
-        log(&delivery, &attempt, then);
+        log(&delivery, &work.payload, &attempt, then);
         self.record(Finish {
             delivery,
             event: work.payload.uid,
@@ -109,20 +111,22 @@ impl Owner {
     }
 }
 
-fn log(delivery: &Delivery, attempt: &Attempt, then: Then) {
+fn log(delivery: &Delivery, event: &EventRecord, attempt: &Attempt, then: Then) {
     let (id, subscription, number) = (delivery.id, delivery.subscription, attempt.number);
+    let trace_id = event.traceparent.map(|context| display(context.trace_id));
+    let event = event.id;
     let status = attempt.outcome.status_code();
     let error = attempt.outcome.error().map(AttemptError::name);
     match (attempt.outcome, then) {
         (Outcome::Answered { status: 200..=299, .. }, _) => {
-            tracing::debug!(delivery = %id, %subscription, number, status, "delivered");
+            tracing::debug!(delivery = %id, %event, %subscription, trace_id, number, status, "delivered");
         }
         (_, Then::Retry(due_at)) => {
-            tracing::info!(delivery = %id, %subscription, number, status, error, %due_at, "an attempt failed; it is tried again");
+            tracing::info!(delivery = %id, %event, %subscription, trace_id, number, status, error, %due_at, "an attempt failed; it is tried again");
         }
         (_, Then::Close { reason, .. }) => {
             let reason = reason.map(Reason::name);
-            tracing::warn!(delivery = %id, %subscription, number, status, error, reason, "a delivery is dead");
+            tracing::warn!(delivery = %id, %event, %subscription, trace_id, number, status, error, reason, "a delivery is dead");
         }
     }
 }

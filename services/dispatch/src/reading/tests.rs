@@ -10,6 +10,10 @@ fn with_id() -> String {
     WITHOUT_ID.replacen('{', &format!(r#"{{"Id":"{ID}","#), 1)
 }
 
+fn events(batch: Vec<Received>) -> Read {
+    super::events(batch, &Traces::default())
+}
+
 fn received(body: impl Into<Vec<u8>>) -> Received {
     Received {
         tag: Tag::default(),
@@ -30,7 +34,7 @@ fn received(body: impl Into<Vec<u8>>) -> Received {
 fn rule(received: Received) -> String {
     let read = events(vec![received]);
     assert!(read.events.is_empty());
-    let faults: serde_json::Value = serde_json::from_str(&read.rejected[0].1.faults).unwrap();
+    let faults: serde_json::Value = serde_json::from_str(&read.rejected[0].kept.faults).unwrap();
     faults[0]["rule"].as_str().unwrap().to_owned()
 }
 
@@ -99,7 +103,8 @@ fn what_was_handed_out_over_and_over_is_alone() {
 #[test]
 fn what_the_ledger_refuses_is_kept_as_the_event_it_was() {
     let read = events(vec![received(with_id())]);
-    let kept = unrecordable(&read.events[0]);
+    let Refused { kept, id, .. } = unrecordable(&read.events[0], None);
+    assert_eq!(id, Some(ID.parse().unwrap()));
     let again = events(vec![received(kept.body)]);
     assert_eq!(again.events[0].body_hash, read.events[0].body_hash);
     assert_eq!(again.events[0].occurred_at, read.events[0].occurred_at);

@@ -9,6 +9,7 @@ use herald_ledger::sql;
 use herald_queue::{Embedded, Message, Queue, Route};
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
+use herald_telemetry::traces::Traces;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -63,6 +64,7 @@ async fn one_event_that_the_ledger_refuses_holds_up_no_other() {
         owned,
         hand_over: HandOver::default(),
         health: Health::default(),
+        traces: Traces::default(),
     };
     let dispatch = Dispatch::new(parts, &prometheus::Registry::new()).unwrap();
     let events: Vec<_> = (1..=EVENTS).map(event).collect();

@@ -83,7 +83,9 @@ fn arguments(events: &[NewEvent], version: i64, owner: &Ownership, deliveries: &
         of_events(ArrayType::BigInt, |event| event.record.accepted_at.as_micros().into()),
         of_events(ArrayType::String, |event| event.record.objects.to_json().into()),
         of_events(ArrayType::String, |event| event.record.data.as_str().into()),
-        of_events(ArrayType::String, |event| event.record.traceparent.clone().into()),
+        of_events(ArrayType::String, |event| {
+            event.record.traceparent.map(|context| context.to_string()).into()
+        }),
         of_events(ArrayType::BigInt, |event| event.body_hash.into()),
         of_events(ArrayType::BigInt, |event| count(first_chunk(&event.matches).0.len())),
         of_events(ArrayType::Uuid, |event| {

@@ -19,7 +19,7 @@ use lapin::{Channel, Connection, ExchangeKind};
 use std::time::Duration;
 
 /// The exchange that producers publish to, and the queue that dispatch reads.
-pub(super) const EVENTS: &str = "herald.events";
+pub(super) const EVENTS: &str = crate::NAME;
 
 /// Where copies of dead letters go.
 pub(super) const DEAD_LETTERS: &str = "herald.dead-letters";

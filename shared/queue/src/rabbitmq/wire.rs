@@ -3,7 +3,7 @@
 //! Only what Herald's own users put into headers is believed. RabbitMQ itself sees to it that a
 //! `user_id`, where there is one, is the name of the user who published.
 
-use crate::{Message, Received, Route, Tag, is_traceparent};
+use crate::{Message, Received, Route, Tag};
 use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
 use lapin::BasicProperties;
@@ -33,8 +33,8 @@ pub(super) fn properties(message: &Message, route: &Route, user: &str) -> BasicP
     header(ACCEPTED_AT, AMQPValue::LongLongInt(message.accepted_at.as_micros()));
     let events = i64::try_from(message.events).unwrap_or(i64::MAX);
     header(EVENTS, AMQPValue::LongLongInt(events));
-    if let Some(traceparent) = &message.traceparent {
-        header(TRACEPARENT, AMQPValue::LongString(traceparent.as_str().into()));
+    if let Some(traceparent) = message.traceparent {
+        header(TRACEPARENT, AMQPValue::LongString(traceparent.to_string().into()));
     }
     let properties = plain(user)
         .with_timestamp(u64::try_from(message.accepted_at.as_unix_seconds()).unwrap_or(0))
@@ -88,7 +88,8 @@ pub(super) fn read(delivery: Delivery, generation: u64, trusted_users: &[String]
         message: Message {
             account: account.map_or_else(|| ANYBODY.into(), Arc::from),
             accepted_at: accepted_at.unwrap_or(now),
-            traceparent: headers.text(TRACEPARENT).filter(|text| is_traceparent(text)),
+            // What is none is left out, as the standard says.
+            traceparent: headers.text(TRACEPARENT).and_then(|text| text.parse().ok()),
             events: events.unwrap_or(1).max(1),
             body: delivery.data,
         },
@@ -134,7 +135,7 @@ mod tests {
         Message {
             account: "acme".into(),
             accepted_at: Timestamp::from_micros(1_700_000_000_123_456),
-            traceparent: Some(TRACE.to_owned()),
+            traceparent: Some(TRACE.parse().unwrap()),
             events: 7,
             body: b"[]".to_vec(),
         }
@@ -169,7 +170,7 @@ mod tests {
         assert!(!theirs.trusted);
         assert_eq!(&*theirs.message.account, "mallory");
         assert_eq!((theirs.message.accepted_at, theirs.message.events), (NOW, 1));
-        assert_eq!(theirs.message.traceparent.as_deref(), Some(TRACE));
+        assert_eq!(theirs.message.traceparent, Some(TRACE.parse().unwrap()));
         let nobodys = received(BasicProperties::default());
         assert_eq!((&*nobodys.message.account, nobodys.trusted), ("amqp", false));
     }
