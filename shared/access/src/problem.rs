@@ -104,11 +104,14 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
     }
 
-    /// 503: the process is ending; another one, or the next, will serve.
+    /// 503: the process does not serve yet, or no more; another one, or the next, will.
     pub fn stopping() -> Self {
         Self {
             retry_after_seconds: Some(1),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "this process is stopping; try again")
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "this process is starting or stopping; try again",
+            )
         }
     }
 
