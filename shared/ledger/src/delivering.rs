@@ -250,25 +250,28 @@ async fn of_former_owners(
     batch: &[Finish],
     now: Timestamp,
 ) -> Result<HashMap<DeliveryId, Former>, Error> {
-    if batch.iter().all(counts_at_any_epoch) {
-        return Ok(HashMap::new());
-    }
-    let epochs = epochs(txn).await?;
-    let now = time(txn, now).await?;
-    let changed = |finish: &&Finish| {
-        !counts_at_any_epoch(finish) && epochs.get(&Shard::of(finish.delivery.subscription)) != Some(&finish.epoch)
-    };
-    let mut former: HashMap<_, _> = batch
-        .iter()
-        .filter(changed)
+    let owners: Vec<&Finish> = batch.iter().filter(|finish| !counts_at_any_epoch(finish)).collect();
+    let shards: HashSet<Shard> = owners.iter().map(|finish| shard(finish)).collect();
+    let epochs = epochs(txn, shards).await?;
+    let mut former: HashMap<_, _> = owners
+        .into_iter()
+        .filter(|finish| epochs.get(&shard(finish)) != Some(&finish.epoch))
         .map(|finish| (finish.delivery.id, Former::Void))
         .collect();
+    if former.is_empty() {
+        return Ok(former);
+    }
+    let now = time(txn, now).await?;
     let ids = former.keys().map(|id| id.0.into()).collect();
     let busy = format!("AND busy_until > {} ", now.as_micros());
     for row in for_values(txn, "SELECT id FROM deliveries_open WHERE id", ids, &busy).await? {
         former.insert(DeliveryId(uuid(&row, "id")?), Former::Busy);
     }
     Ok(former)
+}
+
+fn shard(finish: &Finish) -> Shard {
+    Shard::of(finish.delivery.subscription)
 }
 
 fn counts_at_any_epoch(finish: &Finish) -> bool {

@@ -133,9 +133,12 @@ pub(crate) async fn wake(txn: &DatabaseTransaction, deliveries: &[Delivery]) -> 
     Ok(())
 }
 
-/// Every shard's epoch.
-pub(crate) async fn epochs(txn: &DatabaseTransaction) -> Result<HashMap<Shard, i64>, Error> {
-    epochs_of(&all(txn, "SELECT shard, epoch FROM shards", []).await?)
+/// These shards' epochs.
+pub(crate) async fn epochs(
+    txn: &DatabaseTransaction,
+    shards: impl IntoIterator<Item = Shard>,
+) -> Result<HashMap<Shard, i64>, Error> {
+    epochs_of(&for_values(txn, "SELECT shard, epoch FROM shards WHERE shard", numbers(shards), "").await?)
 }
 
 fn epochs_of(rows: &[sea_orm::QueryResult]) -> Result<HashMap<Shard, i64>, Error> {
@@ -230,8 +233,8 @@ impl Ledger {
             .store
             .write(move |txn, _now| {
                 Box::pin(async move {
-                    execute(txn, "UPDATE shards SET owner = $1, epoch = epoch + 1", [owner.into()]).await?;
-                    epochs(txn).await
+                    let take = "UPDATE shards SET owner = $1, epoch = epoch + 1 RETURNING shard, epoch";
+                    epochs_of(&all(txn, take, [owner.into()]).await?)
                 })
             })
             .await?;
