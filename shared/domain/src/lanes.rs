@@ -60,6 +60,7 @@ pub use load::{LaneState, Load, Survey};
 pub use looks::Ticket;
 pub use pace::{Answer, MAX_PAUSE, Terms, Verdict};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 /// A delivery in memory, with what it takes to send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +123,10 @@ impl Limits {
 /// What a lane may always fetch when it has nothing in memory, so that lanes which fill the common
 /// buffer and do not empty it cannot starve the others.
 const ALWAYS: usize = 4;
+
+/// How long after a read that brought all that was due the next one is, for what it showed to be due later.
+/// Retries, spread by chance as they are, would otherwise fall due one by one, with a read for each.
+const READS_APART: Duration = Duration::from_millis(50);
 
 /// How much of what is still free of something common one lane may have.
 fn share(free: usize) -> usize {

@@ -2,7 +2,7 @@
 
 use super::lane::{Fetch, Place, Source};
 use super::pace::Gate;
-use super::{ALWAYS, Lanes, Row, Scope, Ticket, Work, share};
+use super::{ALWAYS, Lanes, READS_APART, Row, Scope, Ticket, Work, share};
 use crate::delivery::Delivery;
 use crate::id::{DeliveryId, Shard, SubscriptionId};
 use crate::time::Timestamp;
@@ -94,8 +94,11 @@ impl<P> Lanes<P> {
             let full = lane.fetched() >= most || lane.known.len() >= ALWAYS && lane.bytes >= bytes_share;
             // Its breaker may have opened since.
             let shut = lane.pace.is_shut() && lane.pace.gate(now) != Gate::Probe;
-            if full || shut || due_at > due_by {
+            if full || shut {
                 return self.note(subscription, due_at);
+            }
+            if due_at > due_by {
+                return self.note(subscription, due_at.max(now.plus(READS_APART)));
             }
             match lane.known.get_mut(&id) {
                 Some(Place::Waiting | Place::InFlight(_)) => {}

@@ -334,5 +334,49 @@ fn a_row_that_was_not_due_when_it_was_read_is_read_again() {
     assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 8)]);
     // In flight at a former owner until 5 s, as the ledger says; it may be closed by the time of the answer.
     lanes.fetched(lane(1), vec![work(1, lane(1), at(5000))], 8, at(6000));
-    assert_eq!(lanes.poll(at(6000), |_| most(1)), [fetch(1, 8)]);
+    assert_eq!(lanes.poll(at(6000), |_| most(1)), []);
+    let again = lanes.next_wake().unwrap();
+    assert!(again <= at(6100), "it is read again at {again}");
+    assert_eq!(lanes.poll(again, |_| most(1)), [fetch(1, 8)]);
+}
+
+#[test]
+fn retries_that_fall_due_one_by_one_are_read_several_at_a_time() {
+    let mut lanes = owner(Limits::default());
+    let mut ledger: Vec<Work<()>> = (1..=1000)
+        .map(|n| {
+            let mut retry = work(n, lane(1), at(u64::try_from(n).unwrap()));
+            retry.delivery.attempts = 1;
+            retry
+        })
+        .collect();
+    lanes.note(lane(1), at(1));
+    let (mut reads, mut sent, mut latest) = (0, 0, Duration::ZERO);
+    for millis in 1..=1100 {
+        let mut actions = lanes.poll(at(millis), |_| most(1000));
+        while !actions.is_empty() {
+            for action in actions {
+                match action {
+                    Action::Fetch { subscription, limit } => {
+                        reads += 1;
+                        let due = ledger.iter().filter(|work| work.delivery.due_at <= at(millis)).count();
+                        let rows = ledger.iter().take((due + 1).min(limit)).cloned().collect::<Vec<_>>();
+                        lanes.fetched(subscription, rows, limit, at(millis));
+                    }
+                    Action::Attempt(work) => {
+                        sent += 1;
+                        latest = latest.max(at(millis).since(work.delivery.due_at));
+                        ledger.retain(|open| open.delivery.id != work.delivery.id);
+                        lanes.answered(&work, WELL, at(millis), 0.5);
+                        lanes.recorded(work.delivery.subscription, work.delivery.id, None);
+                    }
+                    Action::GiveUp(work) => panic!("{work:?}"),
+                }
+            }
+            actions = lanes.poll(at(millis), |_| most(1000));
+        }
+    }
+    assert_eq!(sent, 1000);
+    assert!(reads <= 25, "{reads} reads");
+    assert!(latest <= Duration::from_millis(60), "one was sent {latest:?} late");
 }
