@@ -13,7 +13,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 /// SQLite prepares a statement once per length, so rows go in lengths of these and no other.
-const LENGTHS: [usize; 5] = [256, 64, 16, 4, 1];
+const LENGTHS: [usize; 9] = [256, 128, 64, 32, 16, 8, 4, 2, 1];
 
 /// Stand for NULL in arrays, see [`arrays`]; no column that may be null has them as a value.
 const NULL_UUID: Uuid = Uuid::max();
@@ -131,14 +131,13 @@ pub async fn for_values<C: ConnectionTrait>(
         let array = Value::Array(kind, Some(Box::new(values)));
         return all(connection, &format!("{before} = ANY ($1) {after}"), [array]).await;
     }
-    let mut values = values.into_iter();
     let mut returned = Vec::new();
-    for length in LENGTHS {
-        while values.len() >= length {
-            let chunk: Vec<Value> = values.by_ref().take(length).collect();
-            let sql = format!("{before} IN {} {after}", tuples(1, length));
-            returned.extend(all(connection, &sql, chunk).await?);
-        }
+    for chunk in values.chunks(LENGTHS[0]) {
+        // Named twice is found once.
+        let length = chunk.len().next_power_of_two();
+        let sql = format!("{before} IN {} {after}", tuples(1, length));
+        let repeated: Vec<Value> = chunk.iter().cycle().take(length).cloned().collect();
+        returned.extend(all(connection, &sql, repeated).await?);
     }
     Ok(returned)
 }
