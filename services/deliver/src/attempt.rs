@@ -62,15 +62,18 @@ async fn send(
         Ok((prepared, request))
     });
     let (outcome, detail) = match request {
-        Ok((prepared, request)) => match timeout_at(deadline, sender.client(&prepared).execute(request)).await {
-            Ok(Ok(response)) => answered(response, deadline, at).await,
-            Ok(Err(error)) => failed(&error),
-            Err(_elapsed) => {
-                prepared.keep_apart();
-                let detail = format!("no answer within {} s", subscription.settings.timeout.as_secs_f64());
-                (Outcome::Failed(AttemptError::Timeout), Some(detail))
+        Ok((prepared, request)) => {
+            let way = sender.way(&prepared);
+            match timeout_at(deadline, way.send(request)).await {
+                Ok(Ok(response)) => answered(response, deadline, at).await,
+                Ok(Err(error)) => failed(&error),
+                Err(_elapsed) => {
+                    prepared.keep_apart();
+                    let detail = format!("no answer within {} s", subscription.settings.timeout.as_secs_f64());
+                    (Outcome::Failed(AttemptError::Timeout), Some(detail))
+                }
             }
-        },
+        }
         // What can never succeed: dead at once, and the detail says why.
         Err(impossible) => (
             Outcome::Failed(AttemptError::AddressRefused),

@@ -11,29 +11,33 @@
 //! other subscription on that host; so one of whose requests was not answered in time has connections of its
 //! own from then on, over HTTP/1.1, whether it was what hangs or what waited.
 //!
-//! What is kept open is bounded for each host and in time, and not over all hosts: reqwest's pool has no such
-//! bound, and none can be added from outside, because the type of a connection is private to reqwest and tells
-//! nobody when it closes. So open are, beside those of the attempts in flight, the connections last used within
-//! half a minute: a process whose subscribers are on 10,000 hosts, each sent to that often, has 10,000 open
-//! files more, and needs a limit on them (`ulimit -n`) that allows it.
+//! What is kept open without a request is bounded for each host, in time, and over all hosts, see [`kept`].
 
+mod kept;
 mod names;
 
 use crate::prepared::{Prepare, Prepared};
 use herald_domain::address::EgressPolicy;
 use herald_domain::subscription::literal_address;
+use http::HeaderValue;
+use http::header::CONNECTION;
+use kept::{Host, Kept};
 use names::{LookupError, Names};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Certificate, Client, redirect};
+use reqwest::{Certificate, Client, Request, Response, redirect};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use url::Url;
 
 /// Connections that are kept open to one host; as many as a lane has in flight by default. With fewer, a
 /// lane at its limit closes what it needs again at once: of 4,000 requests with 64 in flight, 1,174 made a
 /// connection where 32 were kept, 1,749 where 16 were, and 64 in all where 64 were.
 const MAX_IDLE_PER_HOST: usize = 64;
+
+/// Connections that are kept open to all hosts together. Beside them are those of the attempts under way, some
+/// 2,000 at the most.
+const MAX_IDLE: usize = 4096;
 
 /// How long one is kept without a request; what is over it is looked for as often, so it may be twice that.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -85,6 +89,15 @@ pub(crate) struct Sender {
     shared: Client,
     apart: Client,
     prepare: Prepare,
+    kept: Mutex<Kept>,
+}
+
+/// A request's way to its subscriber, held until its answer was read.
+pub(crate) struct Way<'s> {
+    sender: &'s Sender,
+    host: Host,
+    /// Whether its connection may be kept.
+    kept: bool,
 }
 
 /// Reads the certificates of a PEM file.
@@ -126,17 +139,56 @@ impl Sender {
             shared,
             apart: builder().http1_only().build()?,
             prepare: Prepare::new(policy),
+            kept: Mutex::new(Kept::new(MAX_IDLE, 2 * IDLE_TIMEOUT)),
         })
     }
 
-    /// The client whose connections that subscription's requests go over.
-    pub(crate) fn client(&self, prepared: &Prepared) -> &Client {
-        if prepared.is_apart() { &self.apart } else { &self.shared }
+    /// The way of that subscription's next request.
+    pub(crate) fn way(&self, prepared: &Prepared) -> Way<'_> {
+        let host = (Arc::clone(prepared.origin()), prepared.is_apart());
+        let kept = self.kept().begin(&host, Instant::now());
+        Way {
+            sender: self,
+            host,
+            kept,
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Nothing is left half done where this could panic.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Prepares subscriptions for their requests.
     pub(crate) fn prepare(&self) -> &Prepare {
         &self.prepare
+    }
+}
+
+impl Way<'_> {
+    /// Sends it.
+    pub(crate) async fn send(&self, mut request: Request) -> reqwest::Result<Response> {
+        if !self.kept {
+            request
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let (_, apart) = self.host;
+        // A connection over HTTP/2 would stay, whatever a request says.
+        let client = if apart || !self.kept {
+            &self.sender.apart
+        } else {
+            &self.sender.shared
+        };
+        client.execute(request).await
+    }
+}
+
+impl Drop for Way<'_> {
+    fn drop(&mut self) {
+        if self.kept {
+            self.sender.kept().end(&self.host, Instant::now());
+        }
     }
 }
 
@@ -170,5 +222,67 @@ impl Resolve for CheckedResolver {
             }
             Ok(Box::new(permitted.into_iter()) as Addrs)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prepared;
+    use std::io;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// Reads a request, answers it, and gives its head.
+    async fn answer(stream: &mut TcpStream) -> io::Result<String> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await?;
+        Ok(String::from_utf8_lossy(&head).to_lowercase())
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_cannot_be_kept_ends_with_its_answer() {
+        // Another test of this process may have been first.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let policy = Arc::new(EgressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()]));
+        let mut sender = Sender::new(policy, &[], &[]).unwrap();
+        sender.kept = Mutex::new(Kept::new(1, IDLE_TIMEOUT));
+        let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let second = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = |listener: &TcpListener| format!("http://{}/", listener.local_addr().unwrap());
+        let send = async |number, url: &str| {
+            let prepared = sender
+                .prepare()
+                .get(&prepared::tests::subscription(number, url))
+                .unwrap();
+            let way = sender.way(&prepared);
+            way.send(prepared.request()).await.unwrap().bytes().await.unwrap();
+        };
+        let keeping = async {
+            let mut stream = first.accept().await.unwrap().0;
+            for _ in 0..2 {
+                assert!(!answer(&mut stream).await.unwrap().contains("connection: close"));
+            }
+            stream
+        };
+        let closing = async {
+            let mut stream = second.accept().await.unwrap().0;
+            assert!(answer(&mut stream).await.unwrap().contains("connection: close"));
+            stream.read_u8().await.unwrap_err().kind()
+        };
+        let sending = async {
+            send(1, &at(&first)).await;
+            send(2, &at(&second)).await;
+            send(1, &at(&first)).await;
+        };
+        let all = async { tokio::join!(keeping, closing, sending) };
+        let (_stream, end, ()) = timeout(SOON, all).await.unwrap();
+        assert_eq!(end, io::ErrorKind::UnexpectedEof);
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Prepared {
     /// The version that this was made of.
     of: Arc<Subscription>,
     url: Url,
+    /// The URL's scheme, host and port.
+    origin: Arc<str>,
     headers: HeaderMap,
     signer: Signer,
     apart: AtomicBool,
@@ -62,6 +64,7 @@ impl Prepared {
         }
         Ok(Self {
             of: Arc::clone(subscription),
+            origin: url.origin().ascii_serialization().into(),
             url,
             headers,
             signer: subscription.key.signer(),
@@ -77,6 +80,11 @@ impl Prepared {
     /// Whether its requests have connections of their own.
     pub(crate) fn is_apart(&self) -> bool {
         self.apart.load(Ordering::Relaxed)
+    }
+
+    /// The scheme, host and port that they go to.
+    pub(crate) fn origin(&self) -> &Arc<str> {
+        &self.origin
     }
 
     /// A request with what all of them have.
@@ -127,14 +135,14 @@ impl Prepare {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use herald_domain::access::OPERATOR;
     use herald_domain::signing::SigningKey;
     use herald_domain::subscription::parse;
     use herald_domain::time::Timestamp;
 
-    fn subscription(number: u128, url: &str) -> Arc<Subscription> {
+    pub(crate) fn subscription(number: u128, url: &str) -> Arc<Subscription> {
         let body = serde_json::json!({
             "Webhook": "PacketUpdated", "FilterObjectType": 81, "SubscriberURL": "https://a.example/",
             "FilterObjectGUID": "00000000-0000-0000-0000-000000000001",
