@@ -111,7 +111,7 @@ impl Shared {
         };
         let version = self.ledger.registry_version().await.unwrap();
         let recorded = self.ledger.record(vec![event], version, Ownership::none()).await;
-        assert!(matches!(recorded.unwrap(), Recorded::Done(_)));
+        assert!(matches!(recorded.unwrap(), Recorded::Done(..)));
     }
 
     async fn closed(&self, status: &str) -> i64 {

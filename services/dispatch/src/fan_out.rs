@@ -6,7 +6,7 @@
 
 use crate::{Dispatch, RETRY_AFTER};
 use herald_ledger::Error;
-use herald_ledger::dispatching::{Disposition, Incomplete};
+use herald_ledger::dispatching::{Extended, Incomplete};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -50,20 +50,24 @@ impl Dispatch {
 
     async fn extend(&self, event: &Incomplete) -> Result<(), Error> {
         let Incomplete { record, cursor } = event;
-        let mut matches = self.registry.view().index().matches(record.kind, &record.objects);
-        matches.retain(|(subscription, _)| subscription > cursor);
+        let (matches, version) = {
+            let view = self.registry.view();
+            (view.index().matches(record.kind, &record.objects), view.version())
+        };
         let ticket = self.hand_over.ticket();
         let owned = self.owned.borrow().clone();
         let extended = self
             .ledger
-            .extend(record.clone(), *cursor, matches.clone(), owned)
+            .extend(record.clone(), *cursor, matches, version, owned)
             .await?;
-        if let Some(Disposition::New { mine, cursor }) = extended {
-            let recorded = matches
-                .iter()
-                .take_while(|(subscription, _)| cursor.is_none_or(|last| *subscription <= last));
-            self.metrics.matched(recorded);
-            self.hand_over.offer(record, mine, ticket);
+        match extended {
+            // It is incomplete still, and comes again at once.
+            Extended::Stale => self.registry.refresh().await?,
+            Extended::Overtaken => {}
+            Extended::Done { recorded, mine, .. } => {
+                self.metrics.matched(recorded.iter());
+                self.hand_over.offer(record, mine, ticket);
+            }
         }
         Ok(())
     }

@@ -62,9 +62,9 @@ impl Dispatch {
             let taken = matched.len();
             let ticket = self.hand_over.ticket();
             let owned = self.owned.borrow().clone();
-            match self.ledger.record(matched.clone(), version, owned).await {
+            match self.ledger.record(matched, version, owned).await {
                 Ok(Recorded::Stale) => self.registry.refresh().await?,
-                Ok(Recorded::Done(dispositions)) => {
+                Ok(Recorded::Done(matched, dispositions)) => {
                     self.metrics.batch(taken);
                     self.record_spans(&matched, &dispositions, read, began);
                     self.hand_over(&matched, dispositions, ticket);
@@ -74,7 +74,7 @@ impl Dispatch {
                 Err(error) if !is_hopeless(&error, read) => return Err(error),
                 Err(_) if taken > 1 => limit = taken / 2,
                 Err(error) => {
-                    if let Some(event) = matched.first() {
+                    if let Some(event) = read.events.first() {
                         let span = read.spans.get(&event.record.uid).copied();
                         self.keep_unrecordable(event, &error, span, began).await?;
                     }

@@ -6,7 +6,7 @@
 use crate::catalogue::{EventType, ObjectType, Webhook};
 use crate::event::Objects;
 use crate::id::{ObjectGuid, SubscriptionId};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What a subscription listens to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,51 +71,58 @@ pub struct Index {
     by_topic: HashMap<Topic, Listeners>,
 }
 
-// Nearly every topic has one listener; a Vec for each would cost a million allocations.
+// Nearly every topic has one listener; a set for each would cost a million allocations. A topic may also have
+// a million, so adding and removing one must not copy the others.
 #[derive(Debug, Clone)]
 enum Listeners {
     One(SubscriptionId),
-    Many(Vec<SubscriptionId>),
+    Many(BTreeSet<SubscriptionId>),
 }
 
 impl Listeners {
-    fn as_slice(&self) -> &[SubscriptionId] {
+    fn add(&mut self, subscription: SubscriptionId) {
         match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => many,
+            Self::One(one) if *one == subscription => {}
+            Self::One(one) => *self = Self::Many(BTreeSet::from([*one, subscription])),
+            Self::Many(many) => drop(many.insert(subscription)),
         }
+    }
+
+    /// Removes a subscription; whether none is left.
+    fn remove(&mut self, subscription: SubscriptionId) -> bool {
+        match self {
+            Self::One(one) => *one == subscription,
+            Self::Many(many) => {
+                many.remove(&subscription);
+                many.is_empty()
+            }
+        }
+    }
+
+    fn ids(&self) -> impl Iterator<Item = SubscriptionId> {
+        let (one, many) = match self {
+            Self::One(one) => (Some(*one), None),
+            Self::Many(many) => (None, Some(many)),
+        };
+        one.into_iter().chain(many.into_iter().flatten().copied())
     }
 }
 
 impl Index {
     /// Adds a subscription; adding it twice is adding it once.
     pub fn add(&mut self, topic: Topic, subscription: SubscriptionId) {
-        let listeners = self.by_topic.entry(topic).or_insert(Listeners::One(subscription));
-        if listeners.as_slice().contains(&subscription) {
-            return;
-        }
-        let mut many = std::mem::replace(listeners, Listeners::One(subscription))
-            .as_slice()
-            .to_vec();
-        many.push(subscription);
-        *listeners = Listeners::Many(many);
+        self.by_topic
+            .entry(topic)
+            .and_modify(|listeners| listeners.add(subscription))
+            .or_insert(Listeners::One(subscription));
     }
 
     /// Removes a subscription.
     pub fn remove(&mut self, topic: Topic, subscription: SubscriptionId) {
-        let Some(listeners) = self.by_topic.get_mut(&topic) else {
-            return;
-        };
-        let left: Vec<_> = listeners
-            .as_slice()
-            .iter()
-            .copied()
-            .filter(|other| *other != subscription)
-            .collect();
-        match left.as_slice() {
-            [] => drop(self.by_topic.remove(&topic)),
-            [one] => *listeners = Listeners::One(*one),
-            _ => *listeners = Listeners::Many(left),
+        if let Some(listeners) = self.by_topic.get_mut(&topic)
+            && listeners.remove(subscription)
+        {
+            self.by_topic.remove(&topic);
         }
     }
 
@@ -124,10 +131,46 @@ impl Index {
     pub fn matches(&self, kind: EventType, objects: &Objects) -> Vec<(SubscriptionId, Webhook)> {
         let mut matched: Vec<_> = topics_of(kind, objects)
             .filter_map(|topic| Some((topic.webhook, self.by_topic.get(&topic)?)))
-            .flat_map(|(webhook, listeners)| listeners.as_slice().iter().map(move |id| (*id, webhook)))
+            .flat_map(|(webhook, listeners)| listeners.ids().map(move |id| (id, webhook)))
             .collect();
         matched.sort_unstable();
         matched
+    }
+}
+
+/// Subscriptions that changed since an index was made. It brings what was matched by that index up to date, so
+/// that dispatch need not wait until the index has the changes.
+#[derive(Debug, Clone, Default)]
+pub struct Amendment {
+    changed: HashSet<SubscriptionId>,
+    active: Index,
+}
+
+impl Amendment {
+    /// Takes the changed subscriptions, each with the topic that it listens to now; without one if it is inactive
+    /// or deleted.
+    pub fn new(changes: impl IntoIterator<Item = (SubscriptionId, Option<Topic>)>) -> Self {
+        let mut amendment = Self::default();
+        for (subscription, topic) in changes {
+            amendment.changed.insert(subscription);
+            if let Some(topic) = topic {
+                amendment.active.add(topic, subscription);
+            }
+        }
+        amendment
+    }
+
+    /// Makes `matches` what [`Index::matches`] gives for the event once the index has the changes.
+    pub fn apply(&self, kind: EventType, objects: &Objects, matches: &mut Vec<(SubscriptionId, Webhook)>) {
+        if self.changed.is_empty() {
+            return;
+        }
+        matches.retain(|(subscription, _)| !self.changed.contains(subscription));
+        let added = self.active.matches(kind, objects);
+        if !added.is_empty() {
+            matches.extend(added);
+            matches.sort_unstable();
+        }
     }
 }
 
@@ -209,6 +252,33 @@ mod tests {
                 .filter(|((topic, _), removed)| !**removed && fires(*topic, kind, &objects))
                 .map(|((topic, id), _)| (*id, topic.webhook)).collect();
             prop_assert_eq!(index.matches(kind, &objects), scanned);
+        }
+
+        #[test]
+        fn amended_matches_are_those_of_the_index_with_the_changes(
+            before in prop::collection::vec(prop::option::of(topic()), 24),
+            changes in prop::collection::vec((0u128..32, prop::option::of(topic())), 0..24),
+            event in event(),
+        ) {
+            let (kind, objects) = event;
+            let id = |n| SubscriptionId(Uuid::from_u128(n));
+            let mut now: HashMap<SubscriptionId, Topic> = before.into_iter().enumerate()
+                .filter_map(|(n, topic)| Some((id(n as u128), topic?))).collect();
+            let index_of = |topics: &HashMap<SubscriptionId, Topic>| {
+                let mut index = Index::default();
+                for (id, topic) in topics { index.add(*topic, *id); }
+                index
+            };
+            let mut amended = index_of(&now).matches(kind, &objects);
+            let changes: HashMap<_, _> = changes.into_iter().map(|(n, topic)| (id(n), topic)).collect();
+            for (id, topic) in &changes {
+                match topic {
+                    Some(topic) => drop(now.insert(*id, *topic)),
+                    None => drop(now.remove(id)),
+                }
+            }
+            Amendment::new(changes).apply(kind, &objects, &mut amended);
+            prop_assert_eq!(amended, index_of(&now).matches(kind, &objects));
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Recording events: each once, with the deliveries that follow from it.
 //!
 //! One transaction per batch inserts the events that are new, their open deliveries and
-//! `matched_count`. An event that matches more than [`CHUNK`] subscriptions gets the first of them
+//! `matched_count`. It reads the registry's version under a lock that keeps changes out. If subscriptions have
+//! changed since the batch was matched, its matches are brought up to date there and then: however often
+//! subscriptions change, a batch is recorded at the first or second try. An event that matches more than [`CHUNK`] subscriptions gets the first of them
 //! there and the others in further transactions, each of which moves the event's cursor on; the
 //! cursor's old value is the gate, so whoever continues (the dispatcher, or a sweep after a crash)
 //! does so once.
@@ -10,11 +12,12 @@ mod at_once;
 
 use crate::delivering::insert_open;
 use crate::sql::{corrupt, execute, for_rows, for_values, get, one, timestamp, trace_context, uuid};
-use crate::{Error, Ledger, registry, shards};
+use crate::{Error, Ledger, registry, shards, subscriptions};
 use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::delivery::Delivery;
 use herald_domain::event::Objects;
 use herald_domain::id::{DeliveryId, EventId, EventUid, SubscriptionId};
+use herald_domain::index::Amendment;
 use herald_domain::time::Timestamp;
 use herald_domain::trace::TraceContext;
 use sea_orm::{DatabaseTransaction, Value};
@@ -64,13 +67,37 @@ pub struct NewEvent {
     pub matches: Vec<(SubscriptionId, Webhook)>,
 }
 
+/// The most changed subscriptions that a batch's matches are brought up to date with. Beyond it the registry is
+/// to be refreshed first, which leaves fewer.
+pub const MAX_AMENDED: u64 = 512;
+
 /// What became of a batch.
 #[derive(Debug)]
 pub enum Recorded {
-    /// The registry has changed since the batch was matched; nothing was written.
+    /// More has changed in the registry since the batch was matched than can be made up for in the transaction;
+    /// nothing was written.
     Stale,
-    /// All is in the ledger; one disposition per event, in order.
-    Done(Vec<Disposition>),
+    /// All is in the ledger: the events, with what they match by the registry's present version, and one
+    /// disposition for each, in order.
+    Done(Vec<NewEvent>, Vec<Disposition>),
+}
+
+/// What became of the next chunk of a large fan-out.
+#[derive(Debug)]
+pub enum Extended {
+    /// As [`Recorded::Stale`].
+    Stale,
+    /// Somebody else went on from that cursor.
+    Overtaken,
+    /// The chunk is in the ledger.
+    Done {
+        /// Its matches.
+        recorded: Vec<(SubscriptionId, Webhook)>,
+        /// Of their deliveries those that this process may send at once, as in [`Disposition::New`].
+        mine: Vec<Delivery>,
+        /// If there are more matches: the last one recorded.
+        cursor: Option<SubscriptionId>,
+    },
 }
 
 /// What became of an event.
@@ -101,62 +128,50 @@ pub struct Incomplete {
 }
 
 impl Ledger {
-    /// Records a batch, unless the registry's version is no longer `version`.
+    /// Records a batch that was matched by the registry's `version`.
     pub async fn record(&self, events: Vec<NewEvent>, version: i64, owner: Ownership) -> Result<Recorded, Error> {
-        let matched: Vec<usize> = events.iter().map(|event| first_chunk(&event.matches).0.len()).collect();
-        let recorded = if self.store.is_shared() {
-            at_once::record(self, &events, version, &owner).await?
+        let mut events = events;
+        let mut at_once = None;
+        if self.store.is_shared() {
+            at_once = at_once::record(self, &events, version, &owner).await?;
+        }
+        let dispositions = if let Some(dispositions) = at_once {
+            dispositions
         } else {
             let record = self
                 .store
                 .write(move |txn, now| Box::pin(record(txn, events, version, owner, now)));
-            record.await?
+            let Some((as_recorded, dispositions)) = record.await? else {
+                return Ok(Recorded::Stale);
+            };
+            events = as_recorded;
+            dispositions
         };
-        if let Recorded::Done(dispositions) = &recorded {
-            let new = dispositions
-                .iter()
-                .zip(matched)
-                .filter(|(d, _)| matches!(d, Disposition::New { .. }));
-            self.signals.opened(new.map(|(_, matched)| matched).sum());
-        }
-        Ok(recorded)
+        let new = events
+            .iter()
+            .zip(&dispositions)
+            .filter(|(_, d)| matches!(d, Disposition::New { .. }));
+        let opened = new.map(|(event, _)| first_chunk(&event.matches).0.len()).sum();
+        self.signals.opened(opened);
+        Ok(Recorded::Done(events, dispositions))
     }
 
-    /// Continues an event's fan-out behind `cursor` with the next of `matches`, which are those behind
-    /// it in order. `None`: somebody else went on from there.
+    /// Continues an event's fan-out with the next of `matches` behind `cursor`. They are in order, and all that the
+    /// event matches by the registry's `version`.
     pub async fn extend(
         &self,
         event: Arc<EventRecord>,
         cursor: SubscriptionId,
         matches: Vec<(SubscriptionId, Webhook)>,
+        version: i64,
         owner: Ownership,
-    ) -> Result<Option<Disposition>, Error> {
-        let matched = first_chunk(&matches).0.len();
+    ) -> Result<Extended, Error> {
         let extended = self
             .store
-            .write(move |txn, now| {
-                Box::pin(async move {
-                    let (_version, now) = registry::hold(txn, now).await?;
-                    let (chunk, next) = first_chunk(&matches);
-                    let moved = execute(
-                        txn,
-                        "UPDATE events SET cursor = $1, matched_count = matched_count + $2 WHERE uid = $3 AND cursor = $4",
-                        [next.map(|id| id.0).into(), count(chunk.len()), event.uid.0.into(), cursor.0.into()],
-                    )
-                    .await?;
-                    if moved == 0 {
-                        return Ok(None);
-                    }
-                    let deliveries = deliveries_of(&event, chunk, now);
-                    insert_open(txn, deliveries.iter().map(|delivery| (event.uid, delivery))).await?;
-                    let deliveries = deliveries.into_iter().map(|delivery| ((), delivery)).collect();
-                    let mine = owner.keep_mine(txn, deliveries).await?.into_iter().map(|((), delivery)| delivery).collect();
-                    Ok(Some(Disposition::New { mine, cursor: next }))
-                })
-            })
+            .write(move |txn, now| Box::pin(extend(txn, event, cursor, matches, version, owner, now)))
             .await?;
-        if extended.is_some() {
-            self.signals.opened(matched);
+        if let Extended::Done { recorded, .. } = &extended {
+            self.signals.opened(recorded.len());
         }
         Ok(extended)
     }
@@ -182,16 +197,78 @@ impl Ledger {
     }
 }
 
-async fn record(
+/// Keeps changes of the registry out until the transaction ends; what changed since `version`, unless that is too
+/// much, and the time.
+async fn hold(
     txn: &DatabaseTransaction,
-    events: Vec<NewEvent>,
+    version: i64,
+    now: Timestamp,
+) -> Result<Option<(Amendment, Timestamp)>, Error> {
+    let (current, now) = registry::hold(txn, now).await?;
+    let amendment = if current == version {
+        Some(Amendment::default())
+    } else {
+        subscriptions::amendment_since(txn, version, MAX_AMENDED).await?
+    };
+    Ok(amendment.map(|amendment| (amendment, now)))
+}
+
+async fn extend(
+    txn: &DatabaseTransaction,
+    event: Arc<EventRecord>,
+    cursor: SubscriptionId,
+    mut matches: Vec<(SubscriptionId, Webhook)>,
     version: i64,
     owner: Ownership,
     now: Timestamp,
-) -> Result<Recorded, Error> {
-    let (current, now) = registry::hold(txn, now).await?;
-    if current != version {
-        return Ok(Recorded::Stale);
+) -> Result<Extended, Error> {
+    let Some((amendment, now)) = hold(txn, version, now).await? else {
+        return Ok(Extended::Stale);
+    };
+    amendment.apply(event.kind, &event.objects, &mut matches);
+    // Nothing up to the cursor is matched again.
+    matches.retain(|(subscription, _)| *subscription > cursor);
+    let (chunk, next) = first_chunk(&matches);
+    let moved = execute(
+        txn,
+        "UPDATE events SET cursor = $1, matched_count = matched_count + $2 WHERE uid = $3 AND cursor = $4",
+        [
+            next.map(|id| id.0).into(),
+            count(chunk.len()),
+            event.uid.0.into(),
+            cursor.0.into(),
+        ],
+    )
+    .await?;
+    if moved == 0 {
+        return Ok(Extended::Overtaken);
+    }
+    let deliveries = deliveries_of(&event, chunk, now);
+    insert_open(txn, deliveries.iter().map(|delivery| (event.uid, delivery))).await?;
+    let deliveries = deliveries.into_iter().map(|delivery| ((), delivery)).collect();
+    let mine = owner.keep_mine(txn, deliveries).await?;
+    let recorded = chunk.len();
+    matches.truncate(recorded);
+    Ok(Extended::Done {
+        recorded: matches,
+        mine: mine.into_iter().map(|((), delivery)| delivery).collect(),
+        cursor: next,
+    })
+}
+
+/// Records a batch in a transaction; none where more has changed since `version` than can be made up for.
+async fn record(
+    txn: &DatabaseTransaction,
+    mut events: Vec<NewEvent>,
+    version: i64,
+    owner: Ownership,
+    now: Timestamp,
+) -> Result<Option<(Vec<NewEvent>, Vec<Disposition>)>, Error> {
+    let Some((amendment, now)) = hold(txn, version, now).await? else {
+        return Ok(None);
+    };
+    for event in &mut events {
+        amendment.apply(event.record.kind, &event.record.objects, &mut event.matches);
     }
     let new = insert_keys(txn, &events, now).await?;
     let differing = differing_repeats(txn, &events, &new).await?;
@@ -241,7 +318,7 @@ async fn record(
             mine.push(delivery);
         }
     }
-    Ok(Recorded::Done(dispositions))
+    Ok(Some((events, dispositions)))
 }
 
 /// Takes the keys that are free, or whose window is over; which events got theirs.

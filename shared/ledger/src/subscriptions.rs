@@ -5,7 +5,7 @@ use crate::sql::corrupt;
 use crate::{Error, Ledger, outbox, registry};
 use herald_domain::catalogue::{ObjectType, Webhook};
 use herald_domain::id::{AccountId, ObjectGuid, SubscriptionId};
-use herald_domain::index::Topic;
+use herald_domain::index::{Amendment, Topic};
 use herald_domain::retry::RetryPolicy;
 use herald_domain::signing::SigningKey;
 use herald_domain::subscription::{Settings, Subscription};
@@ -202,6 +202,31 @@ pub(crate) async fn changed_since<C: ConnectionTrait>(
     rows.into_iter().map(from_row).collect()
 }
 
+/// What subscriptions that changed since that version listen to now, if they are at most `limit`.
+pub(crate) async fn amendment_since(
+    txn: &DatabaseTransaction,
+    version: i64,
+    limit: u64,
+) -> Result<Option<Amendment>, Error> {
+    let rows = entity::Entity::find()
+        .filter(entity::Column::Version.gt(version))
+        .order_by_asc(entity::Column::Version)
+        .limit(limit + 1)
+        .all(txn)
+        .await?;
+    if u64::try_from(rows.len()).is_ok_and(|changed| changed > limit) {
+        return Ok(None);
+    }
+    let changes: Result<Vec<_>, Error> = rows
+        .iter()
+        .map(|row| {
+            let listens = row.active && !row.deleted;
+            Ok((SubscriptionId(row.id), listens.then(|| topic(row)).transpose()?))
+        })
+        .collect();
+    Ok(Some(Amendment::new(changes?)))
+}
+
 /// Deactivates a subscription whose subscriber answered 410, unless it was changed since: the answer was
 /// to what it was before. Whether it did.
 pub(crate) async fn deactivate_gone(
@@ -275,12 +300,16 @@ fn to_row(subscription: &Subscription, version: i64) -> entity::Model {
     }
 }
 
-fn from_row(row: entity::Model) -> Result<Subscription, Error> {
-    let topic = Topic {
+fn topic(row: &entity::Model) -> Result<Topic, Error> {
+    Ok(Topic {
         webhook: Webhook::coded(row.webhook).ok_or_else(|| corrupt("an unknown webhook"))?,
         object_type: ObjectType::numbered(row.object_type.into()).ok_or_else(|| corrupt("an unknown object type"))?,
         object: row.object.map(ObjectGuid),
-    };
+    })
+}
+
+fn from_row(row: entity::Model) -> Result<Subscription, Error> {
+    let topic = topic(&row)?;
     let duration = |millis: i64| Duration::from_millis(u64::try_from(millis).unwrap_or(0));
     Ok(Subscription {
         id: SubscriptionId(row.id),

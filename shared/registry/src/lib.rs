@@ -58,6 +58,8 @@ pub struct View {
     index: Index,
     accounts: HashMap<AccountId, Arc<Account>>,
     keys: HashMap<KeyHash, (AccountId, Roles)>,
+    /// The hashes of each account's keys, so that a change of one account looks at its own keys only.
+    keys_of: HashMap<AccountId, Vec<KeyHash>>,
     /// The operator's key from the configuration, beside those in the ledger.
     operator_key: Option<KeyHash>,
 }
@@ -238,8 +240,13 @@ impl View {
     fn apply(&mut self, changes: Changes) {
         for record in changes.accounts {
             let id = record.account.id;
-            self.keys.retain(|_, (account, _)| *account != id);
-            if !(id == OPERATOR && self.operator_key.is_some()) {
+            for former in self.keys_of.remove(&id).unwrap_or_default() {
+                self.keys.remove(&former);
+            }
+            let replaced = id == OPERATOR && self.operator_key.is_some();
+            if !replaced && !record.keys.is_empty() {
+                self.keys_of
+                    .insert(id, record.keys.iter().map(|key| key.hash).collect());
                 self.keys
                     .extend(record.keys.iter().map(|key| (key.hash, (id, key.roles))));
             }

@@ -203,7 +203,7 @@ impl World {
             .await
             .unwrap();
         match recorded {
-            Recorded::Done(mut done) => match done.remove(0) {
+            Recorded::Done(_, mut done) => match done.remove(0) {
                 Disposition::New { mine, .. } => (uid, mine),
                 Disposition::Repeated { .. } => panic!("that Id was used before"),
             },

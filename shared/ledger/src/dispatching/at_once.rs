@@ -1,6 +1,6 @@
 //! Recording a batch on PostgreSQL: one call, see `migrations/src/postgres/0003_at_once.sql`.
 
-use super::{Disposition, IDEMPOTENCY_WINDOW, NewEvent, Recorded, count, deliveries_of, first_chunk};
+use super::{Disposition, IDEMPOTENCY_WINDOW, NewEvent, count, deliveries_of, first_chunk};
 use crate::shards::Ownership;
 use crate::sql::{array, corrupt, get, uuid};
 use crate::{Error, Ledger};
@@ -14,13 +14,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 const RECORD: &str = "SELECT what, event, number FROM herald_record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
                       $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)";
 
-/// Records a batch, unless the registry's version is no longer `version`.
+/// Records a batch; none where the registry's version is no longer `version`.
 pub(super) async fn record(
     ledger: &Ledger,
     events: &[NewEvent],
     version: i64,
     owner: &Ownership,
-) -> Result<Recorded, Error> {
+) -> Result<Option<Vec<Disposition>>, Error> {
     let before = Timestamp::from_micros(0);
     let deliveries: Vec<Vec<Delivery>> = events
         .iter()
@@ -31,7 +31,7 @@ pub(super) async fn record(
         .run(RECORD, arguments(events, version, owner, &deliveries))
         .await?;
     let Some(answer) = Answer::read(&rows)? else {
-        return Ok(Recorded::Stale);
+        return Ok(None);
     };
     let dispositions = events.iter().zip(deliveries).map(|(event, deliveries)| {
         if let Some(differs) = answer.repeated.get(&event.record.uid) {
@@ -51,7 +51,7 @@ pub(super) async fn record(
             cursor: first_chunk(&event.matches).1,
         }
     });
-    Ok(Recorded::Done(dispositions.collect()))
+    Ok(Some(dispositions.collect()))
 }
 
 /// The call's arguments, in its order.

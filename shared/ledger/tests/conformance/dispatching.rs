@@ -1,9 +1,13 @@
 //! Events are recorded once, with exactly the deliveries that follow from them.
 
 use crate::rig::{Database, Rig, event};
+use herald_domain::access::OPERATOR;
+use herald_domain::catalogue::Webhook;
 use herald_domain::id::{DeliveryId, SubscriptionId};
-use herald_ledger::dispatching::{CHUNK, Disposition, IDEMPOTENCY_WINDOW, NewEvent, Recorded};
+use herald_domain::subscription::Subscription;
+use herald_ledger::dispatching::{CHUNK, Disposition, Extended, IDEMPOTENCY_WINDOW, MAX_AMENDED, NewEvent, Recorded};
 use herald_ledger::shards::Ownership;
+use std::convert::Infallible;
 use uuid::Uuid;
 
 async fn an_event_is_recorded_once_per_account(database: Database) {
@@ -45,10 +49,58 @@ async fn the_same_id_is_a_new_event_after_the_window(database: Database) {
     rig.assert_exact().await;
 }
 
-async fn a_batch_matched_against_an_older_registry_is_not_recorded(database: Database) {
+/// Activates or deactivates a subscription.
+async fn set_active(rig: &Rig, id: SubscriptionId, active: bool) {
+    let change = move |subscription: &mut Subscription| {
+        subscription.settings.active = active;
+        Ok::<_, Infallible>(())
+    };
+    let changed = rig.ledger.update_subscription(id, OPERATOR, change).await;
+    assert!(matches!(changed, Ok(Some(Ok(_)))));
+}
+
+/// One subscription stays, one is made, one comes back, one goes and one is deleted after the batch was matched.
+async fn a_batch_is_recorded_by_the_registry_as_it_is_then(database: Database) {
+    let rig = Rig::new(database).await;
+    let [stays, returns, goes, deleted] = [
+        rig.subscribe(1).await,
+        rig.subscribe(2).await,
+        rig.subscribe(3).await,
+        rig.subscribe(4).await,
+    ];
+    set_active(&rig, returns, false).await;
+    let version = rig.version().await;
+    let matched = event(Uuid::now_v7(), "a", &[stays, goes, deleted]);
+    let made = rig.subscribe(5).await;
+    set_active(&rig, returns, true).await;
+    set_active(&rig, goes, false).await;
+    assert!(rig.ledger.delete_subscription(deleted, OPERATOR).await.unwrap());
+    let recorded = rig
+        .ledger
+        .record(vec![matched.clone()], version, rig.owned.clone())
+        .await
+        .unwrap();
+    let Recorded::Done(events, dispositions) = recorded else {
+        panic!("a few changes are made up for")
+    };
+    let ids = |matches: &[(SubscriptionId, Webhook)]| matches.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+    assert_eq!(ids(&events[0].matches), [stays, returns, made]);
+    let Disposition::New { mine, cursor: None } = &dispositions[0] else {
+        panic!("{dispositions:?}")
+    };
+    let mut opened: Vec<_> = mine.iter().map(|delivery| delivery.subscription).collect();
+    opened.sort_unstable();
+    assert_eq!(opened, [stays, returns, made]);
+    rig.assert_exact().await;
+}
+
+/// More changes than a transaction makes up for.
+async fn a_batch_matched_against_a_much_older_registry_is_not_recorded(database: Database) {
     let rig = Rig::new(database).await;
     let version = rig.version().await;
-    rig.subscribe(1).await;
+    for n in 0..=MAX_AMENDED {
+        rig.subscribe(n.into()).await;
+    }
     let stale = rig
         .ledger
         .record(vec![event(Uuid::now_v7(), "a", &[])], version, rig.owned.clone())
@@ -89,38 +141,51 @@ async fn a_large_fan_out_goes_on_from_its_cursor_once(database: Database) {
         .collect();
     let event = event(Uuid::now_v7(), "a", &subscriptions);
     let all = event.matches.clone();
+    let version = rig.version().await;
     let first = rig.record(vec![event]).await.remove(0);
     assert!(matches!(first, Disposition::New { cursor: Some(cursor), .. } if cursor == subscriptions[CHUNK - 1]));
     rig.assert_exact().await;
     rig.restart().await;
     let incomplete = rig.ledger.incomplete(10).await.unwrap().remove(0);
     assert_eq!(incomplete.cursor, subscriptions[CHUNK - 1]);
-    let rest = |cursor| all.iter().copied().filter(|(id, _)| *id > cursor).collect::<Vec<_>>();
+    // Made after the other process matched the event: it is the last of all, in the last chunk.
+    let made = rig.subscribe(u128::MAX).await;
     let extend = async |cursor| {
         rig.ledger
-            .extend(incomplete.record.clone(), cursor, rest(cursor), rig.owned.clone())
+            .extend(
+                incomplete.record.clone(),
+                cursor,
+                all.clone(),
+                version,
+                rig.owned.clone(),
+            )
             .await
             .unwrap()
     };
+    let is_done = |extended: &Extended| matches!(extended, Extended::Done { .. });
     let (one, other) = tokio::join!(extend(incomplete.cursor), extend(incomplete.cursor));
     assert_eq!(
-        [one.is_some(), other.is_some()]
-            .iter()
-            .filter(|went_on| **went_on)
-            .count(),
+        [&one, &other].into_iter().filter(|extended| is_done(extended)).count(),
         1,
         "the cursor is the gate"
     );
     rig.assert_exact().await;
-    let Some(Disposition::New { cursor: Some(next), .. }) = one.or(other) else {
+    let Extended::Done { cursor: Some(next), .. } = (if is_done(&one) { one } else { other }) else {
         panic!("more is left")
     };
-    assert!(matches!(
-        extend(next).await,
-        Some(Disposition::New { cursor: None, .. })
-    ));
+    let Extended::Done {
+        recorded, cursor: None, ..
+    } = extend(next).await
+    else {
+        panic!("it is the last chunk")
+    };
+    assert_eq!(
+        recorded.last().map(|(id, _)| *id),
+        Some(made),
+        "matched by the registry as it is then"
+    );
     assert!(rig.ledger.incomplete(10).await.unwrap().is_empty());
-    assert_eq!(rig.count("Open").await, i64::try_from(subscriptions.len()).unwrap());
+    assert_eq!(rig.count("Open").await, i64::try_from(subscriptions.len() + 1).unwrap());
     rig.assert_exact().await;
 }
 
@@ -135,7 +200,7 @@ async fn what_another_process_owns_is_left_to_it_with_a_wake_up(database: Databa
         .await
         .unwrap();
     assert!(
-        matches!(recorded, Recorded::Done(all) if matches!(&all[0], Disposition::New { mine, .. } if mine.is_empty()))
+        matches!(recorded, Recorded::Done(_, all) if matches!(&all[0], Disposition::New { mine, .. } if mine.is_empty()))
     );
     let mut woken: Vec<_> = rig
         .ledger
@@ -157,7 +222,8 @@ async fn what_another_process_owns_is_left_to_it_with_a_wake_up(database: Databa
 on_both!(
     an_event_is_recorded_once_per_account,
     the_same_id_is_a_new_event_after_the_window,
-    a_batch_matched_against_an_older_registry_is_not_recorded,
+    a_batch_is_recorded_by_the_registry_as_it_is_then,
+    a_batch_matched_against_a_much_older_registry_is_not_recorded,
     large_and_small_batches_are_recorded_alike,
     a_large_fan_out_goes_on_from_its_cursor_once,
     what_another_process_owns_is_left_to_it_with_a_wake_up,

@@ -83,7 +83,7 @@ async fn nothing_on_an_events_way_reads_a_table_from_end_to_end() {
         .collect::<Vec<_>>();
     let uids: Vec<_> = events.iter().map(|event| event.record.uid).collect();
     let recorded = walker.record(events.clone(), version, rig.owned.clone()).await.unwrap();
-    let herald_ledger::dispatching::Recorded::Done(dispositions) = recorded else {
+    let herald_ledger::dispatching::Recorded::Done(_, dispositions) = recorded else {
         panic!("the registry did not change")
     };
     // Once more, as a producer that heard nothing does.

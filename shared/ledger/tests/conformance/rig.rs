@@ -146,7 +146,7 @@ impl Rig {
             .await
             .unwrap()
         {
-            Recorded::Done(dispositions) => dispositions,
+            Recorded::Done(_, dispositions) => dispositions,
             Recorded::Stale => panic!("the registry did not change"),
         }
     }

@@ -144,7 +144,7 @@ async fn nothing_falls_between_dispatch_and_takeover(database: Database) {
             (owned, found)
         };
         let (recorded, (next, found)) = tokio::join!(record, take_over);
-        let Recorded::Done(recorded) = recorded.unwrap() else {
+        let Recorded::Done(_, recorded) = recorded.unwrap() else {
             panic!("the registry did not change")
         };
         let Disposition::New { mine, .. } = &recorded[0] else {
