@@ -1,12 +1,13 @@
 //! Producers that never give up and subscribers with moods, and the proof at the end that nothing is
 //! missing.
 //!
-//! Producers publish with `Id`s of their own and repeat what they got no answer to; subscribers fail,
-//! reset, hang and dawdle now and then. At the end every `Id` that was answered with 202 has arrived or
+//! Producers publish with `Id`s of their own and repeat what they got no answer to, over HTTP and, where there is a
+//! broker, over AMQP as well; subscribers fail, reset, hang and dawdle now and then. At the end every `Id` that was answered with 202 has arrived or
 //! is accounted for, and what arrived twice came with the same `webhook-id` and the same bytes.
 
 use crate::scene::Scene;
 use herald_tests::api::text;
+use herald_tests::producer::{self, Outgoing};
 use herald_tests::samples::{id_of, merged, packet_of};
 use herald_tests::{Answer, Api, Request};
 use http::Method;
@@ -116,6 +117,28 @@ async fn produce(api: Api, company: Uuid, shared: Arc<Shared>) -> Vec<String> {
     accepted
 }
 
+/// Publishes over AMQP until told to stop, and returns the `Id`s that were confirmed. What was not is published again.
+fn produce_amqp(broker: &str, company: Uuid, shared: &Shared) -> Vec<String> {
+    let mut accepted = Vec::new();
+    while !shared.stop.load(Ordering::Relaxed) {
+        let mut waiting: Vec<_> = (0..=random(20)).map(|_| packet_of(company)).collect();
+        while !waiting.is_empty() {
+            let messages: Vec<_> = waiting.iter().map(|event| Outgoing::new(event.to_string())).collect();
+            let answers = producer::try_publish(broker, &messages).unwrap_or_default();
+            let mut answers = answers.iter();
+            waiting.retain(|event| {
+                let confirmed = answers.next().is_some_and(|answer| answer == "confirmed");
+                if confirmed {
+                    accepted.push(id_of(event));
+                    shared.accepted.fetch_add(1, Ordering::Relaxed);
+                }
+                !confirmed
+            });
+        }
+    }
+    accepted
+}
+
 /// The load on one scene.
 pub(crate) struct Load {
     subscriptions: BTreeMap<&'static str, String>,
@@ -152,9 +175,15 @@ impl Load {
             subscriptions.insert(path, scene.subscribe(path, settings).await.guid().to_owned());
         }
         let shared = Arc::new(Shared::default());
-        let producers = (0..PRODUCERS)
+        let mut producers: Vec<_> = (0..PRODUCERS)
             .map(|_| tokio::spawn(produce(scene.api.clone(), scene.company, Arc::clone(&shared))))
             .collect();
+        if let Some(broker) = scene.herald.broker().map(str::to_owned) {
+            let (company, shared) = (scene.company, Arc::clone(&shared));
+            producers.push(tokio::task::spawn_blocking(move || {
+                produce_amqp(&broker, company, &shared)
+            }));
+        }
         Self {
             subscriptions,
             successes,

@@ -85,6 +85,14 @@ impl Herald {
         Api::new(&manage.url(), &self.operator_key).with_events_at(&self.serving(Role::Ingest).url())
     }
 
+    /// The broker's URL, where it has one.
+    pub fn broker(&self) -> Option<&str> {
+        match &self.place {
+            Place::Folder(_) => None,
+            Place::Servers { broker, .. } => Some(broker),
+        }
+    }
+
     /// The operator's key.
     pub fn operator_key(&self) -> &str {
         &self.operator_key

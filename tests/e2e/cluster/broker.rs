@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 /// Each costs some ten seconds.
 fn restarts() -> u64 {
-    (kills() / 3).max(2)
+    (kills() / 3).clamp(2, 20)
 }
 
 /// Waits until ingest refuses an event, which it must do with 503 and Retry-After. The event is one that is
