@@ -274,6 +274,57 @@ async fn unknown_paths_and_methods_are_problems_too() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_body_is_instead_of_json_is_named() {
+    let herald = Herald::start().await;
+    let api = herald.api();
+    let good = event("BusinessObjectCreated").to_string();
+    let utf16: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (content_type, body, words) in [
+        (
+            "application/json",
+            format!("\u{feff}{good}").into_bytes(),
+            "byte order mark",
+        ),
+        (
+            "application/x-ndjson",
+            format!("\u{feff}{good}\n{good}").into_bytes(),
+            "byte order mark",
+        ),
+        ("application/json", utf16, "UTF-16"),
+        ("application/json", vec![0x1f, 0x8b, 8, 0], "gzip"),
+        (
+            "application/json",
+            format!("{good}\n{good}\n").into_bytes(),
+            "application/x-ndjson",
+        ),
+        ("application/json", format!("\u{a0}{good}").into_bytes(), "is not JSON"),
+        (
+            "application/x-ndjson",
+            format!("{good}\u{b}\n{good}").into_bytes(),
+            "is not JSON",
+        ),
+        (
+            "application/json",
+            good.replacen("Name\":\"", "Name\":\"\\ud83d", 1).into_bytes(),
+            "surrogate",
+        ),
+    ] {
+        let problem = api.post_raw("/v1/events", content_type, body).await.problem(400);
+        assert!(problem.0.to_string().contains(words), "{words}: {:#}", problem.0);
+    }
+    for coding in ["gzip", "x-nonsense"] {
+        let request = api.request(Method::POST, "/v1/events");
+        let request = request
+            .header("content-type", "application/json")
+            .header("content-encoding", coding);
+        let refused = Reply::of(request.body(good.clone())).await.unwrap();
+        assert_eq!(refused.header("accept-encoding"), "identity");
+        let _refused = refused.problem(415);
+    }
+    assert_eq!(herald.settled(PATIENCE).await.count("Events"), 0);
+}
+
 /// A request head for an upload, as a client without manners would send it.
 fn head(herald: &Herald, framing: &str) -> String {
     format!(

@@ -4,6 +4,7 @@ use crate::metrics::Rejection;
 use herald_domain::event::{self, Batch, Event, MAX_EVENT_BYTES};
 use herald_domain::id::{EventId, EventUid};
 use herald_domain::problem::Fault;
+use herald_domain::text;
 use herald_domain::trace::{SpanPlace, Step, TraceContext};
 use herald_ledger::dispatching::{EventRecord, NewEvent, Rejected};
 use herald_queue::{Message, Received};
@@ -124,12 +125,9 @@ fn rejected(account: &Arc<str>, body: &[u8], faults: &[Fault]) -> Rejected {
 impl Reader<'_> {
     fn message(&mut self, received: &Received) {
         let message = &received.message;
-        let text = match std::str::from_utf8(&message.body) {
+        let text = match text::read(&message.body) {
             Ok(text) => text,
-            Err(error) => {
-                let fault = Fault::new("", "utf8", format!("the body is not UTF-8: {error}"));
-                return self.reject(Rejection::Utf8, received, &message.body, &[fault]);
-            }
+            Err(fault) => return self.reject(Rejection::Utf8, received, &message.body, &[fault]),
         };
         match event::split_json(text) {
             Ok(Batch::One(text)) => self.event(received, text, || id_of(received)),

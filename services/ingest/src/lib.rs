@@ -18,12 +18,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures_util::StreamExt;
 use herald_access::Caller;
+use herald_access::body::check_encoding;
 use herald_access::problem::Problem;
 use herald_domain::access::Role;
 use herald_domain::catalogue::EventType;
 use herald_domain::event::{self, Batch, MAX_EVENT_BYTES};
 use herald_domain::id::EventId;
-use herald_domain::problem::{Fault, MAX_FAULTS};
+use herald_domain::problem::{Fault, Faults};
+use herald_domain::text;
 use herald_domain::time::Clock;
 use herald_domain::trace::{Step, TraceContext};
 use herald_queue::{Message, Queue, Route};
@@ -147,12 +149,10 @@ async fn accept(
         .require(Role::Producer)
         .map_err(|problem| (Refusal::Forbidden, problem))?;
     let format = Format::of(headers).map_err(|problem| (Refusal::MediaType, problem))?;
+    check_encoding(headers).map_err(|problem| (Refusal::MediaType, problem))?;
     let _room = ingest.make_room(headers)?;
     let body = read(body).await?;
-    let text = std::str::from_utf8(&body).map_err(|error| {
-        let fault = Fault::new("", "utf8", format!("the body is not UTF-8: {error}"));
-        (Refusal::Invalid, Problem::faults(vec![fault]))
-    })?;
+    let text = text::read(&body).map_err(|fault| (Refusal::Invalid, Problem::faults(fault)))?;
     let events = Events::read(text, format)?;
     // The queue may take a while, and needs only what it is given.
     drop(body);
@@ -218,7 +218,7 @@ async fn read_whole(body: Body) -> Result<Vec<u8>, Refused> {
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| {
             let fault = Fault::new("", "body", format!("the body could not be read: {error}"));
-            (Refusal::Invalid, Problem::faults(vec![fault]))
+            (Refusal::Invalid, Problem::faults(fault))
         })?;
         length += chunk.len();
         if length <= MAX_REQUEST_BYTES {
@@ -278,12 +278,12 @@ struct Events {
 
 impl Events {
     fn read(text: &str, format: Format) -> Result<Self, Refused> {
-        let invalid = |faults| (Refusal::Invalid, Problem::faults(faults));
+        let invalid = |faults: Faults| (Refusal::Invalid, Problem::faults(faults));
         let batch = match format {
             Format::Json => event::split_json(text),
             Format::Ndjson => event::split_ndjson(text).map(Batch::Many),
         };
-        let (single, texts) = match batch.map_err(|fault| invalid(vec![fault]))? {
+        let (single, texts) = match batch.map_err(|fault| invalid(fault.into()))? {
             Batch::One(text) => (true, vec![text]),
             Batch::Many(texts) => (false, texts),
         };
@@ -303,21 +303,15 @@ impl Events {
             body: Vec::new(),
         };
         events.body.reserve(text.len() + 64 * texts.len());
-        let mut faults = Vec::new();
+        let mut faults = Faults::default();
         for (position, text) in texts.iter().enumerate() {
             match event::parse(text) {
                 Ok(event) => events.add(text, &event),
                 Err(of_event) if single => faults = of_event,
-                Err(of_event) => faults.extend(of_event.into_iter().map(|fault| fault.within(&format!("/{position}")))),
-            }
-            if faults.len() >= MAX_FAULTS {
-                break;
+                Err(of_event) => faults.append_within(&format!("/{position}"), of_event),
             }
         }
-        if !faults.is_empty() {
-            faults.truncate(MAX_FAULTS);
-            return Err(invalid(faults));
-        }
+        faults.into_result(()).map_err(invalid)?;
         if !single {
             events.body.push(b']');
         }

@@ -36,7 +36,10 @@ struct Event {
     /// `Schedule`, `Communication`.
     #[schema(value_type = Object)]
     objects: (),
-    /// The message, as `/v1/webhooks` has it; further fields pass through.
+    /// The message, as `/v1/webhooks` has it; further fields pass through. It is sent as it came: a field that may
+    /// be null and is left out is left out of the message, so give null where receivers want it there. Names are
+    /// exact, and one that differs only in letter case from a name that is added or checked is refused. At most 64
+    /// arrays and objects in one another.
     #[schema(value_type = Object)]
     data: (),
 }
@@ -68,7 +71,7 @@ struct Accepted {
         (status = 401, description = "No key, or an unknown one.", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The key has not the role Producer.", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "An event over 256 KiB, or a request over 8 MiB.", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Neither JSON nor newline-delimited JSON.", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "Neither JSON nor newline-delimited JSON, or encoded.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Unknown whether accepted: publish again with the same Ids, after Retry-After.", body = Problem, content_type = "application/problem+json"),
     ),
     security(("key" = []))

@@ -242,7 +242,8 @@ async fn find(
     status: Option<Status>,
 ) -> Result<List<DeliveryView>, Problem> {
     const TIME: &str = "an RFC 3339 date-time with an offset, such as 2026-11-22T05:13:39Z";
-    let time = |text: &str| Timestamp::parse(text).ok();
+    // In a query + is a space, which no date-time has: it was meant as it was written.
+    let time = |text: &str| Timestamp::parse(&text.replace(' ', "+")).ok();
     let paging = Paging::<DeliveryId>::read(&mut query);
     let event: Option<EventId> = query.guid("Event");
     let mut filter = DeliveryFilter {

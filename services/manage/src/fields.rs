@@ -4,7 +4,7 @@ use herald_access::problem::Problem;
 use herald_domain::access::{Role, Roles};
 use herald_domain::catalogue::ObjectType;
 use herald_domain::id::{ObjectGuid, parse_guid};
-use herald_domain::problem::{Fault, pointer_to};
+use herald_domain::problem::{Fault, Faults, pointer_to};
 use herald_domain::signing::SigningKey;
 use serde_json::{Map, Value};
 
@@ -14,27 +14,28 @@ const MAX_NAME_CHARS: usize = 100;
 #[derive(Debug)]
 pub(crate) struct Fields<'a> {
     fields: &'a Map<String, Value>,
-    faults: Vec<Fault>,
+    faults: Faults,
 }
 
 impl<'a> Fields<'a> {
     /// A body with these fields; those of `ignored` may be there too, because answers have them.
     pub(crate) fn of(body: &'a Value, known: &[&str], ignored: &[&str]) -> Result<Self, Problem> {
         let Value::Object(fields) = body else {
-            return Err(Problem::faults(vec![Fault::new(
+            return Err(Problem::faults(Fault::new(
                 "",
                 "object",
                 "the body must be a JSON object",
-            )]));
+            )));
         };
         let mut read = Self {
             fields,
-            faults: Vec::new(),
+            faults: Faults::default(),
         };
         for name in fields.keys() {
             if !known.contains(&name.as_str()) && !ignored.contains(&name.as_str()) {
-                let detail = format!("there is no field {name}; the fields are {}", known.join(", "));
-                read.fault(name, "known_field", detail);
+                let detail = || format!("there is no field {name}; the fields are {}", known.join(", "));
+                read.faults
+                    .push_with(|| Fault::new(pointer_to(name), "known_field", detail()));
             }
         }
         Ok(read)
@@ -49,7 +50,7 @@ impl<'a> Fields<'a> {
     }
 
     fn fault(&mut self, name: &str, rule: &'static str, detail: impl Into<String>) {
-        self.faults.push(Fault::new(pointer_to(name), rule, detail));
+        self.faults.push_with(|| Fault::new(pointer_to(name), rule, detail));
     }
 
     /// The field, unless it is absent or null.
@@ -60,6 +61,11 @@ impl<'a> Fields<'a> {
     pub(crate) fn optional_name(&mut self) -> Option<String> {
         let value = self.get("Name")?;
         match value.as_str() {
+            // The other ledger, PostgreSQL, could not keep it.
+            Some(text) if text.contains('\0') => {
+                self.fault("Name", "character", "Name may not have the character U+0000");
+                None
+            }
             Some(text) if !text.is_empty() && text.chars().count() <= MAX_NAME_CHARS => Some(text.to_owned()),
             _ => {
                 self.fault(

@@ -3,8 +3,10 @@
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, Method, StatusCode, header};
+use herald_access::body::check_encoding;
 use herald_access::problem::Problem;
 use herald_domain::problem::Fault;
+use herald_domain::text;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 use std::time::Duration;
@@ -48,6 +50,7 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJson {
 }
 
 fn check_media_type(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    check_encoding(headers)?;
     let value = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -72,7 +75,7 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
         ))),
         Ok(Err(error)) => {
             let fault = Fault::new("", "body", format!("the body could not be read: {error}"));
-            Err(Problem::faults(vec![fault]))
+            Err(Problem::faults(fault))
         }
         Err(_elapsed) => {
             let detail = format!("the request was not complete within {} s", MAX_READ_TIME.as_secs());
@@ -82,6 +85,11 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
 }
 
 fn parse(bytes: &[u8]) -> Result<Value, Problem> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Problem::faults(vec![Fault::new("", "json", format!("the body is not JSON: {error}"))]))
+    let text = text::read(bytes).map_err(Problem::faults)?;
+    // No text can hold it, and what reads the body next could not say in which field it stands.
+    if let Some(fault) = text::half_surrogate(text) {
+        return Err(Problem::faults(fault));
+    }
+    serde_json::from_str(text)
+        .map_err(|error| Problem::faults(Fault::new("", "json", format!("the body is not JSON: {error}"))))
 }

@@ -3,7 +3,7 @@
 use axum::extract::{FromRequestParts, Query as AxumQuery};
 use axum::http::request::Parts;
 use herald_access::problem::Problem;
-use herald_domain::problem::{Fault, pointer_to};
+use herald_domain::problem::{Fault, Faults, pointer_to};
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -12,7 +12,7 @@ use std::str::FromStr;
 #[derive(Debug)]
 pub(crate) struct Query {
     given: Vec<(String, String)>,
-    faults: Vec<Fault>,
+    faults: Faults,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Query {
@@ -21,11 +21,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         let given = AxumQuery::<Vec<(String, String)>>::try_from_uri(&parts.uri).map_err(|rejection| {
             let detail = format!("the query string could not be read: {rejection}");
-            Problem::faults(vec![Fault::new("", "query", detail)])
+            Problem::faults(Fault::new("", "query", detail))
         })?;
         Ok(Self {
             given: given.0,
-            faults: Vec::new(),
+            faults: Faults::default(),
         })
     }
 }
@@ -42,17 +42,16 @@ impl Query {
         for (name, _) in &self.given {
             let name = name.as_str();
             if !known.contains(&name) {
-                let detail = format!("there is no parameter {name}; the parameters are {}", known.join(", "));
+                let detail = || format!("there is no parameter {name}; the parameters are {}", known.join(", "));
                 self.faults
-                    .push(Fault::new(pointer_to(name), "known_parameter", detail));
+                    .push_with(|| Fault::new(pointer_to(name), "known_parameter", detail()));
             } else if seen.contains(&name) {
-                self.faults.push(Fault::new(
-                    pointer_to(name),
-                    "unique",
-                    format!("{name} is given more than once"),
-                ));
+                let detail = || format!("{name} is given more than once");
+                self.faults
+                    .push_with(|| Fault::new(pointer_to(name), "unique", detail()));
+            } else {
+                seen.push(name);
             }
-            seen.push(name);
         }
     }
 
@@ -75,7 +74,7 @@ impl Query {
         let value = read(self.get(name)?);
         if value.is_none() {
             self.faults
-                .push(Fault::new(pointer_to(name), rule, format!("{name} must be {must}")));
+                .add(pointer_to(name), rule, format!("{name} must be {must}"));
         }
         value
     }
@@ -87,10 +86,6 @@ impl Query {
 
     /// What was read, unless something was wrong.
     pub(crate) fn finish<T>(self, read: T) -> Result<T, Problem> {
-        if self.faults.is_empty() {
-            Ok(read)
-        } else {
-            Err(Problem::faults(self.faults))
-        }
+        self.faults.into_result(read).map_err(Problem::faults)
     }
 }

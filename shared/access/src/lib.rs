@@ -1,6 +1,7 @@
 //! What every HTTP entrance shares: who is calling, what they may do, and how a refusal looks.
 #![warn(missing_docs)]
 
+pub mod body;
 pub mod problem;
 
 use axum::extract::{FromRef, FromRequestParts};
@@ -48,6 +49,10 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        // What has been looked up for this request already.
+        if let Some(caller) = parts.extensions.get::<Self>() {
+            return Ok(*caller);
+        }
         let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let Some((scheme, key)) = header.and_then(|header| header.split_once(' ')) else {
             return Err(Problem::unauthorized("a key is needed: Authorization: Bearer <key>"));

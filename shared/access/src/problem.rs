@@ -7,7 +7,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use herald_domain::problem::Fault;
+use herald_domain::problem::{Fault, Faults};
 use serde::Serialize;
 
 /// A refusal, in the form of RFC 9457.
@@ -32,6 +32,9 @@ pub struct Problem {
     errors: Vec<Fault>,
     #[serde(skip)]
     retry_after_seconds: Option<u32>,
+    /// The request was encoded, and nothing but identity is read.
+    #[serde(skip)]
+    encoded: bool,
 }
 
 /// One fault of a request.
@@ -59,17 +62,23 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             retry_after_seconds: None,
+            encoded: false,
         }
     }
 
-    /// 400 with the faults.
-    pub fn faults(errors: Vec<Fault>) -> Self {
-        let detail = match errors.len() {
-            1 => "the request has 1 fault".to_owned(),
-            n => format!("the request has {n} faults"),
+    /// 400 with the faults; where there are too many to list, it says how many there are.
+    pub fn faults(faults: impl Into<Faults>) -> Self {
+        let faults = faults.into();
+        let detail = match (faults.count(), faults.len()) {
+            (1, _) => "the request has 1 fault".to_owned(),
+            (count, listed) if listed < count => {
+                let more = count - listed;
+                format!("the request has {count} faults: {listed} are listed, and {more} more are not")
+            }
+            (count, _) => format!("the request has {count} faults"),
         };
         Self {
-            errors,
+            errors: faults.into_listed(),
             ..Self::new(StatusCode::BAD_REQUEST, detail)
         }
     }
@@ -104,6 +113,24 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
     }
 
+    /// 415: `Content-Encoding` names a coding, and bodies are read as they are.
+    pub fn content_encoding(coding: &str) -> Self {
+        Self {
+            encoded: true,
+            ..Self::media_type(format!(
+                "Content-Encoding {coding} is not understood; send the body as it is, without one"
+            ))
+        }
+    }
+
+    /// 429: a caller has as many requests under way as it may.
+    pub fn too_many_requests(detail: impl Into<String>) -> Self {
+        Self {
+            retry_after_seconds: Some(1),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
+        }
+    }
+
     /// 503: the process does not serve yet, or no more; another one, or the next, will.
     pub fn stopping() -> Self {
         Self {
@@ -126,6 +153,14 @@ impl Problem {
         }
     }
 
+    /// 503: what was asked took longer than anybody may wait.
+    pub fn too_slow(detail: impl Into<String>) -> Self {
+        Self {
+            retry_after_seconds: Some(5),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        }
+    }
+
     /// 503: a part is away. Why is logged once by whoever lost it, and not for each of thousands of requests.
     pub fn unavailable(part: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::debug!(error, part, "a request could not be served");
@@ -142,7 +177,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_after = self.retry_after_seconds;
+        let (retry_after, encoded) = (self.retry_after_seconds, self.encoded);
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(
@@ -151,6 +186,9 @@ impl IntoResponse for Problem {
         );
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if encoded {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());

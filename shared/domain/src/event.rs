@@ -1,22 +1,35 @@
 //! An event: its reading, its rules, and how several come in one request.
 //!
 //! Reading collects every fault instead of stopping at the first, and keeps `Data` as the bytes that
-//! came, because those are what will be signed and sent.
+//! came, because those are what will be signed and sent. So nothing is added either: a field that may be null
+//! and that the producer left out is left out of the message.
+//!
+//! Names are exact, as JSON has them (RFC 8259, 4). But many readers ignore the case of letters, and of two
+//! such names take the last. So a name in `Data` that such a reader would take for one that Herald adds or
+//! checks is refused.
 
 use crate::catalogue::{EventType, Field, FieldKind, ObjectType, RESERVED_FIELDS};
 use crate::id::{EventId, ObjectGuid, parse_guid};
 use crate::json::{Fields, is_null, kind_of, text};
-use crate::problem::{Fault, MAX_FAULTS, pointer_to};
-use crate::time::Timestamp;
+use crate::problem::{Fault, Faults, pointer_to};
+use crate::text::{differs_in_case, half_surrogate, is_shallow};
+use crate::time::{NotATimestamp, Timestamp, is_date_time};
+pub use batch::{Batch, split_json, split_ndjson};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt::Write as _;
+
+mod batch;
 
 /// The largest event, in bytes of its JSON text.
 pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 
 /// The most events in one request or message.
 pub const MAX_EVENTS: usize = 10_000;
+
+/// The most arrays and objects in one another that `Data` may have, itself included. Readers have limits of
+/// their own, of which that of .NET is the usual one; deeper, a message could never be delivered.
+pub const MAX_DEPTH: usize = 64;
 
 /// A well-formed event, borrowing from the text that it was read from.
 #[derive(Debug, Clone)]
@@ -114,67 +127,50 @@ impl Objects {
     }
 
     /// Reads what [`Objects::to_json`] or a producer wrote.
-    pub fn from_json(json: &str) -> Result<Self, Vec<Fault>> {
-        let raw = serde_json::from_str(json).map_err(|error| vec![Fault::new("", "json", error.to_string())])?;
+    pub fn from_json(json: &str) -> Result<Self, Faults> {
+        let raw = serde_json::from_str(json).map_err(|error| Fault::new("", "json", error.to_string()))?;
         let mut faults = Faults::default();
         let objects = read_objects(raw, "", &mut faults);
         faults.into_result(objects.unwrap_or_default())
     }
 }
 
-#[derive(Default)]
-struct Faults(Vec<Fault>);
-
-impl Faults {
-    fn add(&mut self, pointer: impl Into<String>, rule: &'static str, detail: impl Into<String>) {
-        if self.0.len() < MAX_FAULTS {
-            self.0.push(Fault::new(pointer, rule, detail));
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.0.len() >= MAX_FAULTS
-    }
-
-    fn into_result<T>(self, value: T) -> Result<T, Vec<Fault>> {
-        if self.0.is_empty() { Ok(value) } else { Err(self.0) }
-    }
-}
+/// The fields of an event.
+const FIELDS: [&str; 5] = ["Id", "Type", "OccurredAt", "Objects", "Data"];
 
 /// Reads one event; the faults' pointers are relative to it.
-pub fn parse(json: &str) -> Result<Event<'_>, Vec<Fault>> {
-    let fields = serde_json::from_str::<Fields<'_>>(json).map_err(|error| vec![not_json(&error)])?;
+pub fn parse(json: &str) -> Result<Event<'_>, Faults> {
+    if let Some(fault) = half_surrogate(json) {
+        return Err(fault.into());
+    }
+    let fields = serde_json::from_str::<Fields<'_>>(json).map_err(|error| not_json(json, &error))?;
     let mut faults = Faults::default();
-    let mut seen: Vec<Cow<'_, str>> = Vec::with_capacity(5);
+    let mut seen = [false; FIELDS.len()];
     let mut id = None;
     let mut kind = None;
     let mut occurred_at = None;
     let mut objects = None;
     let mut data = None;
     for (name, raw) in fields.0 {
-        // Every further name would be one to compare with, and none is needed to refuse the event.
-        if faults.is_full() {
-            break;
-        }
-        let pointer = || pointer_to(&name);
-        if seen.contains(&name) {
-            faults.add(pointer(), "unique", format!("{name} is given more than once"));
+        let Some(place) = FIELDS.iter().position(|field| *field == name) else {
+            faults.push_with(|| {
+                let detail = format!("an event has no field {name}; it has Id, Type, OccurredAt, Objects and Data");
+                Fault::new(pointer_to(&name), "known_field", detail)
+            });
+            continue;
+        };
+        if std::mem::replace(&mut seen[place], true) {
+            faults.push_with(|| given_twice(pointer_to(&name), &name));
             continue;
         }
-        match &*name {
+        match FIELDS[place] {
             "Id" => id = read_id(raw, &mut faults),
             "Type" => kind = Some(read_type(raw, &mut faults)),
-            "OccurredAt" if !is_null(raw) => occurred_at = read_timestamp(raw, pointer, &mut faults),
-            "OccurredAt" => {}
+            "OccurredAt" if is_null(raw) => {}
+            "OccurredAt" => occurred_at = read_timestamp(raw, &mut faults),
             "Objects" => objects = Some(raw),
-            "Data" => data = Some(raw),
-            other => faults.add(
-                pointer(),
-                "known_field",
-                format!("an event has no field {other}; it has Id, Type, OccurredAt, Objects and Data"),
-            ),
+            _ => data = Some(raw),
         }
-        seen.push(name);
     }
     for (name, there) in [
         ("Type", kind.is_some()),
@@ -201,12 +197,20 @@ pub fn parse(json: &str) -> Result<Event<'_>, Vec<Fault>> {
             objects,
             data: data.get(),
         }),
-        _ => Err(faults.0),
+        _ => Err(faults),
     }
 }
 
-fn not_json(error: &serde_json::Error) -> Fault {
+fn given_twice(pointer: String, name: &str) -> Fault {
+    Fault::new(pointer, "unique", format!("{name} is given more than once"))
+}
+
+fn not_json(json: &str, error: &serde_json::Error) -> Fault {
     match error.classify() {
+        _ if batch::is_several(json) => {
+            let detail = "is several JSON texts; send an array, or newline-delimited JSON as application/x-ndjson";
+            Fault::new("", "json", detail)
+        }
         serde_json::error::Category::Data => Fault::new("", "object", "an event must be a JSON object"),
         serde_json::error::Category::Io | serde_json::error::Category::Syntax | serde_json::error::Category::Eof => {
             Fault::new("", "json", format!("is not JSON: {error}"))
@@ -242,10 +246,10 @@ fn read_type(raw: &RawValue, faults: &mut Faults) -> Option<EventType> {
     kind
 }
 
-fn read_timestamp(raw: &RawValue, pointer: impl FnOnce() -> String, faults: &mut Faults) -> Option<Timestamp> {
+fn read_timestamp(raw: &RawValue, faults: &mut Faults) -> Option<Timestamp> {
     let read = text(raw).and_then(|text| Timestamp::parse(&text).ok());
     if read.is_none() {
-        faults.add(pointer(), "date_time", crate::time::NotATimestamp.to_string());
+        faults.add("/OccurredAt", "date_time", format!("OccurredAt {NotATimestamp}"));
     }
     read
 }
@@ -260,22 +264,20 @@ fn read_objects(raw: &RawValue, parent: &str, faults: &mut Faults) -> Option<Obj
         );
         return None;
     };
-    let mut seen: Vec<Cow<'_, str>> = Vec::with_capacity(fields.len());
+    let mut seen = [false; OBJECT_NAMES.len()];
     for (name, raw) in fields {
-        if faults.is_full() {
-            break;
-        }
         let pointer = || format!("{parent}{}", pointer_to(&name));
-        if seen.contains(&name) {
-            faults.add(pointer(), "unique", format!("{name} is given more than once"));
+        if let Some(place) = OBJECT_NAMES.iter().position(|known| *known == name)
+            && std::mem::replace(&mut seen[place], true)
+        {
+            faults.push_with(|| given_twice(pointer(), &name));
             continue;
         }
         match objects.slot(&name) {
-            None => faults.add(
-                pointer(),
-                "known_field",
-                format!("Objects has no field {name}; it has {}", OBJECT_NAMES.join(", ")),
-            ),
+            None => faults.push_with(|| {
+                let detail = format!("Objects has no field {name}; it has {}", OBJECT_NAMES.join(", "));
+                Fault::new(pointer(), "known_field", detail)
+            }),
             Some(_) if is_null(raw) => {}
             Some(slot) => match text(raw).map(|text| parse_guid(&text)) {
                 Some(Ok(guid)) if guid.is_nil() => {}
@@ -284,7 +286,6 @@ fn read_objects(raw: &RawValue, parent: &str, faults: &mut Faults) -> Option<Obj
                 None => faults.add(pointer(), "guid", format!("must be a GUID, not {}", kind_of(raw))),
             },
         }
-        seen.push(name);
     }
     Some(objects)
 }
@@ -292,7 +293,7 @@ fn read_objects(raw: &RawValue, parent: &str, faults: &mut Faults) -> Option<Obj
 fn check_objects(kind: EventType, objects: &Objects, faults: &mut Faults) {
     let mut require = |name: &str, guid: Option<ObjectGuid>| {
         let pointer = format!("/Objects/{name}");
-        if guid.is_none() && faults.0.iter().all(|fault| fault.pointer != pointer) {
+        if guid.is_none() && faults.iter().all(|fault| fault.pointer != pointer) {
             faults.add(
                 pointer,
                 "required",
@@ -330,24 +331,26 @@ fn check_data(kind: EventType, raw: &RawValue, faults: &mut Faults) {
         );
         return;
     };
+    if !is_shallow(raw.get(), MAX_DEPTH) {
+        let detail = format!("Data may have at most {MAX_DEPTH} arrays and objects in one another");
+        faults.add("/Data", "max_depth", detail);
+    }
     let specs = kind.fields();
     let mut known = 0u32;
     let mut unknown: Vec<Cow<'_, str>> = Vec::new();
     for (name, raw) in fields {
         let pointer = || format!("/Data{}", pointer_to(&name));
         if RESERVED_FIELDS.contains(&&*name) {
-            faults.add(
-                pointer(),
-                "reserved",
-                format!("{name} is added by Herald and may not be given"),
-            );
+            let detail = || format!("{name} is added by Herald and may not be given");
+            faults.push_with(|| Fault::new(pointer(), "reserved", detail()));
         } else if let Some(position) = specs.iter().position(|field| field.name == name) {
             if known & (1 << position) != 0 {
-                faults.add(pointer(), "unique", format!("{name} is given more than once"));
+                faults.push_with(|| given_twice(pointer(), &name));
             }
             known |= 1 << position;
             check_field(&specs[position], raw, faults);
         } else {
+            check_case(&name, specs, faults);
             unknown.push(name);
         }
     }
@@ -364,11 +367,29 @@ fn check_data(kind: EventType, raw: &RawValue, faults: &mut Faults) {
     unknown.sort_unstable();
     for pair in unknown.windows(2) {
         if pair[0] == pair[1] {
-            let pointer = format!("/Data{}", pointer_to(&pair[0]));
-            faults.add(pointer, "unique", format!("{} is given more than once", pair[0]));
+            faults.push_with(|| given_twice(format!("/Data{}", pointer_to(&pair[0])), &pair[0]));
         }
     }
 }
+
+/// Refuses a name that a reader who ignores case takes for one that is added or checked.
+fn check_case(name: &str, specs: &[Field], faults: &mut Faults) {
+    let same = |known: &&str| differs_in_case(name, known);
+    if let Some(reserved) = RESERVED_FIELDS.iter().copied().find(same) {
+        faults.push_with(|| {
+            let detail = format!("to a reader that ignores case {name} is {reserved}, which Herald adds");
+            Fault::new(format!("/Data{}", pointer_to(name)), "reserved", detail)
+        });
+    } else if let Some(known) = specs.iter().map(|field| field.name).find(same) {
+        faults.push_with(|| {
+            let detail = format!("{name} must be written {known}: to a reader that ignores case they are the same");
+            Fault::new(format!("/Data{}", pointer_to(name)), "letter_case", detail)
+        });
+    }
+}
+
+/// What a code or a count must be, where it is a number that is written otherwise.
+const WHOLE_NUMBER: &str = "a whole number without point or exponent";
 
 fn check_field(field: &Field, raw: &RawValue, faults: &mut Faults) {
     let name = field.name;
@@ -381,6 +402,8 @@ fn check_field(field: &Field, raw: &RawValue, faults: &mut Faults) {
         }
         return;
     }
+    // 1.0 is a whole number too, but receivers that read an integer fail on it, and it would be sent as it came.
+    let pointed = || kind_of(raw) == "a number" && raw.get().contains(['.', 'e', 'E']);
     match field.kind {
         FieldKind::Text => {
             if text(raw).is_none() {
@@ -389,12 +412,22 @@ fn check_field(field: &Field, raw: &RawValue, faults: &mut Faults) {
         }
         FieldKind::Count => {
             if serde_json::from_str::<u64>(raw.get()).is_err() {
-                fault("range", "a whole number from 0".to_owned());
+                fault(
+                    "range",
+                    if pointed() {
+                        WHOLE_NUMBER
+                    } else {
+                        "a whole number from 0"
+                    }
+                    .to_owned(),
+                );
             }
         }
         FieldKind::Code(codes) => {
             let code = serde_json::from_str::<i64>(raw.get()).ok();
-            if !codes.iter().any(|(known, _)| Some(*known) == code) {
+            if pointed() {
+                fault("one_of", WHOLE_NUMBER.to_owned());
+            } else if !codes.iter().any(|(known, _)| Some(*known) == code) {
                 let meanings: Vec<_> = codes
                     .iter()
                     .map(|(code, meaning)| format!("{code} {meaning}"))
@@ -403,51 +436,11 @@ fn check_field(field: &Field, raw: &RawValue, faults: &mut Faults) {
             }
         }
         FieldKind::DateTime => {
-            read_timestamp(raw, || format!("/Data/{name}"), faults);
+            if !text(raw).is_some_and(|text| is_date_time(&text)) {
+                faults.add(format!("/Data/{name}"), "date_time", format!("{name} {NotATimestamp}"));
+            }
         }
     }
-}
-
-/// A text that is one event, or several, as the elements of an array.
-#[derive(Debug)]
-pub enum Batch<'a> {
-    /// One event.
-    One(&'a str),
-    /// An array's elements.
-    Many(Vec<&'a str>),
-}
-
-/// Splits a JSON text into its events without judging them. An array must have 1 to
-/// [`MAX_EVENTS`] elements.
-pub fn split_json(json: &str) -> Result<Batch<'_>, Fault> {
-    if !json.trim_start().starts_with('[') {
-        return Ok(Batch::One(json.trim()));
-    }
-    let elements: Vec<&RawValue> =
-        serde_json::from_str(json).map_err(|error| Fault::new("", "json", format!("is not JSON: {error}")))?;
-    check_count(elements.len())?;
-    Ok(Batch::Many(elements.into_iter().map(RawValue::get).collect()))
-}
-
-/// Splits newline-delimited JSON into its events; blank lines are passed over.
-pub fn split_ndjson(text: &str) -> Result<Vec<&str>, Fault> {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    check_count(lines.len())?;
-    Ok(lines)
-}
-
-fn check_count(count: usize) -> Result<(), Fault> {
-    if count == 0 {
-        return Err(Fault::new("", "not_empty", "at least one event is needed"));
-    }
-    if count > MAX_EVENTS {
-        return Err(Fault::new(
-            "",
-            "max_items",
-            format!("at most {MAX_EVENTS} events at a time, not {count}"),
-        ));
-    }
-    Ok(())
 }
 
 /// The event's text with `Id` set: as it was where it has one, else with it spliced in front.

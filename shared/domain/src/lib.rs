@@ -5,6 +5,7 @@
 //! | [`id`] | the identifiers, and how a delivery's id follows from its event |
 //! | [`time`] | instants, and the clock that is handed in |
 //! | [`problem`] | how a fault in a request is named |
+//! | [`text`] | which bytes are a text, and which characters it may have |
 //! | [`catalogue`] | the event types, webhooks and fields that exist |
 //! | [`event`] | whether an event is well formed |
 //! | [`subscription`] | whether a subscription is well formed, and its defaults |
@@ -37,5 +38,6 @@ pub mod retention;
 pub mod retry;
 pub mod signing;
 pub mod subscription;
+pub mod text;
 pub mod time;
 pub mod trace;

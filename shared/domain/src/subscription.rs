@@ -5,7 +5,7 @@ mod reader;
 use crate::address::EgressPolicy;
 use crate::id::{AccountId, SubscriptionId};
 use crate::index::Topic;
-use crate::problem::Fault;
+use crate::problem::{Fault, Faults};
 use crate::retry::RetryPolicy;
 use crate::signing::SigningKey;
 use crate::time::Timestamp;
@@ -41,7 +41,7 @@ pub struct Subscription {
 pub struct Settings {
     /// What it listens to.
     pub topic: Topic,
-    /// Where messages go.
+    /// Where messages go, as it is called.
     pub url: String,
     /// One more header on every message, name and value.
     pub custom_header: Option<Box<(String, String)>>,
@@ -129,14 +129,14 @@ fn number(value: f64) -> Value {
 }
 
 /// Reads the body of a create or replace request. Every fault is named at once.
-pub fn parse(body: &Value, egress: &EgressPolicy) -> Result<Draft, Vec<Fault>> {
+pub fn parse(body: &Value, egress: &EgressPolicy) -> Result<Draft, Faults> {
     let Value::Object(fields) = body else {
-        return Err(vec![Fault::new("", "object", "a subscription must be a JSON object")]);
+        return Err(Fault::new("", "object", "a subscription must be a JSON object").into());
     };
     let mut reader = Reader {
         fields,
         parent: "",
-        faults: Vec::new(),
+        faults: Faults::default(),
     };
     reader.only(
         &[

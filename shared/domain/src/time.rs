@@ -53,25 +53,128 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// Reads an RFC 3339 date-time; an offset is required.
+    /// Reads an RFC 3339 date-time; an offset is required. Digits beyond microseconds are left out.
     pub fn parse(text: &str) -> Result<Self, NotATimestamp> {
-        // jiff also reads looser forms; RFC 3339 has a date, a time with seconds, and an offset.
-        let separated = text.as_bytes().get(10).is_some_and(|b| matches!(b, b'T' | b't'));
-        let seconds = text.as_bytes().get(16) == Some(&b':');
-        if !separated || !seconds {
-            return Err(NotATimestamp);
+        let micros = rfc_3339(text).ok_or(NotATimestamp)?;
+        // An offset can lead beyond the years that RFC 3339 can write.
+        if (FIRST..=LAST).contains(&micros) {
+            Ok(Self(micros))
+        } else {
+            Err(NotATimestamp)
         }
-        let instant: jiff::Timestamp = text.parse().map_err(|_ignored: jiff::Error| NotATimestamp)?;
-        Ok(Self(instant.as_microsecond()))
     }
 }
 
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(instant) => instant.fmt(f),
-            Err(_) => write!(f, "{}us", self.0),
+/// Whether the text is an RFC 3339 date-time, whatever year it would be in UTC.
+pub fn is_date_time(text: &str) -> bool {
+    rfc_3339(text).is_some()
+}
+
+/// 0000-01-01T00:00:00Z and the last microsecond of 9999-12-31: what four digits of a year can write in UTC.
+const FIRST: i64 = -62_167_219_200_000_000;
+const LAST: i64 = 253_402_300_799_999_999;
+
+const DAY_SECONDS: i64 = 86_400;
+
+/// The microseconds since the Unix epoch that a `date-time` of RFC 3339, 5.6, names. A leap second, which
+/// Unix time has not, is read as the second before it.
+fn rfc_3339(text: &str) -> Option<i64> {
+    let bytes = text.as_bytes();
+    let is = |place: usize, byte: u8| bytes.get(place) == Some(&byte);
+    let number = |from: usize, to: usize| digits(bytes.get(from..to)?);
+    if !(is(4, b'-') && is(7, b'-') && (is(10, b'T') || is(10, b't')) && is(13, b':') && is(16, b':')) {
+        return None;
+    }
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let (micros, zone) = fraction(bytes.get(19..)?)?;
+    let offset = match zone {
+        [b'Z' | b'z'] => 0,
+        [sign @ (b'+' | b'-'), hours @ .., b':', tens, ones] if hours.len() == 2 => {
+            let (hours, minutes) = (digits(hours)?, digits(&[*tens, *ones])?);
+            let offset = (hours <= 23 && minutes <= 59).then_some(hours * 60 + minutes)?;
+            if *sign == b'+' { offset } else { -offset }
         }
+        _ => return None,
+    };
+    let minutes = hour * 60 + minute - offset;
+    let leap = second == 60 && minutes.rem_euclid(24 * 60) == 24 * 60 - 1;
+    let date = (1..=12).contains(&month) && (1..=days_of(year, month)).contains(&day);
+    if !date || hour > 23 || minute > 59 || (second > 59 && !leap) {
+        return None;
+    }
+    let seconds = day_number(year, month, day) * DAY_SECONDS + minutes * 60 + second.min(59);
+    Some(seconds * 1_000_000 + micros)
+}
+
+fn digits(text: &[u8]) -> Option<i64> {
+    text.iter().try_fold(0, |number, digit| {
+        digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0'))
+    })
+}
+
+/// The microseconds of a fraction, if there is one, and what comes after it.
+fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
+    let Some(fraction) = text.strip_prefix(b".") else {
+        return Some((0, text));
+    };
+    let length = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, rest) = fraction.split_at(length);
+    let padded = digits.iter().map(|digit| i64::from(digit - b'0')).chain([0; 6]);
+    let micros = padded.take(6).fold(0, |micros, digit| micros * 10 + digit);
+    (length > 0).then_some((micros, rest))
+}
+
+fn days_of(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days from 1970-01-01 to a date of the Gregorian calendar. Years are counted from March, so that a leap
+/// day is the last of its year.
+fn day_number(year: i64, month: i64, day: i64) -> i64 {
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
+}
+
+/// The date that is that many days after 1970-01-01, as year, month and day.
+fn date_of(number: i64) -> (i64, i64, i64) {
+    // The mean year finds the right one or one beside it.
+    let guess = (number * 400).div_euclid(146_097) + 1970;
+    let year = (guess - 1..=guess + 1)
+        .rev()
+        .find(|year| day_number(*year, 1, 1) <= number);
+    let year = year.unwrap_or(guess);
+    let month = (1..=12).rev().find(|month| day_number(year, *month, 1) <= number);
+    let month = month.unwrap_or(1);
+    (year, month, number - day_number(year, month, 1) + 1)
+}
+
+impl fmt::Display for Timestamp {
+    /// RFC 3339 in UTC, with as many digits of the second as it needs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !(FIRST..=LAST).contains(&self.0) {
+            return write!(f, "{}us", self.0);
+        }
+        let (seconds, micros) = (self.0.div_euclid(1_000_000), self.0.rem_euclid(1_000_000));
+        let (year, month, day) = date_of(seconds.div_euclid(DAY_SECONDS));
+        let second = seconds.rem_euclid(DAY_SECONDS);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")?;
+        if micros > 0 {
+            let digits = format!("{micros:06}");
+            write!(f, ".{}", digits.trim_end_matches('0'))?;
+        }
+        f.write_str("Z")
     }
 }
 
@@ -113,20 +216,52 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(micros in 0i64..253_402_300_799_000_000) {
+        fn what_is_written_is_read_back(micros in FIRST..=LAST) {
             let instant = Timestamp::from_micros(micros);
             prop_assert_eq!(Timestamp::parse(&instant.to_string()), Ok(instant));
+        }
+
+        #[test]
+        fn another_calendar_agrees(micros in FIRST..LAST - 100_000_000_000, offset in -1439i64..=1439) {
+            let instant = jiff::Timestamp::from_microsecond(micros).unwrap();
+            prop_assert_eq!(Timestamp::from_micros(micros).to_string(), instant.to_string());
+            let zone = jiff::tz::Offset::from_seconds(i32::try_from(offset * 60).unwrap()).unwrap();
+            let text = instant.display_with_offset(zone).to_string();
+            // Beyond the years 0 to 9999 there is nothing to read.
+            if text.len() > 19 && !text.starts_with('-') {
+                prop_assert_eq!(Timestamp::parse(&text), Ok(Timestamp::from_micros(micros)), "{}", text);
+            }
+        }
+
+        #[test]
+        fn reading_never_panics(text in "[0-9TtZz:.,+-]{0,40}", other in "\\PC{0,40}") {
+            let _read = (Timestamp::parse(&text), Timestamp::parse(&other));
         }
     }
 
     #[test]
     fn only_rfc_3339_is_read() {
-        for good in [
-            "2026-11-22T05:13:39Z",
-            "2026-11-22t05:13:39.5+01:00",
-            "2026-11-22T05:13:39.123456789-00:30",
+        for (good, is) in [
+            ("2026-11-22T05:13:39Z", "2026-11-22T05:13:39Z"),
+            ("2026-11-22t05:13:39.5+01:00", "2026-11-22T04:13:39.5Z"),
+            ("2026-11-22T05:13:39.123456789-00:30", "2026-11-22T05:43:39.123456Z"),
+            (
+                "2026-11-22T05:13:39.000001234567890123456789z",
+                "2026-11-22T05:13:39.000001Z",
+            ),
+            ("2026-11-22T05:13:39-00:00", "2026-11-22T05:13:39Z"),
+            ("2026-01-01T00:00:00+23:59", "2025-12-31T00:01:00Z"),
+            ("9999-12-31T23:59:59.9999999Z", "9999-12-31T23:59:59.999999Z"),
+            ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"),
+            ("2000-02-29T00:00:00Z", "2000-02-29T00:00:00Z"),
+            ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59Z"),
+            ("2017-01-01T00:59:60+01:00", "2016-12-31T23:59:59Z"),
         ] {
-            assert!(Timestamp::parse(good).is_ok(), "{good}");
+            assert_eq!(
+                Timestamp::parse(good).map(|read| read.to_string()),
+                Ok(is.to_owned()),
+                "{good}"
+            );
         }
         for bad in [
             "",
@@ -137,9 +272,29 @@ mod tests {
             "2026-11-22 05:13:39Z",
             "20261122T051339Z",
             "2026-13-22T05:13:39Z",
+            "2026-00-22T05:13:39Z",
+            "2026-02-29T05:13:39Z",
+            "2100-02-29T05:13:39Z",
+            "2026-04-31T05:13:39Z",
+            "2026-11-00T05:13:39Z",
+            "2026-11-22T24:00:00Z",
+            "2026-11-22T05:60:39Z",
+            "2026-11-22T05:13:60Z",
+            "2026-11-22T05:13:39.Z",
+            "2026-11-22T05:13:39,5Z",
+            "2026-11-22T05:13:39+01",
+            "2026-11-22T05:13:39+0100",
+            "2026-11-22T05:13:39+01:00:30",
+            "2026-11-22T05:13:39+24:00",
+            "2026-11-22T05:13:39+00:60",
+            "2026-11-22T05:13:39Z[Europe/Berlin]",
+            "+002026-11-22T05:13:39Z",
             "1732252419",
         ] {
-            assert_eq!(Timestamp::parse(bad), Err(NotATimestamp), "{bad}");
+            assert!(!is_date_time(bad) && Timestamp::parse(bad).is_err(), "{bad}");
         }
+        // A year that cannot be written in UTC is a date-time, and no instant.
+        assert!(is_date_time("9999-12-31T23:59:59-01:00") && is_date_time("0000-01-01T00:00:00+01:00"));
+        assert_eq!(Timestamp::parse("9999-12-31T23:59:59-01:00"), Err(NotATimestamp));
     }
 }

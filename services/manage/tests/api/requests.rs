@@ -3,6 +3,7 @@
 use crate::world::{KEY, World, fault, subscription};
 use axum::body::Body;
 use axum::http::Request;
+use serde_json::json;
 
 async fn create(world: &World, content_type: Option<&str>, body: impl Into<Body>) -> crate::world::Answer {
     let mut request = Request::post("/v1/subscriptions").header("authorization", format!("Bearer {KEY}"));
@@ -22,12 +23,16 @@ async fn bodies_must_be_json_of_at_most_a_mebibyte() {
     for wrong in [None, Some("text/plain"), Some("application/merge-patch+json")] {
         create(&world, wrong, good.clone()).await.problem(415);
     }
-    for malformed in ["", "{", "{} {}", "\u{feff}{}"] {
-        assert_eq!(
-            create(&world, Some("application/json"), malformed).await.faults(),
-            [fault("", "json")],
-            "{malformed}"
-        );
+    for (malformed, expected) in [
+        ("", fault("", "json")),
+        ("{", fault("", "json")),
+        ("{} {}", fault("", "json")),
+        ("\u{feff}{}", fault("", "byte_order_mark")),
+        (r#"{"Retry":{},"Name":"\ud800"}"#, fault("/Name", "half_surrogate")),
+        (r#"{"\ud800":1}"#, fault("", "half_surrogate")),
+    ] {
+        let answer = create(&world, Some("application/json"), malformed).await;
+        assert_eq!(answer.faults(), [expected], "{malformed}");
     }
     let padding = " ".repeat((1 << 20) - good.len());
     create(&world, Some("application/json"), format!("{good}{padding}"))
@@ -36,6 +41,65 @@ async fn bodies_must_be_json_of_at_most_a_mebibyte() {
     create(&world, Some("application/json"), format!("{good}{padding} "))
         .await
         .problem(413);
+}
+
+#[tokio::test]
+async fn a_coding_is_not_understood() {
+    let world = World::new().await;
+    let encoded = |coding: &str| {
+        let request = Request::post("/v1/subscriptions").header("authorization", format!("Bearer {KEY}"));
+        let request = request
+            .header("content-type", "application/json")
+            .header("content-encoding", coding);
+        request.body(Body::from(subscription().to_string())).unwrap()
+    };
+    world.raw(encoded("identity")).await.expect(201);
+    let answer = world.raw(encoded("gzip")).await;
+    assert_eq!(answer.headers.get("accept-encoding").unwrap(), "identity");
+    answer.problem(415);
+}
+
+#[tokio::test]
+async fn a_character_that_one_ledger_could_not_keep_is_refused_by_name() {
+    let world = World::new().await;
+    let nul = "a\0b";
+    let made = world.post(KEY, "/v1/subscriptions", subscription()).await.expect(201);
+    let path = format!("/v1/subscriptions/{}", made["GUID"].as_str().unwrap());
+    let expected = [fault("/Name", "character")];
+    assert_eq!(world.patch(KEY, &path, json!({"Name": nul})).await.faults(), expected);
+    assert_eq!(
+        world.post(KEY, "/v1/accounts", json!({"Name": nul})).await.faults(),
+        expected
+    );
+    let user = world.user(&["Producer"]).await;
+    let keys = format!("/v1/accounts/{}/keys", user.account);
+    assert_eq!(world.post(KEY, &keys, json!({"Name": nul})).await.faults(), expected);
+}
+
+#[tokio::test]
+async fn ten_thousand_faults_are_counted_and_a_hundred_listed() {
+    let world = World::new().await;
+    let unknown: serde_json::Map<_, _> = (0..10_000).map(|n| (format!("x{n}"), json!(0))).collect();
+    for path in ["/v1/subscriptions", "/v1/accounts"] {
+        let problem = world.post(KEY, path, json!(unknown)).await.problem(400);
+        assert_eq!(problem["errors"].as_array().unwrap().len(), 100);
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(
+            detail.contains("100 are listed") && detail.contains(" more "),
+            "{detail}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_offset_that_the_query_made_a_space_is_read_as_it_was_meant() {
+    let world = World::new().await;
+    for path in ["/v1/deliveries", "/v1/dead-letters"] {
+        for offset in ["+01:00", "%2B01:00", "Z"] {
+            let asked = format!("{path}?Since=2026-11-22T05:13:39{offset}&Until=2026-11-23T05:13:39{offset}");
+            world.get(KEY, &asked).await.expect(200);
+        }
+    }
 }
 
 #[tokio::test]

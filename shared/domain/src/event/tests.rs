@@ -21,7 +21,11 @@ fn faults_of(event: &Value) -> Vec<(String, &'static str)> {
     let text = event.to_string();
     match parse(&text) {
         Ok(_) => Vec::new(),
-        Err(faults) => faults.into_iter().map(|fault| (fault.pointer, fault.rule)).collect(),
+        Err(faults) => faults
+            .into_listed()
+            .into_iter()
+            .map(|fault| (fault.pointer, fault.rule))
+            .collect(),
     }
 }
 
@@ -67,6 +71,14 @@ fn each_fault_names_its_field_and_rule() {
         ("/Data/Status", json!(6), "one_of"),
         ("/Data/Status", json!("1"), "one_of"),
         ("/Data/Status", json!(1.5), "one_of"),
+        ("/Data/Status", json!(1.0), "one_of"),
+        ("/Data/guid", json!("11111111-1111-4111-8111-111111111111"), "reserved"),
+        ("/Data/Pac\u{212a}etGUID", json!(1), "reserved"),
+        ("/Data/status", json!(5), "letter_case"),
+        ("/Data/title", json!("x"), "letter_case"),
+        ("/Data/DueDate", json!("2026-12-01T00:00:00+0100"), "date_time"),
+        ("/OccurredAt", json!("2026-12-01T00:00:00Z[Europe/Berlin]"), "date_time"),
+        ("/OccurredAt", json!("9999-12-31T23:59:59-01:00"), "date_time"),
         ("/Data/RAGStatus", json!(-3), "one_of"),
         ("/Data/CustomerName", Value::Null, "required"),
         ("/Data/CustomerName", json!(1), "text"),
@@ -165,6 +177,147 @@ fn a_batch_has_one_to_ten_thousand_events() {
     assert!(matches!(split_json(&many(MAX_EVENTS)), Ok(Batch::Many(events)) if events.len() == MAX_EVENTS));
     assert_eq!(split_json(&many(MAX_EVENTS + 1)).unwrap_err().rule, "max_items");
     assert_eq!(split_ndjson("{}\r\n\n {\"a\":1} ").unwrap(), ["{}", "{\"a\":1}"]);
+}
+
+#[test]
+fn elements_beyond_the_most_are_counted_and_not_kept() {
+    let zeros = format!("[{}0]", "0,".repeat(1_000_000));
+    let fault = split_json(&zeros).unwrap_err();
+    assert!(fault.detail.contains("not 1000001"), "{fault:?}");
+    let lines = "0\n".repeat(1_000_000);
+    assert_eq!(split_ndjson(&lines).unwrap_err().rule, "max_items");
+}
+
+#[test]
+fn white_space_is_jsons_alone() {
+    let event = packet_event().to_string();
+    let one = format!(" \t\r\n{event} \t\r\n");
+    assert!(matches!(split_json(&one), Ok(Batch::One(text)) if text == event));
+    for other in ['\u{a0}', '\u{2028}', '\u{3000}', '\u{85}', '\u{b}', '\u{c}'] {
+        for text in [format!("{other}{event}"), format!("{event}{other}"), other.to_string()] {
+            let Ok(Batch::One(one)) = split_json(&text) else {
+                panic!("{text:?} begins no array")
+            };
+            assert_eq!(parse(one).unwrap_err()[0].rule, "json", "{text:?}");
+            let lines = format!("{event}\n{text}\n{event}");
+            assert_eq!(split_ndjson(&lines).unwrap()[1], text, "a line of its own");
+        }
+        let around = format!("{other}[{event}]");
+        assert!(matches!(split_json(&around), Ok(Batch::One(_))), "{around:?}");
+    }
+}
+
+#[test]
+fn lines_sent_as_json_are_told_how_to_be_sent() {
+    let event = packet_event().to_string();
+    for lines in [format!("{event}\n{event}\n"), format!("{event}\n{event}\n{event}")] {
+        let fault = &parse(&lines).unwrap_err()[0];
+        assert!(
+            fault.rule == "json" && fault.detail.contains("application/x-ndjson"),
+            "{fault:?}"
+        );
+    }
+    assert!(!parse(&format!("{event}x")).unwrap_err()[0].detail.contains("ndjson"));
+}
+
+#[test]
+fn half_a_surrogate_pair_is_refused_wherever_it_stands() {
+    let text = packet_event().to_string();
+    for (whole, half, pointer) in [
+        (r#""Globex Corporation""#, r#""\ud83d""#, "/Data/CustomerName"),
+        (r#"{"Status":99}"#, r#"{"Status":["\udc00"]}"#, "/Data/Extra/Status/0"),
+        (r#""Extra":"#, r#""\ud800":"#, "/Data"),
+        (r#""Packet":"#, r#""\ud800":"#, "/Objects"),
+        (r#""Type":"#, r#""\ud800":"#, ""),
+        (r#""PacketCreated""#, r#""\ud800""#, "/Type"),
+    ] {
+        let changed = text.replacen(whole, half, 1);
+        assert_ne!(changed, text);
+        let faults = parse(&changed).unwrap_err();
+        let named: Vec<_> = faults
+            .iter()
+            .map(|fault| (fault.pointer.as_str(), fault.rule))
+            .collect();
+        assert_eq!(named, [(pointer, "half_surrogate")]);
+    }
+    // A whole pair and U+0000 are characters like others.
+    let pair = text.replace("Globex Corporation", r"\ud83d\ude00\u0000");
+    assert!(parse(&pair).unwrap().data.contains(r"\ud83d\ude00\u0000"));
+}
+
+#[test]
+fn a_number_with_a_point_is_told_from_one_out_of_range() {
+    let detail = |name: &str, written: &str| {
+        let text = json!({
+            "Type": "NewCommunication",
+            "Objects": {"Packet": uuid::Uuid::max().to_string(), "Communication": uuid::Uuid::max().to_string()},
+            "Data": {"Importance": 1, "AttachmentCount": 2, "CommunicationType": 3},
+        });
+        let number = text["Data"][name].to_string();
+        let changed = text
+            .to_string()
+            .replace(&format!("\"{name}\":{number}"), &format!("\"{name}\":{written}"));
+        parse(&changed).unwrap_err()[0].detail.clone()
+    };
+    for written in ["1.0", "1e0", "1E0", "-1.5"] {
+        for name in ["Importance", "AttachmentCount"] {
+            let told = detail(name, written);
+            assert!(told.contains("a whole number without point or exponent"), "{told}");
+        }
+    }
+    assert!(detail("AttachmentCount", "-1").ends_with("a whole number from 0"));
+    assert!(detail("Importance", "\"1e0\"").contains("one of 0 Normal"));
+}
+
+#[test]
+fn times_of_data_have_any_year_that_rfc_3339_can_write() {
+    for time in [
+        "9999-12-31T23:59:59.9999999Z",
+        "9999-12-31T23:59:59-01:00",
+        "0000-01-01T00:00:00.123456789012Z",
+    ] {
+        assert_eq!(faults_with("/Data/DueDate", json!(time)), []);
+    }
+    assert_eq!(faults_with("/OccurredAt", json!("9999-12-31T23:59:59.9999999Z")), []);
+}
+
+#[test]
+fn data_has_a_depth_that_receivers_can_read() {
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    let text = packet_event().to_string();
+    let with = |levels: usize| text.replace(r#"{"Status":99}"#, &nested(levels));
+    assert!(parse(&with(MAX_DEPTH - 1)).is_ok());
+    for levels in [MAX_DEPTH, 100_000] {
+        let faults = parse(&with(levels)).unwrap_err();
+        assert_eq!((faults[0].pointer.as_str(), faults[0].rule), ("/Data", "max_depth"));
+    }
+}
+
+#[test]
+fn many_faults_are_counted_and_a_hundred_kept() {
+    let unknown: Vec<_> = (0..20_000).map(|n| format!("\"x{n}\":0,")).collect();
+    let unknown = unknown.concat();
+    for (text, count) in [
+        (
+            packet_event().to_string().replacen('{', &format!("{{{unknown}"), 1),
+            20_000,
+        ),
+        (
+            packet_event()
+                .to_string()
+                .replace(r#""Objects":{"#, &format!(r#""Objects":{{{unknown}"#)),
+            20_000,
+        ),
+        (
+            packet_event()
+                .to_string()
+                .replace(r#""Extra""#, &format!("{}\"Extra\"", "\"GUID\":0,".repeat(500))),
+            500,
+        ),
+    ] {
+        let faults = parse(&text).unwrap_err();
+        assert_eq!((faults.len(), faults.count()), (crate::problem::MAX_FAULTS, count));
+    }
 }
 
 proptest! {

@@ -5,7 +5,7 @@ use crate::address::EgressPolicy;
 use crate::catalogue::{ObjectType, Webhook};
 use crate::id::{ObjectGuid, parse_guid};
 use crate::index::Topic;
-use crate::problem::{Fault, pointer_to};
+use crate::problem::{Fault, Faults, pointer_to};
 use crate::retry::RetryPolicy;
 use crate::signing::{BadSecret, SigningKey};
 use serde_json::{Map, Value};
@@ -39,13 +39,14 @@ pub(super) struct Reader<'a> {
     pub(super) fields: &'a Map<String, Value>,
     /// The pointer to the object.
     pub(super) parent: &'static str,
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Faults,
 }
 
 impl Reader<'_> {
     fn fault(&mut self, name: &str, rule: &'static str, detail: impl Into<String>) {
-        let pointer = format!("{}{}", self.parent, pointer_to(name));
-        self.faults.push(Fault::new(pointer, rule, detail));
+        let parent = self.parent;
+        self.faults
+            .push_with(|| Fault::new(format!("{parent}{}", pointer_to(name)), rule, detail));
     }
 
     /// The field, unless it is absent or null.
@@ -54,14 +55,11 @@ impl Reader<'_> {
     }
 
     pub(super) fn only(&mut self, known: &[&str], ignored: &[&str]) {
-        let fields = self.fields;
-        for name in fields.keys() {
+        for name in self.fields.keys() {
             if !known.contains(&name.as_str()) && !ignored.contains(&name.as_str()) {
-                self.fault(
-                    name,
-                    "known_field",
-                    format!("there is no field {name}; the fields are {}", known.join(", ")),
-                );
+                let pointer = || format!("{}{}", self.parent, pointer_to(name));
+                let detail = || format!("there is no field {name}; the fields are {}", known.join(", "));
+                self.faults.push_with(|| Fault::new(pointer(), "known_field", detail()));
             }
         }
     }
@@ -175,7 +173,7 @@ impl Reader<'_> {
         };
         let checked = match value.as_str() {
             None => Err(("url", "SubscriberURL must be text".to_owned())),
-            Some(text) => check_url(text, egress).map(|()| text.to_owned()),
+            Some(text) => normal_url(text, egress),
         };
         match checked {
             Ok(url) => Some(url),
@@ -190,9 +188,10 @@ impl Reader<'_> {
         let name = self
             .optional_text("CustomHeader", MAX_HEADER_CHARS)
             .filter(|name| !name.is_empty());
+        let given = self.get("CustomHeaderValue").is_some();
         let value = self.optional_text("CustomHeaderValue", MAX_HEADER_CHARS);
         let Some(name) = name else {
-            if value.is_some_and(|value| !value.is_empty()) {
+            if self.get("CustomHeader").is_none_or(|name| name == "") && value.is_some_and(|value| !value.is_empty()) {
                 self.fault("CustomHeader", "required", "CustomHeaderValue needs a CustomHeader");
             }
             return None;
@@ -213,11 +212,13 @@ impl Reader<'_> {
             );
         }
         let Some(value) = value else {
-            self.fault(
-                "CustomHeaderValue",
-                "required",
-                "CustomHeader needs a CustomHeaderValue",
-            );
+            if !given {
+                self.fault(
+                    "CustomHeaderValue",
+                    "required",
+                    "CustomHeader needs a CustomHeaderValue",
+                );
+            }
             return None;
         };
         if value.trim() != value || !value.chars().all(|c| matches!(c, ' '..='~')) {
@@ -258,7 +259,7 @@ impl Reader<'_> {
         let mut reader = Reader {
             fields,
             parent: "/Retry",
-            faults: Vec::new(),
+            faults: Faults::default(),
         };
         reader.only(
             &[
@@ -287,12 +288,16 @@ impl Reader<'_> {
         if reader.faults.is_empty() && max < initial {
             reader.fault("MaxSeconds", "range", "MaxSeconds must not be less than InitialSeconds");
         }
-        self.faults.append(&mut reader.faults);
+        self.faults.append_within("", reader.faults);
         policy
     }
 
     pub(super) fn optional_text(&mut self, name: &str, most: usize) -> Option<String> {
         match self.get(name)? {
+            Value::String(text) if text.contains('\0') => {
+                self.fault(name, "character", format!("{name} may not have the character U+0000"));
+                None
+            }
             Value::String(text) if text.chars().count() <= most => Some(text.clone()),
             Value::String(_) => {
                 self.fault(name, "max_length", format!("{name} may have at most {most} characters"));
@@ -347,38 +352,54 @@ impl Reader<'_> {
     }
 
     pub(super) fn whole(&mut self, name: &str, least: u64, most: u64) -> Option<u64> {
-        let value = self.get(name)?.as_u64();
-        match value {
+        let value = self.get(name)?;
+        match value.as_u64() {
             Some(value) if (least..=most).contains(&value) => Some(value),
             _ => {
-                self.fault(
-                    name,
-                    "range",
-                    format!("{name} must be a whole number from {least} to {most}"),
-                );
+                let kind = if value.is_f64() {
+                    "a whole number without point or exponent,"
+                } else {
+                    "a whole number"
+                };
+                self.fault(name, "range", format!("{name} must be {kind} from {least} to {most}"));
                 None
             }
         }
     }
 }
 
-/// Judges a URL when a subscription is made. Names are judged later, when they are resolved; a
-/// literal address can be judged at once.
-fn check_url(text: &str, egress: &EgressPolicy) -> Result<(), (&'static str, String)> {
+/// A URL as it will be called, judged when a subscription is made. Names are judged later, when they are
+/// resolved; a literal address can be judged at once.
+///
+/// The parser that calls it repairs what is no URL by RFC 3986: it drops white space and control characters,
+/// and reads `\` and a missing `//` as if they were right. What was pasted wrongly is refused here instead, so
+/// that what is shown is what is called.
+fn normal_url(text: &str, egress: &EgressPolicy) -> Result<String, (&'static str, String)> {
     let fault = |rule, detail: &str| Err((rule, format!("SubscriberURL {detail}")));
+    let too_long = || {
+        let detail = format!("may have at most {MAX_URL_CHARS} characters");
+        fault("max_length", &detail)
+    };
     if text.chars().count() > MAX_URL_CHARS {
-        return Err((
-            "max_length",
-            format!("SubscriberURL may have at most {MAX_URL_CHARS} characters"),
-        ));
+        return too_long();
+    }
+    if let Some(wrong) = text.chars().find(|c| c.is_whitespace() || c.is_control() || *c == '\\') {
+        let detail = format!("may not have the character U+{:04X}", u32::from(wrong));
+        return fault("url_character", &detail);
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return fault("url", "must be a URL that begins with http:// or https://");
+    };
+    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return fault("url_scheme", "must begin with http:// or https://");
+    }
+    if rest.starts_with('/') {
+        return fault("url", "must have a host after ://");
     }
     let url = match Url::parse(text) {
         Ok(url) => url,
-        Err(error) => return Err(("url", format!("SubscriberURL must be an absolute URL: {error}"))),
+        Err(error) => return fault("url", &format!("is no URL: {error}")),
     };
-    if !matches!(url.scheme(), "http" | "https") {
-        return fault("url_scheme", "must begin with http:// or https://");
-    }
     if !url.username().is_empty() || url.password().is_some() {
         return fault(
             "url_credentials",
@@ -388,6 +409,9 @@ fn check_url(text: &str, egress: &EgressPolicy) -> Result<(), (&'static str, Str
     if url.fragment().is_some() {
         return fault("url_fragment", "must not have a fragment (#...); it would not be sent");
     }
+    if url.as_str().len() > MAX_URL_CHARS {
+        return too_long();
+    }
     match literal_address(&url) {
         Some(address) if !egress.permits(address) => Err((
             "address_refused",
@@ -395,6 +419,6 @@ fn check_url(text: &str, egress: &EgressPolicy) -> Result<(), (&'static str, Str
                 "SubscriberURL names {address}, which is not a public address; allow its network with --egress-allow"
             ),
         )),
-        _ => Ok(()),
+        _ => Ok(url.into()),
     }
 }

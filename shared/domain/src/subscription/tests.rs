@@ -6,16 +6,17 @@ fn body() -> Value {
     json!({"Webhook": "PacketUpdated", "FilterObjectType": 81, "FilterObjectGUID": "22222222-2222-4222-8222-222222222222", "SubscriberURL": "https://example.com/hook"})
 }
 
-fn with(field: &str, value: Value) -> Result<Draft, Vec<Fault>> {
+fn with(field: &str, value: Value) -> Result<Draft, Faults> {
     let mut body = body();
     body[field] = value;
     parse(&body, &EgressPolicy::default())
 }
 
-fn rules(result: Result<Draft, Vec<Fault>>) -> Vec<(String, &'static str)> {
+fn rules(result: Result<Draft, Faults>) -> Vec<(String, &'static str)> {
     result
         .err()
         .unwrap_or_default()
+        .into_listed()
         .into_iter()
         .map(|fault| (fault.pointer, fault.rule))
         .collect()
@@ -90,6 +91,14 @@ fn each_fault_names_its_field_and_rule() {
         ("CustomHeader", json!("X-Key"), "/CustomHeaderValue", "required"),
         ("CustomHeaderValue", json!("v"), "/CustomHeader", "required"),
         ("Name", json!(7), "/Name", "text"),
+        ("Name", json!("a\0b"), "/Name", "character"),
+        ("MaxInFlight", json!(5.0), "/MaxInFlight", "range"),
+        (
+            "SubscriberURL",
+            json!("http://example.com\0/"),
+            "/SubscriberURL",
+            "url_character",
+        ),
         ("Active", json!("yes"), "/Active", "boolean"),
         ("SecretKey", json!("whsec_%"), "/SecretKey", "secret"),
         ("SecretKey", json!(""), "/SecretKey", "secret"),
@@ -165,6 +174,81 @@ fn headers_that_herald_sets_are_refused() {
             "{value:?}"
         );
     }
+}
+
+#[test]
+fn a_url_is_kept_as_it_will_be_called_or_refused() {
+    for (given, kept) in [
+        ("https://example.com", "https://example.com/"),
+        ("HTTPS://EXAMPLE.com:443/Hook", "https://example.com/Hook"),
+        (
+            "http://example.com:080/a/./b/../c?x='%2f%zz",
+            "http://example.com/a/c?x=%27%2f%zz",
+        ),
+        (
+            "https://b\u{fc}cher.example/\u{fc}",
+            "https://xn--bcher-kva.example/%C3%BC",
+        ),
+    ] {
+        assert_eq!(
+            with("SubscriberURL", json!(given)).unwrap().settings.url,
+            kept,
+            "{given}"
+        );
+    }
+    for (given, rule) in [
+        ("example.com/hook", "url"),
+        ("localhost:9000/hook", "url"),
+        ("http:/example.com/h", "url"),
+        ("http:example.com/h", "url"),
+        ("http:///example.com/h", "url"),
+        ("http://", "url"),
+        ("ws://example.com/", "url_scheme"),
+        ("http:\\\\example.com\\h", "url_character"),
+        ("http://exam\nple.com/h", "url_character"),
+        ("\thttp://example.com/h", "url_character"),
+        (" http://example.com/h", "url_character"),
+        ("http://example.com/h ", "url_character"),
+        ("http://example.com/a b", "url_character"),
+        ("http://example.com/\u{a0}", "url_character"),
+        ("\u{1}http://example.com/h", "url_character"),
+    ] {
+        assert_eq!(
+            rules(with("SubscriberURL", json!(given))),
+            [("/SubscriberURL".to_owned(), rule)],
+            "{given:?}"
+        );
+    }
+    // Encoded, a name may be longer than it was written.
+    let long = format!("https://example.com/{}", "\u{fc}".repeat(1000));
+    assert_eq!(
+        rules(with("SubscriberURL", json!(long))),
+        [("/SubscriberURL".to_owned(), "max_length")]
+    );
+}
+
+#[test]
+fn a_header_value_that_is_too_long_is_told_so_and_no_more() {
+    let mut body = body();
+    body["CustomHeader"] = "X-Key".into();
+    body["CustomHeaderValue"] = "x".repeat(5000).into();
+    let expected = [("/CustomHeaderValue".to_owned(), "max_length")];
+    assert_eq!(rules(parse(&body, &EgressPolicy::default())), expected);
+    body["CustomHeader"] = "X".repeat(5000).into();
+    body["CustomHeaderValue"] = "x".into();
+    let expected = [("/CustomHeader".to_owned(), "max_length")];
+    assert_eq!(rules(parse(&body, &EgressPolicy::default())), expected);
+}
+
+#[test]
+fn many_faults_are_counted_and_a_hundred_kept() {
+    let mut body = body();
+    for n in 0..1000 {
+        body[format!("x{n}")] = 0.into();
+        body["Retry"][format!("x{n}")] = 0.into();
+    }
+    let faults = parse(&body, &EgressPolicy::default()).unwrap_err();
+    assert_eq!((faults.len(), faults.count()), (crate::problem::MAX_FAULTS, 2000));
 }
 
 proptest! {
