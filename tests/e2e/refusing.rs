@@ -325,6 +325,24 @@ async fn what_a_body_is_instead_of_json_is_named() {
     assert_eq!(herald.settled(PATIENCE).await.count("Events"), 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_that_are_only_announced_keep_nobody_out() {
+    let scene = Scene::start().await;
+    let mut announced = Vec::new();
+    for _ in 0..16 {
+        let mut stream = TcpStream::connect(("127.0.0.1", scene.herald.port())).await.unwrap();
+        let upload = head(&scene.herald, "Content-Length: 8000000") + "[";
+        stream.write_all(upload.as_bytes()).await.unwrap();
+        announced.push(stream);
+    }
+    // With more than its bytes a request is another's as well: the largest there may be.
+    let event = packet_of(scene.company).to_string();
+    let largest = format!("{event}{}", " ".repeat((8 << 20) - event.len()));
+    let reply = scene.api.post_raw("/v1/events", "application/json", largest).await;
+    let _accepted = reply.expect(202);
+    drop(announced);
+}
+
 /// A request head for an upload, as a client without manners would send it.
 fn head(herald: &Herald, framing: &str) -> String {
     format!(

@@ -7,6 +7,7 @@
 
 mod metrics;
 mod openapi;
+mod room;
 mod spans;
 
 use axum::Json;
@@ -33,19 +34,18 @@ use herald_registry::Registry;
 use herald_telemetry::traces::Traces;
 use metrics::{Metrics, Refusal};
 pub use openapi::openapi;
+use room::{Held, Room};
 use serde_json::json;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 /// The largest request, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 8 << 20;
 
-/// How much memory requests may take together; a request is in memory about twice, as it came and as it
-/// goes to the queue.
-const MAX_MEMORY_KIB: usize = 64 * 1024;
+/// From how much on room for the rest of a request is made at once and not piece by piece.
+const LARGE_BYTES: usize = 256 * 1024;
 
 /// How long a client may take to send its request.
 const MAX_READ_TIME: Duration = Duration::from_secs(30);
@@ -58,8 +58,8 @@ pub struct Ingest {
     clock: Arc<dyn Clock>,
     traces: Traces,
     metrics: Metrics,
-    /// Room for requests in memory, in KiB.
-    room: Arc<Semaphore>,
+    /// Room for requests in memory.
+    room: Room,
 }
 
 impl FromRef<Ingest> for Arc<Registry> {
@@ -83,18 +83,8 @@ impl Ingest {
             registry,
             clock,
             traces,
-            room: Arc::new(Semaphore::new(MAX_MEMORY_KIB)),
+            room: Room::default(),
         })
-    }
-
-    /// Reserves memory for a request until it is answered; one that does not say its length may have any.
-    fn make_room(&self, headers: &HeaderMap) -> Result<OwnedSemaphorePermit, Refused> {
-        let length = headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok()?.parse().ok());
-        let kib = length.unwrap_or(MAX_REQUEST_BYTES).min(MAX_REQUEST_BYTES) / 1024 + 1;
-        let room = Arc::clone(&self.room).try_acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX));
-        room.map_err(|_full| (Refusal::Overloaded, Problem::overloaded()))
     }
 
     /// Its routes.
@@ -150,8 +140,9 @@ async fn accept(
         .map_err(|problem| (Refusal::Forbidden, problem))?;
     let format = Format::of(headers).map_err(|problem| (Refusal::MediaType, problem))?;
     check_encoding(headers).map_err(|problem| (Refusal::MediaType, problem))?;
-    let _room = ingest.make_room(headers)?;
-    let body = read(body).await?;
+    // Held until the request is answered.
+    let mut held = ingest.room.hold(caller.account());
+    let body = read(body, &mut held).await?;
     let text = text::read(&body).map_err(|fault| (Refusal::Invalid, Problem::faults(fault)))?;
     let events = Events::read(text, format)?;
     // The queue may take a while, and needs only what it is given.
@@ -200,8 +191,8 @@ async fn publish_within(ingest: &Ingest, message: Message, route: Route) -> Resu
     published
 }
 
-async fn read(body: Body) -> Result<Vec<u8>, Refused> {
-    match tokio::time::timeout(MAX_READ_TIME, read_whole(body)).await {
+async fn read(body: Body, held: &mut Held) -> Result<Vec<u8>, Refused> {
+    match tokio::time::timeout(MAX_READ_TIME, read_whole(body, held)).await {
         Ok(read) => read,
         Err(_elapsed) => {
             let detail = format!("the request was not complete within {} s", MAX_READ_TIME.as_secs());
@@ -210,30 +201,35 @@ async fn read(body: Body) -> Result<Vec<u8>, Refused> {
     }
 }
 
-async fn read_whole(body: Body) -> Result<Vec<u8>, Refused> {
-    // What a client says that it sends it may not send, but room for it was made.
+async fn read_whole(body: Body, held: &mut Held) -> Result<Vec<u8>, Refused> {
     let told = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-    let mut whole = Vec::with_capacity(told.unwrap_or(0).min(MAX_REQUEST_BYTES));
-    let (mut chunks, mut length) = (body.into_data_stream(), 0);
+    let told = told.unwrap_or(0);
+    if told > MAX_REQUEST_BYTES {
+        return Err(too_large());
+    }
+    let mut whole = Vec::with_capacity(told.min(LARGE_BYTES));
+    let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| {
             let fault = Fault::new("", "body", format!("the body could not be read: {error}"));
             (Refusal::Invalid, Problem::faults(fault))
         })?;
-        length += chunk.len();
-        if length <= MAX_REQUEST_BYTES {
-            whole.extend_from_slice(&chunk);
-        } else if length > MAX_REQUEST_BYTES * 2 {
-            break;
+        if whole.len() + chunk.len() > MAX_REQUEST_BYTES {
+            return Err(too_large());
         }
-        // Between the two the rest is read and dropped: a client that is still sending would not see
-        // the answer, only the connection's end.
-    }
-    if length > MAX_REQUEST_BYTES {
-        let detail = format!("a request may have at most {MAX_REQUEST_BYTES} bytes (8 MiB)");
-        return Err((Refusal::TooLarge, Problem::too_large(detail)));
+        held.take(chunk.len())
+            .map_err(|_full| (Refusal::Overloaded, Problem::overloaded()))?;
+        if whole.len() + chunk.len() > LARGE_BYTES {
+            whole.reserve(told.max(chunk.len()).saturating_sub(whole.len()));
+        }
+        whole.extend_from_slice(&chunk);
     }
     Ok(whole)
+}
+
+fn too_large() -> Refused {
+    let detail = format!("a request may have at most {MAX_REQUEST_BYTES} bytes (8 MiB)");
+    (Refusal::TooLarge, Problem::too_large(detail))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,137 @@
+//! Memory for requests, which they take as their bytes come and give back when they are answered.
+//!
+//! What a request says about its length takes nothing. No account has more than [`SHARES`] times what is left
+//! free, so one that sends as much as it can leaves room for others, and several share what there is.
+
+use herald_domain::id::AccountId;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How much memory requests may take together; a request is in memory about twice, as it came and as it
+/// goes to the queue.
+const MAX_BYTES: usize = 64 << 20;
+
+/// An account alone may have three quarters, two may have three sevenths each, and so on.
+const SHARES: usize = 3;
+
+/// The memory for requests; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Room(Arc<Mutex<Taken>>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    /// Of those accounts that have some.
+    by_account: HashMap<AccountId, usize>,
+}
+
+/// What one request has taken; given back on drop.
+#[derive(Debug)]
+pub(crate) struct Held {
+    room: Room,
+    account: AccountId,
+    bytes: usize,
+}
+
+/// There is no room left, for this account at least.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+impl Room {
+    /// Nothing yet, for a request of that account.
+    pub(crate) fn hold(&self, account: AccountId) -> Held {
+        Held {
+            room: self.clone(),
+            account,
+            bytes: 0,
+        }
+    }
+}
+
+impl Held {
+    /// Takes room for that many bytes more.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Full> {
+        let mut taken = self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = taken.by_account.get(&self.account).copied().unwrap_or(0);
+        let (all, own) = (taken.all + bytes, own + bytes);
+        if !fits(all, own) {
+            return Err(Full);
+        }
+        taken.all = all;
+        taken.by_account.insert(self.account, own);
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
+        let mut taken = self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.all -= self.bytes;
+        let own = taken.by_account.get(&self.account).copied().unwrap_or(0);
+        if own == self.bytes {
+            taken.by_account.remove(&self.account);
+        } else {
+            taken.by_account.insert(self.account, own - self.bytes);
+        }
+    }
+}
+
+/// Whether all may have taken `all`, and an account `own` of it.
+fn fits(all: usize, own: usize) -> bool {
+    all <= MAX_BYTES && own <= SHARES * (MAX_BYTES - all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MAX_REQUEST_BYTES;
+    use uuid::Uuid;
+
+    fn fill(room: &Room, account: AccountId) -> Vec<Held> {
+        let mut all = Vec::new();
+        loop {
+            let mut held = room.hold(account);
+            if held.take(1 << 20).is_err() {
+                return all;
+            }
+            all.push(held);
+        }
+    }
+
+    #[test]
+    fn one_account_leaves_a_whole_request_to_another() {
+        let room = Room::default();
+        let (greedy, other) = (AccountId(Uuid::from_u128(1)), AccountId(Uuid::from_u128(2)));
+        let held = fill(&room, greedy);
+        assert_eq!(held.len(), 48, "three quarters of 64 MiB");
+        let mut request = room.hold(other);
+        assert_eq!(request.take(MAX_REQUEST_BYTES), Ok(()));
+        assert_eq!(room.hold(greedy).take(1), Err(Full), "it has more than its share now");
+        drop((held, request));
+        let taken = room.0.lock().unwrap();
+        assert_eq!((taken.all, taken.by_account.len()), (0, 0), "all of it is given back");
+    }
+
+    #[test]
+    fn however_many_accounts_there_are_a_newcomer_has_room() {
+        let room = Room::default();
+        let accounts = (1..=20_u128).map(|n| AccountId(Uuid::from_u128(n)));
+        let held: Vec<_> = accounts.map(|account| fill(&room, account)).collect();
+        assert!(room.0.lock().unwrap().all < MAX_BYTES);
+        assert_eq!(room.hold(AccountId(Uuid::from_u128(99))).take(1024), Ok(()));
+        drop(held);
+    }
+
+    #[test]
+    fn what_is_only_said_takes_nothing() {
+        let room = Room::default();
+        let account = AccountId(Uuid::from_u128(1));
+        let silent: Vec<_> = (0..1000).map(|_| room.hold(account)).collect();
+        assert_eq!(room.hold(account).take(MAX_REQUEST_BYTES), Ok(()));
+        drop(silent);
+    }
+}
