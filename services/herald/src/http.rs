@@ -1,5 +1,9 @@
 //! The HTTP side of the process: every role's routes under one roof.
+//!
+//! What has reached a route is answered with a problem where it is refused. What is no HTTP at all, or whose
+//! head is larger than the listener takes, the HTTP library answers with 400 or 431 and no body.
 
+use crate::unread::read_on;
 use axum::extract::{Request, State};
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
@@ -11,6 +15,8 @@ use herald_access::problem::Problem;
 use herald_ingest::Ingest;
 use herald_manage::Manage;
 use herald_telemetry::health::Health;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -61,7 +67,23 @@ impl App {
                 )
             })
             .layer(CatchPanicLayer::custom(panicked))
+            .layer(from_fn(read_on))
     }
+}
+
+/// What is served beyond the most connections: how the process is, and else a refusal. The connection is closed.
+pub(crate) async fn when_full(request: Request, routes: Router) -> Response {
+    let asked = request.uri().path();
+    let mut response = if asked == "/metrics" || asked.starts_with("/health/") {
+        let Ok(response) = TowerToHyperService::new(routes).call(request).await;
+        response
+    } else {
+        Problem::overloaded().into_response()
+    };
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// What is served until all else is ready. The connection is closed, so that the next one finds more.
@@ -77,6 +99,7 @@ pub(crate) fn starting(health: Health, metrics: prometheus::Registry) -> Router 
         .0
         .fallback(async || Problem::stopping())
         .layer(from_fn(closed))
+        .layer(from_fn(read_on))
 }
 
 /// The whole API's description.

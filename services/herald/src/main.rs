@@ -21,6 +21,7 @@ mod send;
 mod server;
 mod signals;
 mod stores;
+mod unread;
 mod up;
 
 use clap::{CommandFactory, Parser, Subcommand};

@@ -3,6 +3,11 @@
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 
+/// How many files and connections the process may have open.
+pub(crate) fn descriptors() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Takes as many descriptors as it may have, no more memory than it uses, and keeps what it writes to its
 /// owner. To be called before there are threads.
 ///
