@@ -32,6 +32,11 @@ impl MigratorTrait for Migrator {
                 sqlite: include_str!("sqlite/0004_retention.sql"),
                 postgres: include_str!("postgres/0004_retention.sql"),
             }),
+            Box::new(Migration {
+                name: "0011_rejected_by_account",
+                sqlite: include_str!("sqlite/0011_rejected_by_account.sql"),
+                postgres: include_str!("postgres/0011_rejected_by_account.sql"),
+            }),
         ]
     }
 

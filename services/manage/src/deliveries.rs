@@ -113,10 +113,11 @@ pub(crate) struct DeliveryParams {
     subscription: Option<Uuid>,
     /// Only of the event with this `Id`.
     event: Option<Uuid>,
-    /// Only those matched at this RFC 3339 time or later.
+    /// Only those whose `CreatedAt` is this RFC 3339 time or later. An event that waited for more than a day before
+    /// its deliveries were made is listed by its own time.
     #[param(format = DateTime)]
     since: Option<String>,
-    /// Only those matched before this RFC 3339 time.
+    /// Only those whose `CreatedAt` is before this RFC 3339 time.
     #[param(format = DateTime)]
     until: Option<String>,
 }

@@ -30,11 +30,13 @@ mod rejected;
 mod schemas;
 mod secrets;
 mod subscriptions;
+mod turns;
 mod webhooks;
 
 use axum::Router;
 use axum::extract::FromRef;
 use axum::http::{Method, StatusCode};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
 use herald_access::problem::Problem;
 use herald_domain::address::EgressPolicy;
@@ -42,6 +44,7 @@ use herald_ledger::{Error, Ledger};
 use herald_registry::Registry;
 pub use openapi::openapi;
 use std::sync::Arc;
+use turns::{Turns, take_turn};
 use uuid::Uuid;
 
 /// What the management API needs.
@@ -76,6 +79,7 @@ impl Manage {
 
 /// Every route of the management API. What no route has is left to the caller's fallback.
 pub fn router(manage: Manage) -> Router {
+    let turns = (manage.clone(), Turns::default());
     Router::new()
         .route(
             "/v1/subscriptions",
@@ -108,6 +112,7 @@ pub fn router(manage: Manage) -> Router {
             "/v1/accounts/{id}/grants",
             get(grants::list).post(grants::create).delete(grants::remove),
         )
+        .route_layer(from_fn_with_state(turns, take_turn))
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(manage)
 }
@@ -117,10 +122,15 @@ async fn method_not_allowed(method: Method) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
-/// The answer where the ledger is away.
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+/// The answer where the ledger is away, or took too long.
 fn ledger_away(error: Error) -> Problem {
-    Problem::unavailable("ledger", &error)
+    match error {
+        Error::Slow(limit) => Problem::too_slow(format!(
+            "this took longer than {} s; a list is shorter with Since and Until, or with Subscription",
+            limit.as_secs()
+        )),
+        error => Problem::unavailable("ledger", &error),
+    }
 }
 
 /// A fresh identifier, greater than those before it: lists are ordered by it.

@@ -154,17 +154,19 @@ impl Ledger {
 
     /// One account.
     pub async fn account(&self, id: AccountId) -> Result<Option<AccountRecord>, Error> {
-        let found = load(self.store.read(), "WHERE a.id = $1", vec![id.0.into()], u64::MAX).await?;
+        let read = load(self.store.api(), "WHERE a.id = $1", vec![id.0.into()], u64::MAX);
+        let found = self.store.ask(read).await?;
         Ok(found.into_iter().next())
     }
 
     /// Accounts, the operator's and then the newest first, those before `before`.
     pub async fn accounts(&self, before: Option<AccountId>, limit: u64) -> Result<Vec<AccountRecord>, Error> {
-        match before {
+        let (condition, values) = match before {
             // The operator's id is the greatest there is, so no bound would be above it.
-            None => load(self.store.read(), "", Vec::new(), limit).await,
-            Some(before) => load(self.store.read(), "WHERE a.id < $1", vec![before.0.into()], limit).await,
-        }
+            None => ("", Vec::new()),
+            Some(before) => ("WHERE a.id < $1", vec![before.0.into()]),
+        };
+        self.store.ask(load(self.store.api(), condition, values, limit)).await
     }
 
     /// Adds the operator's account if it is not there, and `key` if the operator has none; whether the

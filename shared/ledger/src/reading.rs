@@ -136,7 +136,11 @@ const CLOSED: &str = "SELECT d.id, d.event, e.id AS event_id, d.subscription, d.
 impl Ledger {
     /// Deliveries, newest first, at most `limit`.
     pub async fn deliveries(&self, filter: &DeliveryFilter, limit: usize) -> Result<Vec<DeliveryView>, Error> {
-        let snapshot = history(self.store.queries()).await?;
+        self.store.ask(self.select_deliveries(filter, limit)).await
+    }
+
+    async fn select_deliveries(&self, filter: &DeliveryFilter, limit: usize) -> Result<Vec<DeliveryView>, Error> {
+        let snapshot = history(self.store.api()).await?;
         let mut found = Vec::new();
         let (open, closed) = match filter.status {
             None => (true, true),
@@ -157,26 +161,29 @@ impl Ledger {
 
     /// One delivery.
     pub async fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryView>, Error> {
-        let snapshot = history(self.store.queries()).await?;
-        for table in [OPEN, CLOSED] {
-            let rows = all(&snapshot, &format!("{table} WHERE d.id = $1"), [id.0.into()]).await?;
-            if let Some(row) = rows.first() {
-                return delivery_view(row).map(Some);
+        let read = async {
+            let snapshot = history(self.store.api()).await?;
+            for table in [OPEN, CLOSED] {
+                let rows = all(&snapshot, &format!("{table} WHERE d.id = $1"), [id.0.into()]).await?;
+                if let Some(row) = rows.first() {
+                    return delivery_view(row).map(Some);
+                }
             }
-        }
-        Ok(None)
+            Ok(None)
+        };
+        self.store.ask(read).await
     }
 
     /// The attempts of these deliveries, each one's in order.
     pub async fn attempts(&self, deliveries: &[DeliveryView]) -> Result<HashMap<DeliveryId, Vec<AttemptView>>, Error> {
         let ids = deliveries.iter().map(|delivery| delivery.id.0.into()).collect();
-        let rows = for_values(
-            self.store.queries(),
+        let read = for_values(
+            self.store.api(),
             "SELECT * FROM attempts WHERE delivery",
             ids,
             "ORDER BY delivery, number, at",
-        )
-        .await?;
+        );
+        let rows = self.store.ask(read).await?;
         let mut attempts: HashMap<DeliveryId, Vec<AttemptView>> = HashMap::new();
         for row in &rows {
             attempts
@@ -202,23 +209,19 @@ impl Ledger {
 
     /// The events with that `Id`; several where several accounts used the same one.
     pub async fn events(&self, id: EventId) -> Result<Vec<EventView>, Error> {
-        let rows = all(
-            self.store.queries(),
+        let read = all(
+            self.store.api(),
             "SELECT * FROM events WHERE id = $1 ORDER BY uid DESC",
             [id.0.into()],
-        )
-        .await?;
+        );
+        let rows = self.store.ask(read).await?;
         rows.iter().map(event_view).collect()
     }
 
     /// The event of that identity.
     pub async fn event(&self, uid: EventUid) -> Result<Option<EventView>, Error> {
-        let rows = all(
-            self.store.queries(),
-            "SELECT * FROM events WHERE uid = $1",
-            [uid.0.into()],
-        )
-        .await?;
+        let read = all(self.store.api(), "SELECT * FROM events WHERE uid = $1", [uid.0.into()]);
+        let rows = self.store.ask(read).await?;
         rows.first().map(event_view).transpose()
     }
 
@@ -241,12 +244,12 @@ impl Ledger {
         limit: u64,
     ) -> Result<Vec<RejectedView>, Error> {
         let before = before.unwrap_or(Uuid::max());
-        let rows = all(
-            self.store.queries(),
-            "SELECT * FROM rejected_events WHERE id < $1 AND ($2 IS NULL OR account = $2) ORDER BY id DESC LIMIT $3",
-            [before.into(), account.map(str::to_owned).into(), limit.into()],
-        )
-        .await?;
+        // Two texts, so that each finds its index.
+        let of_account = account.map_or("", |_| "AND account = $3");
+        let mut values = vec![before.into(), limit.into()];
+        values.extend(account.map(|account| account.to_owned().into()));
+        let sql = format!("SELECT * FROM rejected_events WHERE id < $1 {of_account} ORDER BY id DESC LIMIT $2");
+        let rows = self.store.ask(all(self.store.api(), &sql, values)).await?;
         rows.iter()
             .map(|row| {
                 Ok(RejectedView {
@@ -318,10 +321,11 @@ async fn select<C: ConnectionTrait>(
     }
     if let Some(since) = filter.since {
         condition("d.created_at >= ?", since.as_micros().into());
-        condition("d.id >= ?", first_id_at(since).into());
+        condition("d.id >= ?", first_id_at(since.minus(LATE)).into());
     }
     if let Some(until) = filter.until {
         condition("d.created_at < ?", until.as_micros().into());
+        condition("d.id < ?", first_id_at(until.plus(EARLY)).into());
     }
     if let Some(before) = filter.before {
         condition("d.id < ?", before.0.into());
@@ -356,11 +360,18 @@ async fn select<C: ConnectionTrait>(
     rows.iter().map(delivery_view).collect()
 }
 
-/// The least id of a delivery matched at `since` or later. An event's uid is made shortly before its
-/// deliveries are matched, so a margin is needed; `created_at` decides.
-fn first_id_at(since: Timestamp) -> Uuid {
-    let millis = since.minus(Duration::from_hours(1)).as_unix_millis();
-    uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
+/// How much older an event may be than its deliveries, for those that a list looks at: an event gets its time
+/// when it is read, and may wait for a ledger that is away. Deliveries that are matched later still, as those of
+/// a large fan-out after a longer outage, are not in a list that begins in between.
+const LATE: Duration = Duration::from_hours(24);
+
+/// How much younger it may be: a process's clock may have been ahead of the ledger's.
+const EARLY: Duration = Duration::from_hours(1);
+
+/// The least id of a delivery whose event was read at that time or later. What `created_at` says decides; this
+/// keeps a list from reading all that is older or younger.
+fn first_id_at(time: Timestamp) -> Uuid {
+    uuid::Builder::from_unix_timestamp_millis(time.as_unix_millis(), &[0; 10]).into_uuid()
 }
 
 async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Result<Retried, Error> {

@@ -12,19 +12,28 @@ use sea_orm::{DatabaseConnection, DatabaseTransaction, QueryResult, Value};
 pub use sqlite::Writer;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Connections for the delivery path, one of which PostgreSQL's notices keep.
 const READERS: u32 = 5;
 
-/// For the API, whose lists may be long: they wait for one another, and deliveries for none of them.
+/// For what takes long and is in no hurry: audits, counts, and removing what has expired.
 const QUERIES: u32 = 2;
+
+/// For the API, whose lists may be long: they wait for one another, and deliveries for none of them. More than
+/// one caller may use at a time.
+const API: u32 = 6;
+
+/// How long a read for the API may take. The server gives up a little later, if nobody waits any more.
+const API_PATIENCE: Duration = Duration::from_secs(15);
+const API_STATEMENT: Duration = Duration::from_secs(16);
 
 /// A handle to the database; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     read: DatabaseConnection,
     queries: DatabaseConnection,
+    api: DatabaseConnection,
     write: Write,
     metrics: Metrics,
 }
@@ -43,10 +52,10 @@ impl Store {
         let metrics = Metrics::default();
         let (write, writer) = Writer::open(file, clock, metrics.clone()).await?;
         let read = sqlite::connect(file, READERS, true).await?;
-        let queries = sqlite::connect(file, QUERIES, true).await?;
         let store = Self {
             read,
-            queries,
+            queries: sqlite::connect(file, QUERIES, true).await?,
+            api: sqlite::connect(file, API, true).await?,
             write: Write::Sqlite(write),
             metrics,
         };
@@ -58,6 +67,7 @@ impl Store {
         let read = sqlite::connect(file, 1, true).await?;
         Ok(Self {
             queries: read.clone(),
+            api: read.clone(),
             read,
             write: Write::Sqlite(sqlite::Handle::closed()),
             metrics: Metrics::default(),
@@ -71,15 +81,29 @@ impl Store {
         let store = Self {
             read: pool.reading().clone(),
             queries: postgres::connect(url, QUERIES, postgres::SLOW).await?,
+            api: postgres::connect(url, API, API_STATEMENT).await?,
             write: Write::Postgres(pool),
             metrics: Metrics::default(),
         };
         Ok((store, clock))
     }
 
-    /// Where to read what people ask for.
+    /// Where to read what takes long.
     pub fn queries(&self) -> &DatabaseConnection {
         &self.queries
+    }
+
+    /// Where to read what the API is asked for, by way of [`Self::ask`].
+    pub(crate) fn api(&self) -> &DatabaseConnection {
+        &self.api
+    }
+
+    /// Reads for the API, but not for as long as it takes: somebody waits, and others wait for the connection.
+    pub(crate) async fn ask<T>(&self, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match tokio::time::timeout(API_PATIENCE, read).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(Error::Slow(API_PATIENCE)),
+        }
     }
 
     /// Where to read what deliveries wait for.
@@ -145,7 +169,11 @@ impl Store {
 
     /// Registers what is counted here, and the pools of connections.
     pub(crate) fn register(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
-        let mut pools = vec![("read", self.read.clone()), ("queries", self.queries.clone())];
+        let mut pools = vec![
+            ("read", self.read.clone()),
+            ("queries", self.queries.clone()),
+            ("api", self.api.clone()),
+        ];
         if let Write::Postgres(pool) = &self.write {
             pools.push(("write", pool.writing().clone()));
         }

@@ -150,12 +150,13 @@ impl Ledger {
 
     /// A subscription that is not deleted.
     pub async fn subscription(&self, id: SubscriptionId) -> Result<Option<Subscription>, Error> {
-        find(self.store.read(), id).await
+        self.store.ask(find(self.store.api(), id)).await
     }
 
     /// Whose a subscription is, or was before it was deleted.
     pub async fn subscription_owner(&self, id: SubscriptionId) -> Result<Option<AccountId>, Error> {
-        let row = entity::Entity::find_by_id(id.0).one(self.store.read()).await?;
+        let read = async { Ok(entity::Entity::find_by_id(id.0).one(self.store.api()).await?) };
+        let row = self.store.ask(read).await?;
         Ok(row.map(|row| AccountId(row.owner)))
     }
 
@@ -173,11 +174,9 @@ impl Ledger {
         if let Some(before) = before {
             query = query.filter(entity::Column::Id.lt(before.0));
         }
-        let rows = query
-            .order_by_desc(entity::Column::Id)
-            .limit(limit)
-            .all(self.store.read())
-            .await?;
+        let query = query.order_by_desc(entity::Column::Id).limit(limit);
+        let read = async { Ok(query.all(self.store.api()).await?) };
+        let rows = self.store.ask(read).await?;
         rows.into_iter().map(from_row).collect()
     }
 }

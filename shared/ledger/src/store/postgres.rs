@@ -19,7 +19,7 @@ const WRITERS: u32 = 8;
 pub(super) const PATIENCE: Duration = Duration::from_secs(8);
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
-/// How long a query for the API, or an audit, may take.
+/// How long a query that is in no hurry, such as an audit, may take.
 pub(super) const SLOW: Duration = Duration::from_mins(10);
 
 /// The connections that write and those that deliveries wait for.

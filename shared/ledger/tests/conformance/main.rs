@@ -21,6 +21,7 @@ mod dispatching;
 mod expiring;
 mod finishing;
 mod growth;
+mod listing;
 mod managing;
 mod plans;
 mod rig;
