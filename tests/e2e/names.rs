@@ -117,6 +117,20 @@ async fn a_name_that_is_not_there_is_dns_and_is_found_once_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_family_of_addresses_that_nobody_answers_for_delays_little() {
+    let dns = NameServer::start().await;
+    dns.script("half.test", |_| NameAnswer::OnlyIpv4(vec![ALLOWED]));
+    let scene = scene(&dns).await;
+    let url = format!("http://half.test:{}/", scene.receiver.port());
+    let made = scene.api.subscribe(&packets_of(scene.company, &url)).await;
+    scene.publish().await;
+    let delivery = scene.api.delivery_with(made.guid(), "Delivered").await;
+    let seconds = attempts(&delivery)[0]["DurationSeconds"].as_f64().expect("a number");
+    // Less than any question waits for its answer.
+    assert!(seconds < 1.5, "{delivery:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_that_nobody_answers_for_are_dns_and_delay_nobody() {
     const SILENT: usize = 64;
     let dns = NameServer::start().await;

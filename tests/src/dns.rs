@@ -15,6 +15,8 @@ use tokio::task::JoinHandle;
 pub enum NameAnswer {
     /// These addresses, not to be remembered.
     Addresses(Vec<Ipv4Addr>),
+    /// These addresses, and nothing to questions for IPv6 addresses.
+    OnlyIpv4(Vec<Ipv4Addr>),
     /// There is no such name.
     NoSuchName,
     /// Nothing, ever.
@@ -103,6 +105,7 @@ impl Shared {
             None => NameAnswer::NoSuchName,
             // Of other kinds than A there are none.
             Some(NameAnswer::Addresses(_)) if kind != A => NameAnswer::Addresses(Vec::new()),
+            Some(NameAnswer::OnlyIpv4(_)) if kind != A => NameAnswer::Silence,
             Some(answer) => answer,
         }
     }
@@ -117,7 +120,7 @@ async fn answer_all(socket: UdpSocket, shared: Arc<Shared>) {
         let reply = match shared.answer(&question.name, question.kind) {
             NameAnswer::Silence => continue,
             NameAnswer::NoSuchName => question.reply(3, &[]),
-            NameAnswer::Addresses(addresses) => question.reply(0, &addresses),
+            NameAnswer::Addresses(addresses) | NameAnswer::OnlyIpv4(addresses) => question.reply(0, &addresses),
         };
         // Whoever asked may have given up.
         drop(socket.send_to(&reply, asker).await);

@@ -5,39 +5,25 @@
 //! to the next. A name that did not answer is not asked for again for a while, and then from a small
 //! share of the slots, so that such names, however many there are, leave most of them to the others.
 //!
+//! The host of a URL is a full name: it is looked up as it is written and in no search domain, whatever the
+//! system's settings (RFC 1535). A name without a dot is asked for as it is, which a container network may
+//! answer; of a service in a Kubernetes cluster the full name is needed, `service.namespace.svc.cluster.local`.
+//!
 //! What is remembered is what names answered, never that it was permitted: see [`super::Sender`].
+
+mod servers;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::Name;
-use hickory_resolver::system_conf::read_system_conf;
+use servers::Servers;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot};
-
-/// How long one question waits for its answer; one packet lost costs no more.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Questions after the first that was not answered.
-const REPEATS: usize = 1;
-
-/// How long an answer is remembered at most, whatever its name servers say of it; a subscriber who moves
-/// is found again by then.
-const REMEMBERED: Duration = Duration::from_secs(30);
-
-/// The same of the answer that there is no such name: somebody may be making it right now.
-const ABSENCE_REMEMBERED: Duration = Duration::from_secs(5);
-
-/// Answers that are remembered at a time.
-const REMEMBERED_ANSWERS: u64 = 4096;
 
 /// Silent names that are known at a time. Beyond it the oldest are forgotten, and wait once more.
 const KNOWN_SILENT: usize = 10_000;
@@ -61,8 +47,7 @@ impl Default for Limits {
             // A look-up has a socket or two open; attempts in flight have up to 1,024.
             at_once: 256,
             silent_at_once: 32,
-            // A question and one that repeats it. If only one of the two kinds of address is answered, what
-            // was is the answer by then.
+            // A question and one that repeats it.
             lookup: Duration::from_secs(5),
             silence: Duration::from_secs(5),
         }
@@ -121,15 +106,15 @@ impl fmt::Debug for Names {
 
 impl Names {
     /// Asks these name servers, or those of the system where there are none. Names in `/etc/hosts` are
-    /// known without asking, as they were at the start.
+    /// known without asking.
     pub(crate) fn new(servers: &[SocketAddr]) -> Result<Self, NetError> {
-        let resolver = resolver(servers)?;
+        let limits = Limits::default();
+        let servers = Servers::new(servers, limits.at_once)?;
         let ask: Ask = Box::new(move |name| {
-            let resolver = resolver.clone();
-            let name = Name::from_ascii(name);
-            async move { Ok(resolver.lookup_ip(name?).await?.into_iter().collect()) }.boxed()
+            let (resolvers, name) = (servers.resolvers(), name.to_owned());
+            async move { resolvers.look_up(&name).await }.boxed()
         });
-        Ok(Self::asking(ask, Limits::default()))
+        Ok(Self::asking(ask, limits))
     }
 
     fn asking(ask: Ask, limits: Limits) -> Self {
@@ -236,41 +221,6 @@ impl State {
         let median = *median;
         self.silent.retain(|_, since| *since > median);
     }
-}
-
-fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
-    let (config, system) = if servers.is_empty() {
-        read_system_conf().unwrap_or_else(|error| {
-            // As the C library has it: where nothing is configured, this machine is asked.
-            tracing::warn!(%error, "/etc/resolv.conf cannot be used; names are looked up at 127.0.0.1");
-            let here = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
-            (ResolverConfig::from_name_servers(vec![here]), ResolverOpts::default())
-        })
-    } else {
-        let servers = servers.iter().map(|server| name_server(*server)).collect();
-        (ResolverConfig::from_name_servers(servers), ResolverOpts::default())
-    };
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    let options = builder.options_mut();
-    *options = system;
-    options.timeout = options.timeout.min(QUESTION_TIMEOUT);
-    options.attempts = REPEATS;
-    // IPv4 first, and where it does not connect at once IPv6 beside it: few machines have IPv6 alone,
-    // and many, containers above all, have IPv6 addresses that lead nowhere.
-    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    options.cache_size = REMEMBERED_ANSWERS;
-    options.positive_max_ttl = Some(REMEMBERED);
-    options.negative_max_ttl = Some(ABSENCE_REMEMBERED);
-    options.max_active_requests = 2 * Limits::default().at_once;
-    builder.build()
-}
-
-fn name_server(address: SocketAddr) -> NameServerConfig {
-    let mut server = NameServerConfig::udp_and_tcp(address.ip());
-    for connection in &mut server.connections {
-        connection.port = address.port();
-    }
-    server
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::watch;
 
