@@ -60,7 +60,12 @@ async fn delays_follow_the_schedule() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retry_after_is_obeyed_and_capped() {
     let scene = Scene::start().await;
-    for (path, status, seconds) in [("/busy", 503, "2"), ("/limited", 429, "2"), ("/greedy", 503, "86400")] {
+    for (path, status, seconds) in [
+        ("/busy", 503, "2"),
+        ("/limited", 429, "2"),
+        ("/forbidden", 403, "2"),
+        ("/greedy", 503, "86400"),
+    ] {
         scene.receiver.script(path, move |request| match request.repeat {
             1 => Answer::status(status).header("Retry-After", seconds),
             _ => Answer::ok(),
@@ -68,7 +73,8 @@ async fn retry_after_is_obeyed_and_capped() {
     }
     let patient = json!({ "Retry": { "InitialSeconds": 0.01, "Multiplier": 1, "MaxSeconds": 60 } });
     scene.subscribe("/busy", patient.clone()).await;
-    scene.subscribe("/limited", patient).await;
+    scene.subscribe("/limited", patient.clone()).await;
+    scene.subscribe("/forbidden", patient).await;
     scene
         .subscribe(
             "/greedy",
@@ -76,7 +82,7 @@ async fn retry_after_is_obeyed_and_capped() {
         )
         .await;
     scene.publish().await;
-    for path in ["/busy", "/limited"] {
+    for path in ["/busy", "/limited", "/forbidden"] {
         let requests = scene.receiver.wait_for(path, 2).await;
         let delay = requests[1].at.duration_since(requests[0].at);
         assert!(delay >= Duration::from_millis(1990), "{path}: after {delay:?}");

@@ -10,8 +10,7 @@ use herald_domain::time::{Clock, Timestamp};
 use herald_domain::trace::TraceContext;
 use herald_ledger::dispatching::EventRecord;
 use herald_telemetry::traces::Traces;
-use http::header::RETRY_AFTER;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use reqwest::Response;
 use std::error::Error;
 use std::io;
@@ -115,11 +114,7 @@ fn request(
 
 async fn answered(response: Response, deadline: Instant, now: Timestamp) -> (Outcome, Option<String>) {
     let status = response.status();
-    let retry_after = match status.as_u16() {
-        429 | 503 => retry_after(response.headers(), now),
-        _ => None,
-    };
-    let retry_after = retry_after.or_else(|| rate_limit::exhausted_for(response.headers()));
+    let retry_after = rate_limit::pause(status, response.headers(), now);
     // The body is of no interest, but reading a short one to its end frees the connection for the next
     // request. What goes wrong with it changes nothing: the status is the answer.
     drop(timeout_at(deadline, read_body(response)).await);
@@ -143,18 +138,6 @@ async fn read_body(mut response: Response) -> reqwest::Result<()> {
         }
     }
     Ok(())
-}
-
-/// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
-    let since_epoch = date.duration_since(std::time::UNIX_EPOCH).ok()?;
-    let at = i64::try_from(since_epoch.as_micros()).ok()?;
-    Some(Timestamp::from_micros(at).since(now))
 }
 
 fn failed(error: &reqwest::Error) -> (Outcome, Option<String>) {

@@ -161,8 +161,8 @@ pub enum Outcome {
     Answered {
         /// The status code.
         status: u16,
-        /// For how long the subscriber wants no more: `Retry-After` of a 429 or 503, or until the reset of a
-        /// `RateLimit` of which nothing remains.
+        /// For how long the subscriber wants no more: `Retry-After`, or until the reset of a rate limit of
+        /// which nothing remains.
         retry_after: Option<Duration>,
     },
     /// It did not.
@@ -204,7 +204,7 @@ pub struct Attempt {
     pub duration: Duration,
     /// What it came to.
     pub outcome: Outcome,
-    /// The error in words, without anything of the payload.
+    /// The error in words; of the payload nothing but what the subscriber's answer repeats of it.
     pub detail: Option<String>,
 }
 
@@ -299,7 +299,8 @@ impl Reason {
 /// Decides what follows from an attempt that ended at `now`. `jitter` is a random number from 0 to 1.
 ///
 /// The last attempt is made when the give-up time is reached, however long the delay would have been,
-/// so that a delivery is dead neither before nor long after that time.
+/// so that a delivery is dead neither before nor long after that time. `Retry-After` counts with every status
+/// that is tried again, 401 and 404 among them: RFC 9110, 10.2.3, binds it to none, and who sends it means it.
 pub fn decide(delivery: &Delivery, attempt: &Attempt, policy: &RetryPolicy, now: Timestamp, jitter: f64) -> Decision {
     let retry_after = match attempt.outcome {
         Outcome::Answered { status: 200..=299, .. } => return Decision::Close(Closed::Delivered, None),
@@ -307,11 +308,8 @@ pub fn decide(delivery: &Delivery, attempt: &Attempt, policy: &RetryPolicy, now:
         Outcome::Failed(AttemptError::AddressRefused) => {
             return Decision::Close(Closed::Dead, Some(Reason::AddressRefused));
         }
-        Outcome::Answered {
-            status: 429 | 503,
-            retry_after,
-        } => retry_after,
-        Outcome::Answered { .. } | Outcome::Failed(_) => None,
+        Outcome::Answered { retry_after, .. } => retry_after,
+        Outcome::Failed(_) => None,
     };
     if policy.max_attempts.is_some_and(|most| attempt.number >= most) {
         return Decision::Close(Closed::Dead, Some(Reason::MaxAttempts));
@@ -404,7 +402,9 @@ mod tests {
         assert_eq!(due(429, 60), 60);
         assert_eq!(due(503, 6000), 100);
         assert_eq!(due(429, 1), 5, "never sooner than the schedule");
-        assert_eq!(due(500, 60), 5, "only where the standard defines it");
+        for status in [301, 307, 401, 403, 404, 408, 413, 425, 500, 502, 504, 529] {
+            assert_eq!(due(status, 60), 60, "{status}");
+        }
     }
 
     proptest! {

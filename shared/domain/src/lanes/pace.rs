@@ -43,7 +43,8 @@ impl Terms {
 pub struct Answer {
     /// How it went.
     pub verdict: Verdict,
-    /// For how long the subscriber wants no more; [`MAX_PAUSE`] counts at most.
+    /// For how long the subscriber wants no more; [`MAX_PAUSE`] counts at most. What 404, 408, 413 and 425 ask
+    /// for is a wait of their one delivery.
     pub pause: Option<Duration>,
 }
 
@@ -83,7 +84,10 @@ impl Answer {
                     200..=499 => Verdict::Served,
                     _ => Verdict::Error,
                 };
-                (verdict, retry_after)
+                (
+                    verdict,
+                    retry_after.filter(|_| !matches!(status, 404 | 408 | 413 | 425)),
+                )
             }
             Outcome::Failed(AttemptError::Timeout) => (Verdict::Overload, None),
             Outcome::Failed(AttemptError::AddressRefused) => (Verdict::Unsent, None),
@@ -226,14 +230,12 @@ impl Pace {
         now: Timestamp,
         jitter: f64,
     ) -> Option<Turned> {
-        if let Some(pause) = answer.pause {
-            let until = Some(now.plus(pause.min(MAX_PAUSE)));
-            let slot = if answer.verdict == Verdict::Unavailable {
-                &mut self.away_until
-            } else {
-                &mut self.paused_until
-            };
-            *slot = (*slot).max(until);
+        match answer.pause {
+            Some(pause) if answer.verdict == Verdict::Unavailable => {
+                self.away_until = self.away_until.max(Some(now.plus(pause.min(MAX_PAUSE))));
+            }
+            Some(pause) => self.wait(pause, now),
+            None => {}
         }
         let most = self.terms.max_in_flight;
         match answer.verdict {
@@ -261,6 +263,11 @@ impl Pace {
                 was_shut.then_some(Turned::Closed)
             }
         }
+    }
+
+    /// Nothing begins for a while; [`MAX_PAUSE`] counts at most.
+    pub(super) fn wait(&mut self, pause: Duration, now: Timestamp) {
+        self.paused_until = self.paused_until.max(Some(now.plus(pause.min(MAX_PAUSE))));
     }
 
     /// An attempt was not made after all.

@@ -6,6 +6,7 @@ use super::{Action, Lanes, Terms, Work, share};
 use crate::id::{Shard, SubscriptionId};
 use crate::time::Timestamp;
 use std::collections::HashSet;
+use std::time::Duration;
 
 /// Why a lane begins nothing more now.
 enum Stop {
@@ -20,6 +21,13 @@ enum Stop {
 }
 
 impl<P> Lanes<P> {
+    /// Nothing of the lane begins for a while, for a reason that is none of its subscriber's.
+    pub fn hold_back(&mut self, subscription: SubscriptionId, wait: Duration, now: Timestamp) {
+        if let Some(lane) = self.by_subscription.get_mut(&subscription) {
+            lane.pace.wait(wait, now);
+        }
+    }
+
     /// What is to be done now. `terms_of` gives what a subscription says about its lane.
     pub fn poll(&mut self, now: Timestamp, terms_of: impl Fn(SubscriptionId) -> Terms) -> Vec<Action<P>> {
         while let Some((due, subscription)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {

@@ -228,6 +228,30 @@ fn an_answer_that_asks_for_a_pause_pauses_the_lane_for_a_minute_at_most() {
 }
 
 #[test]
+fn a_lane_that_is_held_back_waits_and_loses_nothing() {
+    let mut lanes = owner(Limits::default());
+    for n in 0..3 {
+        offer(&mut lanes, n, 1);
+        offer(&mut lanes, n + 10, 2);
+    }
+    let begun = attempts(lanes.poll(at(0), |_| most(1)));
+    let work = begun
+        .iter()
+        .find(|work| work.delivery.subscription == lane(1))
+        .expect("one of each");
+    let then = at(0).plus(Duration::from_secs(1));
+    lanes.hold_back(lane(1), Duration::from_secs(1), at(0));
+    lanes.abandoned(work, then, at(0));
+    assert_eq!(lanes.poll(at(0), |_| most(1)), []);
+    let again = lanes.poll(then, |_| most(1));
+    assert_eq!(
+        attempts(again).len(),
+        1,
+        "of the lane that waited, and the other still has one in flight"
+    );
+}
+
+#[test]
 fn a_success_ends_the_pause_of_a_503_and_not_that_of_a_429() {
     for (verdict, goes_on) in [(Verdict::Unavailable, true), (Verdict::Overload, false)] {
         let mut lanes = owner(Limits::default());
@@ -448,6 +472,16 @@ fn outcomes_say_what_they_mean_for_the_lane() {
     assert_eq!(answered(502, None), answer(Verdict::Failure));
     assert_eq!(answered(504, None), answer(Verdict::Overload));
     assert_eq!(answered(422, None), WELL);
+    for (status, pauses) in [
+        (403, true),
+        (500, true),
+        (404, false),
+        (408, false),
+        (413, false),
+        (425, false),
+    ] {
+        assert_eq!(answered(status, Some(10)).pause.is_some(), pauses, "{status}");
+    }
     let failed = |error| Answer::of(Outcome::Failed(error), &policy).verdict;
     assert_eq!(failed(AttemptError::Timeout), Verdict::Overload);
     assert_eq!(failed(AttemptError::Reset), Verdict::Failure);
