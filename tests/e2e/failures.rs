@@ -126,6 +126,29 @@ async fn what_is_not_http_is_a_failed_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_answer_says_about_its_reason_is_kept() {
+    let cases = [
+        (
+            Answer::status(308).header("Location", "https://new.example/hook?token=x"),
+            "Location: https://new.example/hook",
+        ),
+        (
+            Answer::status(401).header("WWW-Authenticate", "Bearer realm=\"a\""),
+            "WWW-Authenticate: Bearer realm=\"a\"",
+        ),
+        (
+            Answer::status(400).body("Status must be known\n"),
+            "400 Bad Request: Status must be known",
+        ),
+    ];
+    for (answer, expected) in cases {
+        let delivery = failing(json!({}), move |_| answer.clone()).await;
+        let detail = attempts(&delivery)[0]["Detail"].as_str().unwrap_or_default();
+        assert!(detail.ends_with(expected), "{detail}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_success_is_a_success_whatever_the_body_does() {
     succeeding(json!({}), |_| Answer::ok().body(vec![b'x'; 10_000_000])).await;
     succeeding(json!({}), |_| Answer::status(204)).await;

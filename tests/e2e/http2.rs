@@ -120,6 +120,55 @@ async fn a_request_that_was_refused_is_sent_again_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_wants_http_1_1_gets_it_at_once_and_from_then_on() {
+    let secure = Secure::http2().await;
+    secure.receiver.script("/", |_| Answer::want_http1());
+    let made = secure.subscribe("/", one_attempt()).await;
+    for count in 1..=2 {
+        secure.scene.publish().await;
+        let delivered = secure.scene.api.deliveries_with(made.guid(), count, "Delivered").await;
+        assert!(
+            delivered.iter().all(|delivery| delivery["AttemptCount"] == 1),
+            "{delivered:#?}"
+        );
+    }
+    let versions: Vec<_> = secure.receiver.requests_to("/").iter().map(|it| it.version).collect();
+    // On the cluster each of several workers learns it for itself.
+    let learnt = versions.iter().filter(|version| **version == Version::HTTP_2).count();
+    assert!(
+        (1..=2).contains(&learnt) && versions.len() == 2 + learnt,
+        "{versions:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_requests_than_a_connection_takes_go_over_others() {
+    const COUNT: usize = 20;
+    let secure = Secure::http2().await;
+    secure.receiver.allow_streams(2);
+    let gate = Gate::default();
+    let behind = gate.clone();
+    secure.receiver.script("/", move |_| Answer::ok().behind(&behind));
+    let made = secure.subscribe("/", json!({})).await;
+    secure.scene.publish_many(COUNT).await;
+    wait_for("all of them in flight", PATIENCE, async || {
+        secure.receiver.in_flight("/") == COUNT
+    })
+    .await;
+    gate.open();
+    let delivered = secure.scene.api.deliveries_with(made.guid(), COUNT, "Delivered").await;
+    assert!(
+        delivered.iter().all(|delivery| delivery["AttemptCount"] == 1),
+        "{delivered:#?}"
+    );
+    let requests = secure.receiver.requests_to("/");
+    assert!(
+        requests.iter().all(|request| request.version == Version::HTTP_2),
+        "{requests:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_says_goodbye_is_followed_by_another() {
     let secure = Secure::http2().await;
     secure.receiver.script("/", |_| Answer::close());

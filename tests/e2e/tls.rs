@@ -1,11 +1,11 @@
 //! TLS is verified, against the system's authorities and those that the operator added.
 
 use crate::scene::{Scene, attempts, one_attempt};
-use herald_tests::samples::{merged, packets_of};
+use herald_tests::samples::{merged, packet_of, packets_of};
 use herald_tests::tls::Authority;
 use herald_tests::{Herald, Receiver};
 use rustls::ServerConfig;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Delivers once to a receiver with that certificate, at that host, trusting those authorities.
@@ -59,6 +59,12 @@ async fn the_authority_can_come_from_the_environment() {
 async fn an_unknown_authority_is_tls() {
     let attempt = deliver_once(Authority::default().good(), "127.0.0.1", None, "Dead").await;
     assert_eq!(attempt["Error"], "tls", "{attempt}");
+    assert!(
+        attempt["Detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("--egress-ca")),
+        "{attempt}"
+    );
     let attempt = deliver_once(
         Authority::default().good(),
         "127.0.0.1",
@@ -67,6 +73,51 @@ async fn an_unknown_authority_is_tls() {
     )
     .await;
     assert_eq!(attempt["Error"], "tls", "{attempt}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authoritys_certificate_is_told_as_one() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (certificate, file) = Authority::self_signed(folder.path());
+    let scene = Scene::with(Herald::builder().arg("--egress-ca").arg(file)).await;
+    let receiver = Receiver::start_tls(certificate).await;
+    let attempt = attempt_at(&scene, &receiver, &packet_of(scene.company)).await;
+    assert_eq!(attempt["Error"], "tls", "{attempt}");
+    let detail = attempt["Detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("basicConstraints=CA:FALSE"), "{attempt}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_wants_a_certificate_is_tls_however_large_the_request() {
+    let authority = Authority::default();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let scene = Scene::with(
+        Herald::builder()
+            .arg("--egress-ca")
+            .arg(authority.write_pem(folder.path())),
+    )
+    .await;
+    let receiver = Receiver::start_tls(authority.good_wanting_another()).await;
+    for bytes in [1, 200_000] {
+        let padded = json!({ "Data": { "Title": "x", "Padding": "x".repeat(bytes) } });
+        let attempt = attempt_at(&scene, &receiver, &merged(packet_of(scene.company), padded)).await;
+        assert_eq!(attempt["Error"], "tls", "{attempt}");
+        let detail = attempt["Detail"].as_str().unwrap_or_default();
+        assert!(detail.contains("certificate from Herald"), "{attempt}");
+    }
+}
+
+/// Subscribes that receiver anew, and gives the only attempt of an event's delivery, which is dead.
+async fn attempt_at(scene: &Scene, receiver: &Receiver, event: &Value) -> Value {
+    let subscription = merged(packets_of(scene.company, &receiver.url("/")), one_attempt());
+    let made = scene.api.subscribe(&subscription).await;
+    scene.api.publish(event).await;
+    let delivery = scene.api.delivery_with(made.guid(), "Dead").await;
+    let _deleted = scene.api.delete(&made.path()).await.expect(204);
+    let [attempt] = attempts(&delivery) else {
+        panic!("{delivery:#}")
+    };
+    attempt.clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,7 +18,7 @@ use rustls::ServerConfig;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -42,6 +42,8 @@ pub struct Receiver {
 struct Shared {
     state: Mutex<State>,
     connections: AtomicU64,
+    /// Requests at a time on a connection over HTTP/2; 0 for any number.
+    streams: AtomicU32,
 }
 
 #[derive(Default)]
@@ -94,6 +96,11 @@ impl Receiver {
     /// Answers requests to `path` by what `script` says of each. [`Request::repeat`] counts from 1.
     pub fn script(&self, path: &str, script: impl Fn(&Request) -> Answer + Send + Sync + 'static) {
         self.state().scripts.insert(path.to_owned(), Arc::new(script));
+    }
+
+    /// Takes no more requests at a time on each connection over HTTP/2 that is made from now on.
+    pub fn allow_streams(&self, most: u32) {
+        self.shared.streams.store(most, Ordering::Relaxed);
     }
 
     /// The URL of a path.

@@ -1,8 +1,9 @@
 //! Certificates for receivers: a private authority, and what it can get wrong.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -60,6 +61,35 @@ impl Authority {
         Arc::new(config)
     }
 
+    /// The same of a server that wants a certificate from its clients.
+    pub fn good_wanting_another(&self) -> Arc<ServerConfig> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(self.issuer.der().clone())
+            .expect("a certificate of an authority");
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+            .build()
+            .expect("an authority");
+        let (certificate, private) = self.certify(&LOOPBACK, false);
+        let config = ServerConfig::builder()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![certificate], private)
+            .expect("a key that fits its certificate");
+        Arc::new(config)
+    }
+
+    /// A certificate for the loopback address that says that it is an authority's, as `openssl req -x509` makes
+    /// it, and the file of it for who trusts it.
+    pub fn self_signed(folder: &Path) -> (Arc<ServerConfig>, PathBuf) {
+        let mut params = CertificateParams::new(LOOPBACK.map(str::to_owned)).expect("valid names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key pair");
+        let certificate = params.self_signed(&key).expect("a self-signed certificate");
+        let file = folder.join("self-signed.pem");
+        std::fs::write(&file, certificate.pem()).expect("a writable folder");
+        (serve_as(certificate.der().clone(), private(&key)), file)
+    }
+
     /// The same, expired for years.
     pub fn expired(&self) -> Arc<ServerConfig> {
         self.issue(&LOOPBACK, true)
@@ -71,6 +101,11 @@ impl Authority {
     }
 
     fn issue(&self, names: &[&str], expired: bool) -> Arc<ServerConfig> {
+        let (certificate, private) = self.certify(names, expired);
+        serve_as(certificate, private)
+    }
+
+    fn certify(&self, names: &[&str], expired: bool) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("valid names");
         if expired {
@@ -79,14 +114,22 @@ impl Authority {
         }
         let key = KeyPair::generate().expect("a key pair");
         let certificate = params.signed_by(&key, &self.issuer).expect("a signed certificate");
-        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         install_crypto();
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], private)
-            .expect("a key that fits its certificate");
-        Arc::new(config)
+        (certificate.der().clone(), private(&key))
     }
+}
+
+fn private(key: &KeyPair) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()))
+}
+
+fn serve_as(certificate: CertificateDer<'static>, private: PrivateKeyDer<'static>) -> Arc<ServerConfig> {
+    install_crypto();
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], private)
+        .expect("a key that fits its certificate");
+    Arc::new(config)
 }
 
 /// Makes `ring` the process's cryptography; the second call changes nothing.

@@ -6,6 +6,7 @@
 //! [`Keeper`] keeps this one's share of its shards.
 #![warn(missing_docs)]
 
+mod answer;
 mod attempt;
 mod egress;
 mod fair_share;
@@ -32,10 +33,15 @@ use herald_telemetry::traces::Traces;
 pub use keeper::Keeper;
 pub use letters::{DeadLetters, PublishError};
 use metrics::Metrics;
+use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+/// The most descriptors that a process with this part may come to need: idle connections and those of attempts
+/// under way to subscribers, look-ups of names, and what the rest of it has open.
+pub const MAX_DESCRIPTORS: u64 = 4096 + 2048 + 512 + 344;
 
 /// The parts that deliver works with.
 #[derive(Debug)]
@@ -59,8 +65,8 @@ pub struct Parts {
     pub traces: Traces,
     /// Which addresses requests may go to.
     pub egress: Arc<EgressPolicy>,
-    /// Certificates that are trusted besides the system's, PEM.
-    pub trusted: Vec<reqwest::Certificate>,
+    /// Certificates that are trusted besides the system's.
+    pub trusted: Vec<CertificateDer<'static>>,
     /// The name servers to ask; the system's if there are none.
     pub dns: Vec<SocketAddr>,
 }
@@ -127,6 +133,7 @@ impl Deliver {
             metrics: self.metrics.clone(),
         };
         let letters = self.dead_letters.take();
+        let sender = Arc::clone(&self.sender);
         let keeper = self.keeper.take();
         let (health, metrics) = (self.health.clone(), self.metrics.clone());
         if keeper.is_none() {
@@ -139,6 +146,7 @@ impl Deliver {
             }
         };
         tokio::join!(
+            sender.sweep(&shutdown),
             outbox.cancel_deliveries(&shutdown),
             outbox.publish_dead_letters(letters, &shutdown),
             keep,

@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     delivered_seconds: HistogramVec,
     closed: IntCounterVec,
     retries: IntCounter,
+    postponed: IntCounter,
     past_due_seconds: Gauge,
     past_due_by_state: GaugeVec,
     lanes: IntGauge,
@@ -179,6 +180,10 @@ impl Metrics {
                 &["status", "webhook"],
             )?,
             retries: counter("herald_retries_total", "Attempts beyond a delivery's first.")?,
+            postponed: counter(
+                "herald_attempts_postponed_total",
+                "Attempts that were not made because this process is short of descriptors, ports or memory.",
+            )?,
             past_due_seconds,
             past_due_by_state: gauges(
                 "herald_lanes_oldest_past_due_seconds",
@@ -329,6 +334,10 @@ impl Metrics {
         self.dead_letters.inc_by(count(published));
         self.dead_letters_waiting
             .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn postponed(&self) {
+        self.postponed.inc();
     }
 
     pub(crate) fn breaker_opened(&self) {

@@ -73,6 +73,8 @@ pub(crate) enum Report {
     Attempted(Begun, Attempt),
     /// An attempt broke off without an outcome.
     Abandoned(Item),
+    /// An attempt was not made, because this process is short of something.
+    Postponed(Item, attempt::Want),
     /// Outcomes are in the ledger.
     Recorded(Vec<Recorded>),
     /// A lane's rows were read, or could not be.
@@ -104,6 +106,8 @@ struct Owner {
     followed: i64,
     /// Whether rights are being looked up.
     checking: bool,
+    /// When it was last said that this process is short of something.
+    short_said_at: Option<Instant>,
     /// Whether wake-ups are being looked for, and whether there was a hint since.
     looking: bool,
     look_again: bool,
@@ -145,6 +149,7 @@ pub(crate) async fn run(
         doubted: HashMap::new(),
         followed: -1,
         checking: false,
+        short_said_at: None,
         looking: false,
         look_again: false,
     };
@@ -285,6 +290,7 @@ impl Owner {
                 self.under_way.remove(&work.delivery.id);
                 self.lanes.abandoned(&work, now.plus(RETRY_AFTER), now);
             }
+            Report::Postponed(work, want) => self.postpone(&work, &want, now),
             Report::Recorded(recorded) => {
                 for outcome in recorded {
                     self.deliver.metrics.recorded(&outcome);
@@ -436,7 +442,8 @@ impl Owner {
                 () = hard.cancelled() => return,
             };
             drop(match outcome {
-                Ok(attempt) => reports.send(Report::Attempted(begun, attempt)),
+                Ok(Ok(attempt)) => reports.send(Report::Attempted(begun, attempt)),
+                Ok(Err(want)) => reports.send(Report::Postponed(begun.work, want)),
                 // The panic is in the log, by the panic hook; the delivery is not lost by it.
                 Err(_panic) => reports.send(Report::Abandoned(begun.work)),
             });

@@ -5,8 +5,8 @@ use herald_domain::address::EgressPolicy;
 use herald_domain::id::SubscriptionId;
 use herald_domain::signing::Signer;
 use herald_domain::subscription::Subscription;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +22,10 @@ const KEPT: usize = 4096;
 pub(crate) enum Impossible {
     #[error("the subscriber's URL is not one any more")]
     Url(#[from] url::ParseError),
+    #[error("the subscriber's URL is not one that HTTP allows")]
+    Uri(#[from] http::uri::InvalidUri),
+    #[error("the subscriber's URL has no host")]
+    Host,
     #[error(transparent)]
     Address(#[from] LiteralRefused),
     #[error("a header has a value that HTTP does not allow")]
@@ -30,13 +34,33 @@ pub(crate) enum Impossible {
     HeaderName(#[from] http::header::InvalidHeaderName),
 }
 
+/// Where requests go.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// Scheme, host and port.
+    pub(crate) origin: Arc<str>,
+    pub(crate) host: url::Host,
+    pub(crate) port: u16,
+    pub(crate) tls: bool,
+}
+
+impl Target {
+    fn of(url: &Url) -> Option<Self> {
+        Some(Self {
+            origin: url.origin().ascii_serialization().into(),
+            host: url.host()?.to_owned(),
+            port: url.port_or_known_default()?,
+            tls: url.scheme() == "https",
+        })
+    }
+}
+
 /// A subscription, ready for its requests.
 pub(crate) struct Prepared {
     /// The version that this was made of.
     of: Arc<Subscription>,
-    url: Url,
-    /// The URL's scheme, host and port.
-    origin: Arc<str>,
+    uri: Uri,
+    target: Target,
     headers: HeaderMap,
     signer: Signer,
     apart: AtomicBool,
@@ -54,9 +78,21 @@ impl Prepared {
     fn new(policy: &EgressPolicy, subscription: &Arc<Subscription>) -> Result<Self, Impossible> {
         let url = Url::parse(&subscription.settings.url)?;
         check_literal(policy, &url)?;
-        // Room for seven that differ from one request to the next, and for the client's and the host's: a
-        // clone has a table of the same size.
+        let target = Target::of(&url).ok_or(Impossible::Host)?;
+        let authority = match url.port() {
+            Some(port) => format!("{}:{port}", target.host),
+            None => target.host.to_string(),
+        };
+        let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let uri = Uri::try_from(format!("{}://{authority}{}{query}", url.scheme(), url.path()))?;
+        // Room for seven that differ from one request to the next: a clone has a table of the same size.
         let mut headers = HeaderMap::with_capacity(16);
+        headers.insert(HOST, HeaderValue::try_from(authority)?);
+        headers.insert(
+            USER_AGENT,
+            HeaderValue::from_static(concat!("Herald/", env!("CARGO_PKG_VERSION"))),
+        );
+        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert("webhook-guid", HeaderValue::try_from(subscription.id.to_string())?);
         if let Some((name, value)) = subscription.settings.custom_header.as_deref() {
@@ -64,15 +100,16 @@ impl Prepared {
         }
         Ok(Self {
             of: Arc::clone(subscription),
-            origin: url.origin().ascii_serialization().into(),
-            url,
+            uri,
+            target,
             headers,
             signer: subscription.key.signer(),
             apart: AtomicBool::new(false),
         })
     }
 
-    /// One of its requests was not answered in time: from now on they have connections of their own.
+    /// One of its requests was not answered in time, or its receiver wants HTTP/1.1: from now on they have
+    /// connections of their own.
     pub(crate) fn keep_apart(&self) {
         self.apart.store(true, Ordering::Relaxed);
     }
@@ -82,16 +119,19 @@ impl Prepared {
         self.apart.load(Ordering::Relaxed)
     }
 
-    /// The scheme, host and port that they go to.
-    pub(crate) fn origin(&self) -> &Arc<str> {
-        &self.origin
+    /// Where they go.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
     }
 
-    /// A request with what all of them have.
-    pub(crate) fn request(&self) -> reqwest::Request {
-        let mut request = reqwest::Request::new(Method::POST, self.url.clone());
-        request.headers_mut().clone_from(&self.headers);
-        request
+    /// The whole of it.
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// The headers that all of them have.
+    pub(crate) fn headers(&self) -> HeaderMap {
+        self.headers.clone()
     }
 
     /// What signs them.
@@ -169,7 +209,26 @@ pub(crate) mod tests {
         let first = prepare.get(&one).unwrap();
         assert!(Arc::ptr_eq(&first, &prepare.get(&one).unwrap()));
         let moved = prepare.get(&subscription(1, "https://b.example/")).unwrap();
-        assert_eq!(moved.request().url().as_str(), "https://b.example/");
+        assert_eq!(moved.uri(), "https://b.example/");
+        assert_eq!(moved.headers()["host"], "b.example");
+    }
+
+    #[test]
+    fn a_request_leads_where_its_url_says() {
+        let prepare = Prepare::new(Arc::default());
+        let prepared = prepare
+            .get(&subscription(
+                1,
+                "https://user:secret@a.example:8443/a%2Fb//?c=%7E&d='#e",
+            ))
+            .unwrap();
+        assert_eq!(prepared.uri(), "https://a.example:8443/a%2Fb//?c=%7E&d=%27");
+        assert_eq!(prepared.headers()["host"], "a.example:8443");
+        let target = prepared.target();
+        assert_eq!(
+            (&*target.origin, target.port, target.tls),
+            ("https://a.example:8443", 8443, true)
+        );
     }
 
     #[test]

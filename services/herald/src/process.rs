@@ -30,3 +30,16 @@ pub(crate) fn prepare() {
         tracing::debug!(%error, "huge pages stay on, and take more memory");
     }
 }
+
+/// Warns where the process may have fewer descriptors than it may come to need.
+pub(crate) fn check_descriptors(needed: u64) {
+    let limit = getrlimit(Resource::Nofile).current;
+    if let Some(limit) = limit.filter(|limit| *limit < needed) {
+        tracing::warn!(
+            limit,
+            needed,
+            "the limit of open files is low: with many subscribers attempts may have to wait for descriptors. Raise \
+             it (ulimit -n, LimitNOFILE= of a systemd unit, --ulimit nofile= of a container)"
+        );
+    }
+}

@@ -32,6 +32,7 @@ use herald_queue::Direction;
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
 use herald_telemetry::traces::Traces;
+use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,6 +144,7 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
         queue.register_metrics(Direction::Publish, &metrics)?;
     }
     if role.delivers() {
+        crate::process::check_descriptors(herald_deliver::MAX_DESCRIPTORS);
         health.failing("deliver", "looking up what is open");
         let deliver = Deliver::new(
             herald_deliver::Parts {
@@ -339,7 +341,7 @@ async fn operator_key(
     Ok((made.then_some(key), made))
 }
 
-fn read_certificates(file: &std::path::Path) -> anyhow::Result<Vec<reqwest::Certificate>> {
+fn read_certificates(file: &std::path::Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let pem = std::fs::read(file).with_context(|| format!("--egress-ca {}", file.display()))?;
     let certificates = herald_deliver::parse_certificates(&pem)
         .with_context(|| format!("--egress-ca {}: not a PEM file of certificates", file.display()))?;

@@ -31,6 +31,7 @@ pub(super) enum Manner {
     Freeze,
     Reset,
     Refuse,
+    WantHttp1,
     Close,
     EndlessHeaders,
     EndlessInterim,
@@ -157,6 +158,14 @@ impl Answer {
         }
     }
 
+    /// Over HTTP/2, that HTTP/1.1 is wanted; else 200.
+    pub fn want_http1() -> Self {
+        Self {
+            manner: Manner::WantHttp1,
+            ..Self::ok()
+        }
+    }
+
     /// 200, and then headers without end; over HTTP/2 a great many.
     pub fn endless_headers() -> Self {
         Self {
@@ -218,7 +227,7 @@ impl Answer {
                     wire.write_all(b"10\r\n0123456789abcdef\r\n").await?;
                 }
             }
-            Manner::AtOnce | Manner::DripHead | Manner::DripBody => self.respond(wire, busy).await,
+            Manner::AtOnce | Manner::WantHttp1 | Manner::DripHead | Manner::DripBody => self.respond(wire, busy).await,
         }
     }
 
@@ -234,7 +243,7 @@ impl Answer {
 
     async fn respond(self, wire: &mut impl Wire, busy: Busy) -> io::Result<After> {
         let head = self.head();
-        if self.manner == Manner::AtOnce {
+        if matches!(self.manner, Manner::AtOnce | Manner::WantHttp1) {
             drop(busy);
             // One write for all: a head alone would wait for the other side's delayed acknowledgement.
             let whole = [head.as_bytes(), &self.body].concat();

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -15,7 +16,12 @@ use tokio_rustls::server::TlsStream;
 const ENDLESS: usize = 50_000;
 
 pub(super) async fn serve(wire: TlsStream<TcpStream>, connection: u64, shared: Arc<Shared>) {
-    let Ok(mut streams) = h2::server::handshake(wire).await else {
+    let mut builder = h2::server::Builder::new();
+    match shared.streams.load(Ordering::Relaxed) {
+        0 => {}
+        streams => drop(builder.max_concurrent_streams(streams)),
+    }
+    let Ok(mut streams) = builder.handshake(wire).await else {
         return;
     };
     let (ask, mut asked) = mpsc::unbounded_channel();
@@ -88,6 +94,7 @@ impl Recorded {
             }
             Manner::Reset => respond.send_reset(Reason::INTERNAL_ERROR),
             Manner::Refuse => respond.send_reset(Reason::REFUSED_STREAM),
+            Manner::WantHttp1 => respond.send_reset(Reason::HTTP_1_1_REQUIRED),
             // Until the other side has enough.
             Manner::Hang | Manner::DripHead | Manner::EndlessInterim => {
                 std::future::poll_fn(|context| respond.poll_reset(context)).await?;

@@ -1,6 +1,7 @@
 //! What becomes of a delivery, as the owner tells the lanes and the ledger.
 
-use super::{Begun, Gone, Item, Owner};
+use super::{Begun, Gone, Item, Owner, RETRY_AFTER};
+use crate::attempt::Want;
 use crate::metrics::Lane;
 use herald_domain::breaker::Turned;
 use herald_domain::delivery::{Attempt, AttemptError, Closed, Decision, Delivery, Outcome, Reason, decide};
@@ -9,7 +10,11 @@ use herald_domain::lanes::Answer;
 use herald_domain::time::Timestamp;
 use herald_ledger::delivering::{Finish, Then};
 use herald_ledger::dispatching::EventRecord;
+use std::time::{Duration, Instant};
 use tracing::field::display;
+
+/// How often it is said that this process is short of something.
+const SAY_EVERY: Duration = Duration::from_secs(5);
 
 impl Owner {
     pub(super) fn close_unsent(&mut self, work: &Item, status: Closed, reason: Reason, now: Timestamp) {
@@ -105,6 +110,25 @@ impl Owner {
         });
     }
 
+    /// An attempt was not made because this process is short of something: none is counted, and its lane waits.
+    pub(super) fn postpone(&mut self, work: &Item, want: &Want, now: Timestamp) {
+        let Delivery { id, subscription, .. } = work.delivery;
+        self.under_way.remove(&id);
+        self.lanes.hold_back(subscription, RETRY_AFTER, now);
+        self.lanes.abandoned(work, now.plus(RETRY_AFTER), now);
+        self.deliver.metrics.postponed();
+        let lately = |at: Instant| at.elapsed() < SAY_EVERY;
+        if !self.short_said_at.is_some_and(lately) {
+            self.short_said_at = Some(Instant::now());
+            tracing::error!(
+                error = want as &dyn std::error::Error,
+                %subscription,
+                "attempts are postponed; no receiver has failed. Raise the limit of open files (ulimit -n), or see what \
+                 else uses up descriptors, ports or memory here"
+            );
+        }
+    }
+
     fn record(&self, finish: Finish) {
         // The recorder lives as long as this sender.
         drop(self.outcomes.send(finish));
@@ -125,8 +149,13 @@ fn log(delivery: &Delivery, event: &EventRecord, attempt: &Attempt, then: Then) 
             tracing::info!(delivery = %id, %event, %subscription, trace_id, number, status, error, %due_at, "an attempt failed; it is tried again");
         }
         (_, Then::Close { reason, .. }) => {
+            // Of an address that is refused it is Herald's own, and names the flag that would allow it.
+            let detail = attempt
+                .detail
+                .as_deref()
+                .filter(|_| reason == Some(Reason::AddressRefused));
             let reason = reason.map(Reason::name);
-            tracing::warn!(delivery = %id, %event, %subscription, trace_id, number, status, error, reason, "a delivery is dead");
+            tracing::warn!(delivery = %id, %event, %subscription, trace_id, number, status, error, reason, detail, "a delivery is dead");
         }
     }
 }

@@ -1,0 +1,118 @@
+//! What an answer that is no success says about its reason, for who looks at the attempt.
+
+use crate::egress::bounded;
+use http::header::{CONTENT_ENCODING, LOCATION, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
+use url::Url;
+
+/// How much of the body is kept.
+pub(crate) const MAX_BODY_BYTES: usize = 1024;
+
+/// How much of a header is kept.
+const MAX_HEADER_CHARS: usize = 300;
+
+/// The status, `Location` of a redirect, `WWW-Authenticate`, and the beginning of the body where that is text.
+pub(crate) fn describe(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> String {
+    let mut said = format!("the subscriber answered {}", status.as_u16());
+    if let Some(reason) = status.canonical_reason() {
+        said = format!("{said} {reason}");
+    }
+    let header = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    if status.is_redirection()
+        && let Some(location) = header(LOCATION)
+    {
+        let location = bounded(&without_secrets(location.trim()), MAX_HEADER_CHARS);
+        said = format!("{said}; Location: {location}");
+    }
+    if let Some(wanted) = header(WWW_AUTHENTICATE) {
+        said = format!("{said}; WWW-Authenticate: {}", bounded(wanted.trim(), MAX_HEADER_CHARS));
+    }
+    let is_coded = header(CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
+    match text(body) {
+        Some(text) if !is_coded => format!("{said}: {text}"),
+        _ => said,
+    }
+}
+
+/// A URL, or a part of one, without what is often a token: the query, the fragment, user and password.
+fn without_secrets(location: &str) -> String {
+    if let Ok(mut url) = Url::parse(location) {
+        url.set_query(None);
+        url.set_fragment(None);
+        // Where a URL cannot have them it has none.
+        let bare = url.set_username("").and_then(|()| url.set_password(None));
+        if bare.is_ok() || !url.has_authority() {
+            return url.into();
+        }
+    }
+    location.chars().take_while(|char| !matches!(char, '?' | '#')).collect()
+}
+
+/// The beginning of a body in one line, unless it is none of text.
+fn text(body: &[u8]) -> Option<String> {
+    let whole = String::from_utf8_lossy(body);
+    // A character that was cut in the middle.
+    let text = whole.trim_end_matches('\u{fffd}').trim();
+    let is_text = !text.is_empty() && !text.contains(['\0', '\u{fffd}']);
+    is_text
+        .then(|| text.split_whitespace().collect::<Vec<_>>().join(" "))
+        .map(|text| bounded(&text, MAX_BODY_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn said(status: u16, header: Option<(http::HeaderName, &str)>, body: &[u8]) -> String {
+        let mut headers = HeaderMap::new();
+        if let Some((name, value)) = header {
+            headers.insert(name, HeaderValue::from_str(value).unwrap());
+        }
+        describe(StatusCode::from_u16(status).unwrap(), &headers, body)
+    }
+
+    #[test]
+    fn the_reason_is_told_and_no_token() {
+        let moved = said(308, Some((LOCATION, "https://u:p@b.example/new?token=x#y")), b"");
+        assert_eq!(
+            moved,
+            "the subscriber answered 308 Permanent Redirect; Location: https://b.example/new"
+        );
+        let moved = said(301, Some((LOCATION, "/ä/new?token=x")), b"");
+        assert_eq!(moved, "the subscriber answered 301 Moved Permanently; Location: /ä/new");
+        let wanted = said(401, Some((WWW_AUTHENTICATE, "Bearer realm=\"a\"")), b"");
+        assert_eq!(
+            wanted,
+            "the subscriber answered 401 Unauthorized; WWW-Authenticate: Bearer realm=\"a\""
+        );
+        assert_eq!(
+            said(400, None, b"{\n  \"error\": \"Status must be known\"\n}\n"),
+            "the subscriber answered 400 Bad Request: { \"error\": \"Status must be known\" }"
+        );
+        assert_eq!(said(599, None, b" \r\n"), "the subscriber answered 599");
+    }
+
+    #[test]
+    fn what_is_no_text_is_left_out() {
+        let bare = "the subscriber answered 500 Internal Server Error";
+        assert_eq!(said(500, None, &[0xff, 0x00, 0x01]), bare);
+        assert_eq!(said(500, Some((CONTENT_ENCODING, "gzip")), b"text"), bare);
+        let cut = "\u{e4}".repeat(600);
+        assert!(!said(500, None, &cut.as_bytes()[..1023]).contains('\u{fffd}'));
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_bounded_and_one_line_without_control_characters(
+            body in prop::collection::vec(any::<u8>(), 0..1024), value in "[ -~]{0,2000}", status in 300u16..600,
+        ) {
+            for name in [LOCATION, WWW_AUTHENTICATE] {
+                let said = said(status, Some((name, &value)), &body);
+                prop_assert!(said.chars().count() <= MAX_BODY_BYTES + MAX_HEADER_CHARS + 100);
+                prop_assert!(!said.contains(char::is_control));
+            }
+        }
+    }
+}

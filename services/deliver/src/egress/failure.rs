@@ -1,0 +1,256 @@
+//! What went wrong with a request, by the names that attempts have for it and in words.
+
+use super::names::LookupError;
+use super::{tls, want};
+use herald_domain::delivery::AttemptError;
+use hickory_resolver::net::NetError;
+use std::error::Error;
+use std::io;
+
+/// How much of a failure's description is kept.
+const MAX_DETAIL_CHARS: usize = 500;
+
+/// Why a name led nowhere.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResolveError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("{name} resolves to no address that a request may go to; --egress-allow would allow it")]
+    Refused { name: String },
+}
+
+/// Why a request was not answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// The name of its host led nowhere.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// No address answered.
+    #[error("no connection")]
+    Connect(#[source] io::Error),
+    /// The handshake of TLS failed.
+    #[error("no TLS")]
+    Tls(#[source] io::Error),
+    /// The connection stood.
+    #[error("no answer")]
+    Exchange(#[from] hyper::Error),
+    /// This process or its machine lacked what a connection takes.
+    #[error("Herald is short of descriptors, ports or memory for connections: {0}")]
+    Want(io::Error),
+}
+
+impl SendError {
+    /// No address answered, or there was no socket to ask with.
+    pub(super) fn connect(error: io::Error) -> Self {
+        if want::is(&error) {
+            Self::Want(error)
+        } else {
+            Self::Connect(error)
+        }
+    }
+
+    /// What the attempt calls it.
+    pub(crate) fn kind(&self) -> AttemptError {
+        match (self, innermost(self)) {
+            // Before the connection stands there is nothing to reset.
+            (Self::Connect(_) | Self::Tls(_), Some(AttemptError::Reset) | None) => AttemptError::Connect,
+            (_, Some(kind)) => kind,
+            (_, None) => AttemptError::Reset,
+        }
+    }
+
+    /// The causes in words. None of them carries anything of the payload.
+    pub(crate) fn words(&self) -> String {
+        let mut causes = match self {
+            Self::Resolve(error) => vec![error.to_string()],
+            Self::Connect(_) | Self::Tls(_) | Self::Exchange(_) | Self::Want(_) => Vec::new(),
+        };
+        let mut next = self.source();
+        while let Some(cause) = next {
+            if let Some(error) = cause.downcast_ref::<rustls::Error>() {
+                causes = vec![tls::words(error)];
+                break;
+            }
+            let text = match cause.downcast_ref::<NetError>() {
+                Some(error) if error.is_nx_domain() => "there is no such name".to_owned(),
+                Some(error) if error.is_no_records_found() => "it has no address".to_owned(),
+                Some(_) | None => cause.to_string(),
+            };
+            // An error that wraps another often repeats its words.
+            if !causes.last().is_some_and(|last| last.ends_with(&text)) {
+                causes.push(text);
+            }
+            next = within(cause);
+        }
+        if causes.is_empty() {
+            causes.push(self.to_string());
+        }
+        // What the other side says when it closes a connection over HTTP/2 is among it, up to 16 KiB.
+        bounded(&causes.join(": "), MAX_DETAIL_CHARS)
+    }
+}
+
+/// The text's beginning, in one line and without control characters, which a ledger may not be able to keep.
+pub(crate) fn bounded(text: &str, most_chars: usize) -> String {
+    let mut bounded = String::with_capacity(text.len().min(most_chars));
+    let mut chars = text.chars();
+    for char in chars.by_ref().take(most_chars) {
+        bounded.push(if char.is_control() { ' ' } else { char });
+    }
+    if chars.next().is_some() {
+        bounded.push('\u{2026}');
+    }
+    bounded
+}
+
+/// What the innermost error says that says something of itself.
+fn innermost(error: &(dyn Error + 'static)) -> Option<AttemptError> {
+    let (mut next, mut found) = (Some(error), None);
+    while let Some(cause) = next {
+        found = kind_of(cause).or(found);
+        next = within(cause);
+    }
+    found
+}
+
+/// Whether the connection ended, and nothing that came over it was wrong.
+pub(super) fn broke(error: &hyper::Error) -> bool {
+    !error.is_user() && matches!(innermost(error), Some(AttemptError::Reset) | None)
+}
+
+/// The error that one wraps. An `io::Error` hides it, its source is that one's source; an `h2::Error` and a
+/// look-up's have no source at all.
+pub(super) fn within<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    if let Some(wrapped) = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        return Some(wrapped);
+    }
+    if let Some(io) = cause.downcast_ref::<h2::Error>().and_then(h2::Error::get_io) {
+        return Some(io);
+    }
+    if let Some(NetError::Io(io)) = cause.downcast_ref::<NetError>() {
+        return Some(&**io);
+    }
+    cause.source()
+}
+
+/// What one error in the chain says of itself.
+fn kind_of(cause: &(dyn Error + 'static)) -> Option<AttemptError> {
+    if let Some(error) = cause.downcast_ref::<SendError>() {
+        return match error {
+            SendError::Resolve(ResolveError::Lookup(_)) => Some(AttemptError::Dns),
+            SendError::Resolve(ResolveError::Refused { .. }) => Some(AttemptError::AddressRefused),
+            SendError::Connect(_) | SendError::Tls(_) | SendError::Exchange(_) | SendError::Want(_) => None,
+        };
+    }
+    if cause.is::<LookupError>() {
+        return Some(AttemptError::Dns);
+    }
+    if cause.is::<rustls::Error>() {
+        return Some(AttemptError::Tls);
+    }
+    if let Some(error) = cause.downcast_ref::<hyper::Error>() {
+        if error.is_parse_too_large() {
+            return Some(AttemptError::ResponseTooLarge);
+        }
+        // A ping over HTTP/2 that was not answered.
+        if error.is_timeout() {
+            return Some(AttemptError::Timeout);
+        }
+        return error.is_parse().then_some(AttemptError::Http);
+    }
+    if let Some(error) = cause.downcast_ref::<h2::Error>() {
+        return kind_of_h2(error);
+    }
+    let error = cause.downcast_ref::<io::Error>()?;
+    match error.kind() {
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => Some(AttemptError::Reset),
+        io::ErrorKind::TimedOut => Some(AttemptError::Timeout),
+        _ => None,
+    }
+}
+
+/// What the other side ended, it reset; what this side objected to is no HTTP.
+fn kind_of_h2(error: &h2::Error) -> Option<AttemptError> {
+    if error.is_io() {
+        return None;
+    }
+    if !error.is_library() {
+        return Some(AttemptError::Reset);
+    }
+    // For nothing but a head beyond the limit does this side refuse a stream, and if it comes in ever more
+    // parts the connection.
+    let too_large = [h2::Reason::REFUSED_STREAM, h2::Reason::ENHANCE_YOUR_CALM].map(Some);
+    Some(if too_large.contains(&error.reason()) {
+        AttemptError::ResponseTooLarge
+    } else {
+        AttemptError::Http
+    })
+}
+
+/// What the receiver says about a request that failed over HTTP/2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Http2 {
+    /// It wants HTTP/1.1 (RFC 9113, 7).
+    WantsHttp1,
+    /// It did nothing with it (RFC 9113, 8.7).
+    Refused,
+    /// It did nothing with it, and takes no more on this connection.
+    GoingAway,
+    /// It ended this one request.
+    EndedStream,
+}
+
+impl Http2 {
+    /// If it says something.
+    pub(super) fn of(error: &hyper::Error) -> Option<Self> {
+        let mut next: Option<&(dyn Error + 'static)> = Some(error);
+        let error = loop {
+            let cause = next?;
+            if let Some(error) = cause.downcast_ref::<h2::Error>() {
+                break error;
+            }
+            next = within(cause);
+        };
+        if !error.is_remote() {
+            return None;
+        }
+        match error.reason() {
+            Some(h2::Reason::HTTP_1_1_REQUIRED) => Some(Self::WantsHttp1),
+            Some(h2::Reason::REFUSED_STREAM) if error.is_reset() => Some(Self::Refused),
+            Some(h2::Reason::NO_ERROR) if error.is_go_away() => Some(Self::GoingAway),
+            _ => error.is_reset().then_some(Self::EndedStream),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_cause_names_a_failure() {
+        let failure = |error: io::Error| SendError::Connect(error).kind();
+        assert_eq!(failure(io::ErrorKind::ConnectionRefused.into()), AttemptError::Connect);
+        assert_eq!(failure(io::ErrorKind::ConnectionReset.into()), AttemptError::Connect);
+        assert_eq!(failure(io::ErrorKind::TimedOut.into()), AttemptError::Timeout);
+        let error = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let error = SendError::Tls(io::Error::new(io::ErrorKind::InvalidData, error));
+        assert_eq!(error.kind(), AttemptError::Tls);
+        assert!(error.words().contains("--egress-ca"), "{}", error.words());
+        let refused = ResolveError::Refused {
+            name: "a.test".to_owned(),
+        };
+        let refused = SendError::Resolve(refused);
+        assert_eq!(refused.kind(), AttemptError::AddressRefused);
+        assert!(refused.words().contains("--egress-allow"), "{}", refused.words());
+    }
+
+    #[test]
+    fn words_are_one_bounded_line() {
+        assert_eq!(bounded("a\0b\nc", 10), "a b c");
+        assert_eq!(bounded("äöü", 2), "äö\u{2026}");
+    }
+}
