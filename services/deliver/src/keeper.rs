@@ -140,7 +140,7 @@ impl Keeper {
             Change::Give(surplus) => {
                 let all = self.epochs.keys().copied().collect();
                 let mut busy = HashMap::new();
-                for Busy { shard, .. } in ask(questions, all).await {
+                for Busy { shard, .. } in ask(questions, all).await.unwrap_or_default() {
                     *busy.entry(shard).or_default() += 1;
                 }
                 let given = to_give(self.epochs.keys().copied(), &busy, surplus);
@@ -196,7 +196,7 @@ impl Keeper {
         if self.giving.is_empty() {
             return Ok(());
         }
-        let busy = ask(questions, self.giving.clone()).await;
+        let busy = ask(questions, self.giving.clone()).await.unwrap_or_default();
         let busy = busy.iter().map(|busy| (busy.delivery, busy.until)).collect();
         let shards = self.giving.iter().copied().collect();
         limited(self.ledger.release(self.owner, shards, busy)).await?;
@@ -234,13 +234,11 @@ impl Keeper {
     }
 }
 
-/// What the owner of the lanes answers; nothing if it is gone, and with it whatever was in flight.
-async fn ask(questions: &mpsc::Sender<Question>, shards: HashSet<Shard>) -> Vec<Busy> {
+/// What the owner of the lanes answers; none if it is gone, and with it whatever was in flight.
+pub(crate) async fn ask(questions: &mpsc::Sender<Question>, shards: HashSet<Shard>) -> Option<Vec<Busy>> {
     let (answer, answered) = oneshot::channel();
-    if questions.send(Question { shards, answer }).await.is_err() {
-        return Vec::new();
-    }
-    answered.await.unwrap_or_default()
+    questions.send(Question { shards, answer }).await.ok()?;
+    answered.await.ok()
 }
 
 async fn limited<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

@@ -129,7 +129,9 @@ impl Deliver {
         let (questions, asked) = mpsc::channel(1);
         let outbox = outbox::Outbox {
             ledger: self.ledger.clone(),
+            registry: Arc::clone(&self.registry),
             owned: self.owned.clone(),
+            questions: questions.clone(),
             metrics: self.metrics.clone(),
         };
         let letters = self.dead_letters.take();

@@ -49,6 +49,7 @@ pub(crate) struct Metrics {
     dead_letters: IntCounter,
     dead_letters_waiting: IntGauge,
     outbox_seconds: GaugeVec,
+    deactivated: IntCounter,
 }
 
 /// Whether a subscriber got what it was sent as soon as this process could send it.
@@ -176,7 +177,8 @@ impl Metrics {
             delivered_seconds,
             closed: vector(
                 "herald_deliveries_closed_total",
-                "Deliveries that ended, by how and by webhook.",
+                "Deliveries that ended, by how and by webhook; one that ended without success and is delivered by an \
+                 attempt that was still under way counts both times.",
                 &["status", "webhook"],
             )?,
             retries: counter("herald_retries_total", "Attempts beyond a delivery's first.")?,
@@ -234,8 +236,12 @@ impl Metrics {
             )?,
             outbox_seconds: gauges(
                 "herald_outbox_oldest_age_seconds",
-                "How long the oldest job of the outbox has waited, by what it does; of several processes one has them.",
+                "How long the oldest job of the outbox that is this process's has waited, by what it does.",
                 "kind",
+            )?,
+            deactivated: counter(
+                "herald_subscriptions_deactivated_total",
+                "Subscriptions that were deactivated because their subscribers answered 410.",
             )?,
         };
         for result in ["2xx", "3xx", "4xx", "5xx", "other"] {
@@ -314,6 +320,10 @@ impl Metrics {
         self.outbox_seconds
             .with_label_values(&[job.name()])
             .set(oldest.as_secs_f64());
+    }
+
+    pub(crate) fn deactivated(&self, subscriptions: usize) {
+        self.deactivated.inc_by(count(subscriptions));
     }
 
     pub(crate) fn shards_owned(&self, shards: usize) {

@@ -1,9 +1,14 @@
 //! Does the outbox's jobs, oldest first, a part at a time.
 //!
-//! Of several processes the owner of the first shard does them, so there is one at a time without a lock.
-//! For a moment after a takeover there may be two, which is harmless: a part that is cancelled twice finds
-//! nothing, and a copy that is published twice has the same id.
+//! Deliveries are cancelled by the process that owns their shard. It alone knows which of them are in flight, and
+//! leaves those until their outcome is recorded: whoever got a message has it Delivered, also if its subscription
+//! was deactivated meanwhile.
+//!
+//! Copies of dead deliveries are published by the owner of the first shard, so there is one at a time without a
+//! lock. For a moment after a takeover there may be two, which is harmless: a copy that is published twice has
+//! the same id.
 
+use crate::keeper::{self, Question};
 use crate::letters::{self, DeadLetters, PublishError};
 use crate::metrics::{self, Metrics};
 use futures_util::stream::{self, StreamExt};
@@ -12,14 +17,18 @@ use herald_domain::id::{DeliveryId, Shard};
 use herald_domain::time::Timestamp;
 use herald_ledger::shards::Ownership;
 use herald_ledger::{Error, Ledger};
+use herald_registry::Registry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// How often to look without a hint.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many jobs that cancel are worked on at a time.
+const JOBS: usize = 4096;
 
 /// How many dead letters are read at a time, and how many of them are on their way at a time.
 const LETTERS: u64 = 100;
@@ -31,7 +40,10 @@ const CONFIRM: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Outbox {
     pub(crate) ledger: Ledger,
+    pub(crate) registry: Arc<Registry>,
     pub(crate) owned: watch::Receiver<Ownership>,
+    /// What is in flight.
+    pub(crate) questions: mpsc::Sender<Question>,
     pub(crate) metrics: Metrics,
 }
 
@@ -62,23 +74,38 @@ impl Outbox {
         }
     }
 
-    /// Does a part of the oldest job; whether there was one.
+    /// Does a part of each of this process's jobs; whether there is more to do at once.
     async fn cancel_some(&self) -> Result<bool, Error> {
-        if !self.is_ours() {
-            self.note_oldest(metrics::Job::CancelDeliveries, None);
+        let owned = self.owned.borrow().clone();
+        let jobs = if owned.holds(Instant::now()) {
+            self.ledger.cancel_jobs(&owned, JOBS).await?
+        } else {
+            Vec::new()
+        };
+        self.note_oldest(metrics::Job::CancelDeliveries, jobs.first().map(|job| job.created_at()));
+        if jobs.is_empty() {
             return Ok(false);
         }
-        let job = self.ledger.next_job().await?;
-        self.note_oldest(metrics::Job::CancelDeliveries, job.map(|job| job.created_at()));
-        let Some(job) = job else {
+        // From here on the lanes begin nothing that the jobs cancel; what they have begun is told.
+        self.registry.refresh().await?;
+        let shards = jobs.iter().map(|job| job.shard()).collect();
+        let Some(in_flight) = keeper::ask(&self.questions, shards).await else {
             return Ok(false);
         };
-        let webhooks = self.ledger.work_on(job).await?;
-        for webhook in &webhooks {
-            self.metrics.closed_as(Closed::Cancelled, *webhook, 1);
+        let in_flight = in_flight.iter().map(|busy| busy.delivery).collect();
+        let mut more = false;
+        for job in jobs {
+            let cancelled = self.ledger.work_on(job, &owned, &in_flight).await?;
+            for webhook in &cancelled.webhooks {
+                self.metrics.closed_as(Closed::Cancelled, *webhook, 1);
+            }
+            if !cancelled.webhooks.is_empty() {
+                let deliveries = cancelled.webhooks.len();
+                tracing::info!(subscription = %job.subscription, cancelled = deliveries, "open deliveries were cancelled");
+            }
+            more |= cancelled.more;
         }
-        tracing::info!(subscription = %job.subscription, cancelled = webhooks.len(), "open deliveries were cancelled");
-        Ok(true)
+        Ok(more)
     }
 
     /// Publishes copies of dead deliveries, until shutdown. Apart from the other jobs, which need no broker.

@@ -114,6 +114,17 @@ impl Shared {
         assert!(matches!(recorded.unwrap(), Recorded::Done(..)));
     }
 
+    async fn come_to(&self, status: &str, count: i64) {
+        let arrive = async {
+            while self.closed(status).await < count {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(SOON, arrive)
+            .await
+            .unwrap_or_else(|_| panic!("never {count} {status}"));
+    }
+
     async fn closed(&self, status: &str) -> i64 {
         let account = self.ledger.audit().await.unwrap();
         let count = account.deliveries.iter().find(|(found, _)| found.name() == status);
@@ -258,4 +269,41 @@ async fn a_subscription_that_this_process_has_not_heard_of_yet_is_not_taken_for_
     timeout(SOON, process.running).await.expect("an end").unwrap();
     assert_eq!(shared.closed("Delivered").await, 1);
     assert_eq!(shared.closed("Cancelled").await, 0);
+}
+
+#[tokio::test]
+async fn what_is_in_flight_when_its_subscription_is_deactivated_is_not_cancelled() {
+    let (listener, shared) = setup().await;
+    let mut process = Process::start(&shared);
+    process.owns(256).await;
+    // One waits for its next attempt, and two are in flight.
+    shared.publish().await;
+    answer(&mut request(&listener).await, "500 Internal Server Error").await;
+    shared.publish().await;
+    let mut well = request(&listener).await;
+    shared.publish().await;
+    let mut badly = request(&listener).await;
+
+    let deactivate = |it: &mut Subscription| {
+        it.settings.active = false;
+        Ok::<(), ()>(())
+    };
+    let changed = shared
+        .ledger
+        .update_subscription(shared.subscription, OPERATOR, deactivate);
+    changed.await.unwrap().unwrap().unwrap();
+    shared.come_to("Cancelled", 1).await;
+    assert_eq!((shared.closed("Cancelled").await, shared.closed("Open").await), (1, 2));
+
+    answer(&mut well, "200 OK").await;
+    answer(&mut badly, "500 Internal Server Error").await;
+    shared.come_to("Delivered", 1).await;
+    shared.come_to("Cancelled", 2).await;
+    let deliveries = shared.ledger.deliveries(&DeliveryFilter::default(), 10).await.unwrap();
+    assert!(
+        deliveries.iter().all(|delivery| delivery.attempts == 1),
+        "{deliveries:?}"
+    );
+    process.soft.cancel();
+    timeout(SOON, process.running).await.expect("an end").unwrap();
 }

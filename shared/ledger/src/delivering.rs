@@ -2,14 +2,16 @@
 //!
 //! A delivery is closed by deleting its row from `deliveries_open`; that delete is the only gate, and
 //! what it finds goes to `deliveries_closed` in the same transaction. A success counts whoever reports
-//! it; a failure counts only from the shard's present owner.
+//! it, and whenever it comes (see [`late`]); a failure counts only from the shard's present owner.
 
 mod at_once;
 mod due;
+mod former;
+mod late;
 
-use crate::shards::epochs;
-use crate::sql::{corrupt, for_rows, for_values, get, time, timestamp, uuid};
-use crate::{Error, Ledger, outbox, shards, subscriptions};
+use crate::sql::{corrupt, for_rows, for_values, get, timestamp, uuid};
+use crate::{Error, Ledger, outbox, registry, shards, subscriptions};
+use former::Former;
 use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Attempt, Closed, Delivery, Reason};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
@@ -55,10 +57,41 @@ pub enum Then {
 pub enum Finished {
     /// As it asked.
     Done,
+    /// The delivery had ended without success. The success counts, and it is Delivered now.
+    Corrected,
     /// Somebody else had closed the delivery; the attempt is kept.
     Late,
     /// The shard has another owner by now; nothing was written.
     Stale,
+}
+
+/// What became of a batch of outcomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// What became of each, in order.
+    pub finished: Vec<Finished>,
+    /// Subscriptions that were deactivated because their subscribers answered 410.
+    pub deactivated: Vec<SubscriptionId>,
+}
+
+impl Finish {
+    /// Whose subscription is deactivated by this, if it was last changed then.
+    fn deactivates(&self) -> Option<(SubscriptionId, Timestamp)> {
+        match self.then {
+            Then::Close { deactivate, .. } => Some((self.delivery.subscription, deactivate?)),
+            Then::Retry(_) => None,
+        }
+    }
+
+    fn is_success(&self) -> bool {
+        matches!(
+            self.then,
+            Then::Close {
+                status: Closed::Delivered,
+                ..
+            }
+        )
+    }
 }
 
 impl Ledger {
@@ -102,12 +135,15 @@ impl Ledger {
         Ok(())
     }
 
-    /// Records a batch of outcomes, each whole or not at all; what became of each, in order.
-    pub async fn finish(&self, batch: Vec<Finish>) -> Result<Vec<Finished>, Error> {
+    /// Records a batch of outcomes, each whole or not at all.
+    pub async fn finish(&self, batch: Vec<Finish>) -> Result<Recorded, Error> {
         if !self.store.is_shared() {
             return self.finish_in_transaction(batch).await;
         }
-        let mut finished = vec![Finished::Done; batch.len()];
+        let mut recorded = Recorded {
+            finished: vec![Finished::Done; batch.len()],
+            deactivated: Vec::new(),
+        };
         let closed = at_once::close(self, &batch).await?;
         let (places, rest): (Vec<_>, Vec<_>) = batch
             .into_iter()
@@ -115,14 +151,16 @@ impl Ledger {
             .filter(|(_, finish)| !closed.contains(&finish.delivery.id))
             .unzip();
         if !rest.is_empty() {
-            for (place, came) in places.into_iter().zip(self.finish_in_transaction(rest).await?) {
-                finished[place] = came;
+            let rest = self.finish_in_transaction(rest).await?;
+            for (place, came) in places.into_iter().zip(rest.finished) {
+                recorded.finished[place] = came;
             }
+            recorded.deactivated = rest.deactivated;
         }
-        Ok(finished)
+        Ok(recorded)
     }
 
-    async fn finish_in_transaction(&self, batch: Vec<Finish>) -> Result<Vec<Finished>, Error> {
+    async fn finish_in_transaction(&self, batch: Vec<Finish>) -> Result<Recorded, Error> {
         let closing: Vec<bool> = batch
             .iter()
             .map(|finish| matches!(finish.then, Then::Close { .. }))
@@ -136,17 +174,30 @@ impl Ledger {
             .zip(closing)
             .filter(|(finished, closing)| *closing && **finished == Finished::Done);
         self.signals.closed(closed.count());
-        if deactivated {
+        if !deactivated.is_empty() {
             self.signals.registry.notify_waiters();
             self.signals.outbox.notify_one();
         }
-        Ok(finished)
+        Ok(Recorded { finished, deactivated })
     }
 }
 
-async fn finish(txn: &DatabaseTransaction, batch: Vec<Finish>, now: Timestamp) -> Result<(Vec<Finished>, bool), Error> {
+async fn finish(
+    txn: &DatabaseTransaction,
+    batch: Vec<Finish>,
+    now: Timestamp,
+) -> Result<(Vec<Finished>, Vec<SubscriptionId>), Error> {
     let mut finished = vec![Finished::Stale; batch.len()];
-    let former = of_former_owners(txn, &batch, now).await?;
+    // Before any row is locked, as everybody does who takes both.
+    let gone = subscriptions::still_active(txn, batch.iter().filter_map(Finish::deactivates)).await?;
+    let now = if !gone.is_empty() {
+        registry::change(txn, now).await?
+    } else if batch.iter().all(Finish::is_success) {
+        now
+    } else {
+        registry::hold(txn, now).await?.1
+    };
+    let former = former::outcomes(txn, &batch, now).await?;
     let counted: Vec<(usize, Finish)> = batch
         .into_iter()
         .enumerate()
@@ -155,9 +206,17 @@ async fn finish(txn: &DatabaseTransaction, batch: Vec<Finish>, now: Timestamp) -
     let (closings, retries): (Vec<_>, Vec<_>) = counted
         .into_iter()
         .partition(|(_, finish)| matches!(finish.then, Then::Close { .. }));
-    let ids = closings.iter().map(|(_, finish)| finish.delivery.id.0.into()).collect();
-    let closed = delete_open(txn, ids).await?;
+    let mut closed = delete_open(txn, closings.iter().map(|(_, finish)| finish)).await?;
     let reopened = reopen(txn, &retries).await?;
+    let is_open = |finish: &Finish| closed.contains_key(&finish.delivery.id) || reopened.contains(&finish.delivery.id);
+    let late = closings.iter().chain(&retries).map(|(_, finish)| finish);
+    let late: Vec<&Finish> = late.filter(|finish| !is_open(finish)).collect();
+    let corrected = late::correct(txn, &late, now).await?;
+    // A manual retry may have opened one of them again in between, where the success counts as well.
+    let missed = late
+        .into_iter()
+        .filter(|finish| finish.is_success() && !corrected.contains(&finish.delivery.id));
+    closed.extend(delete_open(txn, missed).await?);
     let mut rows = Vec::with_capacity(closings.len());
     let mut attempts = Vec::new();
     for (position, finish) in closings.iter().chain(&retries) {
@@ -169,7 +228,11 @@ async fn finish(txn: &DatabaseTransaction, batch: Vec<Finish>, now: Timestamp) -
             ..
         } = finish;
         let done = closed.contains_key(&delivery.id) || reopened.contains(&delivery.id);
-        finished[*position] = if done { Finished::Done } else { Finished::Late };
+        finished[*position] = match done {
+            true => Finished::Done,
+            false if corrected.contains(&delivery.id) && finish.is_success() => Finished::Corrected,
+            false => Finished::Late,
+        };
         match then {
             Then::Close { status, reason, .. } if done => {
                 let last = match (attempt, closed.get(&delivery.id)) {
@@ -218,70 +281,14 @@ async fn finish(txn: &DatabaseTransaction, batch: Vec<Finish>, now: Timestamp) -
         })
         .collect();
     shards::wake(txn, &handed_over).await?;
-    let mut deactivated = false;
-    for (position, finish) in &closings {
-        if let (
-            Then::Close {
-                deactivate: Some(unchanged_since),
-                ..
-            },
-            Finished::Done,
-        ) = (finish.then, finished[*position])
-        {
-            let id = finish.delivery.subscription;
-            deactivated |= subscriptions::deactivate_gone(txn, id, unchanged_since, now).await?;
-        }
-    }
+    let gone = closings
+        .iter()
+        .filter(|(position, finish)| {
+            finished[*position] == Finished::Done && gone.contains(&finish.delivery.subscription)
+        })
+        .filter_map(|(_, finish)| finish.deactivates());
+    let deactivated = subscriptions::deactivate_gone(txn, gone.collect(), now).await?;
     Ok((finished, deactivated))
-}
-
-/// What an outcome counts that is not the present owner's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Former {
-    /// The delivery is the former owner's until then, as it said when it gave the shard back.
-    Busy,
-    /// Nothing: the present owner may have sent the delivery too.
-    Void,
-}
-
-/// Of the outcomes that count only from an owner, those whose shard has changed hands since.
-async fn of_former_owners(
-    txn: &DatabaseTransaction,
-    batch: &[Finish],
-    now: Timestamp,
-) -> Result<HashMap<DeliveryId, Former>, Error> {
-    let owners: Vec<&Finish> = batch.iter().filter(|finish| !counts_at_any_epoch(finish)).collect();
-    let shards: HashSet<Shard> = owners.iter().map(|finish| shard(finish)).collect();
-    let epochs = epochs(txn, shards).await?;
-    let mut former: HashMap<_, _> = owners
-        .into_iter()
-        .filter(|finish| epochs.get(&shard(finish)) != Some(&finish.epoch))
-        .map(|finish| (finish.delivery.id, Former::Void))
-        .collect();
-    if former.is_empty() {
-        return Ok(former);
-    }
-    let now = time(txn, now).await?;
-    let ids = former.keys().map(|id| id.0.into()).collect();
-    let busy = format!("AND busy_until > {} ", now.as_micros());
-    for row in for_values(txn, "SELECT id FROM deliveries_open WHERE id", ids, &busy).await? {
-        former.insert(DeliveryId(uuid(&row, "id")?), Former::Busy);
-    }
-    Ok(former)
-}
-
-fn shard(finish: &Finish) -> Shard {
-    Shard::of(finish.delivery.subscription)
-}
-
-fn counts_at_any_epoch(finish: &Finish) -> bool {
-    matches!(
-        finish.then,
-        Then::Close {
-            status: Closed::Delivered,
-            ..
-        }
-    )
 }
 
 /// Leaves a job for each delivery that this batch closed as dead: others want a copy.
@@ -356,7 +363,11 @@ impl Last {
 }
 
 /// The gate: whoever's delete finds the row closes the delivery.
-async fn delete_open(txn: &DatabaseTransaction, ids: Vec<Value>) -> Result<HashMap<DeliveryId, Last>, Error> {
+async fn delete_open(
+    txn: &DatabaseTransaction,
+    finishes: impl Iterator<Item = &Finish>,
+) -> Result<HashMap<DeliveryId, Last>, Error> {
+    let ids = finishes.map(|finish| finish.delivery.id.0.into()).collect();
     let rows = for_values(
         txn,
         "DELETE FROM deliveries_open WHERE id",
@@ -442,6 +453,20 @@ pub(crate) async fn insert_closed(txn: &DatabaseTransaction, rows: Vec<ClosedRow
          last_status_code, last_error, attempt_at, attempt_duration_us, attempt_detail)",
         rows,
         "",
+    )
+    .await?;
+    Ok(())
+}
+
+/// Puts the attempts that stand in the rows of these closed deliveries among the others.
+pub(crate) async fn keep_attempts(txn: &DatabaseTransaction, closed: Vec<Value>) -> Result<(), Error> {
+    for_values(
+        txn,
+        "INSERT INTO attempts (delivery, number, at, duration_us, status_code, error, detail) \
+         SELECT id, attempts, attempt_at, attempt_duration_us, last_status_code, last_error, attempt_detail \
+         FROM deliveries_closed WHERE attempt_at IS NOT NULL AND id",
+        closed,
+        "ON CONFLICT DO NOTHING",
     )
     .await?;
     Ok(())

@@ -1,16 +1,21 @@
 //! What must follow from a change: a row written with it, done after it, removed when it is done.
 
 use crate::delivering::{Last, closed_row, delivery, insert_closed};
+use crate::shards::{self, Ownership};
 use crate::sql::{all, execute, for_rows, for_values, get, timestamp, uuid};
-use crate::{Error, Ledger};
+use crate::{Error, Ledger, registry};
 use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Closed, Reason};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Value};
+use std::collections::HashSet;
 
 /// How many deliveries one transaction cancels; other writes wait for it.
-const CANCEL_CHUNK: u64 = 1024;
+const CANCEL_CHUNK: usize = 1024;
+
+/// How many jobs are read at a time.
+const JOBS: u64 = 1024;
 
 /// A job of the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +33,20 @@ impl Job {
     pub fn created_at(&self) -> Timestamp {
         self.opened_before
     }
+
+    /// The shard of its deliveries; whoever owns it does the job, because it knows what is in flight.
+    pub fn shard(&self) -> Shard {
+        Shard::of(self.subscription)
+    }
+}
+
+/// What a part of a [`Job`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cancelled {
+    /// The webhooks of the deliveries that it cancelled.
+    pub webhooks: Vec<Webhook>,
+    /// Whether there is more to cancel at once.
+    pub more: bool,
 }
 
 /// A job that publishes the copy of a dead delivery.
@@ -41,16 +60,19 @@ pub struct DeadLetterJob {
     pub created_at: Timestamp,
 }
 
-/// Writes the job that cancels what is open now.
+/// Writes the jobs that cancel what is open now of these subscriptions.
 pub(crate) async fn cancel_deliveries(
     txn: &DatabaseTransaction,
-    subscription: SubscriptionId,
+    subscriptions: &[SubscriptionId],
     now: Timestamp,
 ) -> Result<(), Error> {
-    execute(
+    let now: Value = now.as_micros().into();
+    let row = |id: &SubscriptionId| ["cancel_deliveries".into(), id.0.into(), now.clone(), now.clone()];
+    for_rows(
         txn,
-        "INSERT INTO outbox (kind, subscription, opened_before, created_at) VALUES ('cancel_deliveries', $1, $2, $2)",
-        [subscription.0.into(), now.as_micros().into()],
+        "INSERT INTO outbox (kind, subscription, opened_before, created_at)",
+        subscriptions.iter().map(row).collect(),
+        "",
     )
     .await?;
     Ok(())
@@ -109,61 +131,103 @@ impl Ledger {
             .await
     }
 
-    /// The oldest job that cancels deliveries, if there is one.
-    pub async fn next_job(&self) -> Result<Option<Job>, Error> {
-        let rows = self.ask("SELECT id, subscription, opened_before FROM outbox WHERE kind = 'cancel_deliveries' ORDER BY id LIMIT 1",
-            [],
-        )
-        .await?;
-        let job = |row| {
-            Ok(Job {
-                id: get(row, "id")?,
-                subscription: SubscriptionId(uuid(row, "subscription")?),
-                opened_before: timestamp(row, "opened_before")?,
-            })
-        };
-        rows.first().map(job).transpose()
+    /// The oldest jobs that cancel deliveries of these shards, at most `limit`.
+    pub async fn cancel_jobs(&self, owned: &Ownership, limit: usize) -> Result<Vec<Job>, Error> {
+        let mut jobs: Vec<Job> = Vec::new();
+        let mut after = 0;
+        loop {
+            let rows = self
+                .ask(
+                    "SELECT id, subscription, opened_before FROM outbox WHERE kind = 'cancel_deliveries' AND id > $1 \
+                     ORDER BY id LIMIT $2",
+                    [after.into(), JOBS.into()],
+                )
+                .await?;
+            for row in &rows {
+                let job = Job {
+                    id: get(row, "id")?,
+                    subscription: SubscriptionId(uuid(row, "subscription")?),
+                    opened_before: timestamp(row, "opened_before")?,
+                };
+                after = job.id;
+                if owned.epoch(job.shard()).is_some() {
+                    jobs.push(job);
+                }
+            }
+            if jobs.len() >= limit || u64::try_from(rows.len()).is_ok_and(|n| n < JOBS) {
+                jobs.truncate(limit);
+                return Ok(jobs);
+            }
+        }
     }
 
-    /// Does a part of a job, in one transaction; the webhooks of the deliveries that it cancelled. The job is
-    /// removed with its last part, which is when fewer than a chunk were left.
-    pub async fn work_on(&self, job: Job) -> Result<Vec<Webhook>, Error> {
+    /// Does a part of a job, in one transaction. What the shard's owner has in flight is left alone until its
+    /// outcome is known, so the job stays for so long. Nothing may begin any more that the job cancels.
+    pub async fn work_on(
+        &self,
+        job: Job,
+        owned: &Ownership,
+        in_flight: &HashSet<DeliveryId>,
+    ) -> Result<Cancelled, Error> {
+        let epoch = owned.epoch(job.shard());
+        let in_flight = in_flight.clone();
         let cancelled = self
             .store
-            .write(move |txn, now| Box::pin(cancel_chunk(txn, job, now)))
+            .write(move |txn, now| Box::pin(cancel_chunk(txn, job, epoch, in_flight, now)))
             .await?;
-        self.signals.closed(cancelled.len());
+        self.signals.closed(cancelled.webhooks.len());
         Ok(cancelled)
     }
 }
 
-async fn cancel_chunk(txn: &DatabaseTransaction, job: Job, now: Timestamp) -> Result<Vec<Webhook>, Error> {
-    let reason = match all(
+async fn cancel_chunk(
+    txn: &DatabaseTransaction,
+    job: Job,
+    epoch: Option<i64>,
+    in_flight: HashSet<DeliveryId>,
+    now: Timestamp,
+) -> Result<Cancelled, Error> {
+    // Held, so that the shard stays whose it is: another owner might send what this cancels.
+    let (_version, now) = registry::hold(txn, now).await?;
+    if shards::epochs(txn, [job.shard()]).await?.get(&job.shard()).copied() != epoch {
+        return Ok(Cancelled::default());
+    }
+    let limit = CANCEL_CHUNK + in_flight.len();
+    let rows = all(
         txn,
-        "SELECT deleted FROM subscriptions WHERE id = $1",
-        [job.subscription.0.into()],
-    )
-    .await?
-    .first()
-    {
-        Some(row) if !get::<bool>(row, "deleted")? => Reason::SubscriptionInactive,
-        _ => Reason::SubscriptionDeleted,
-    };
-    let chosen = all(
-        txn,
-        "SELECT id FROM deliveries_open WHERE shard = $1 AND subscription = $2 AND opened_at < $3 ORDER BY due_at LIMIT $4",
+        "SELECT id, busy_until FROM deliveries_open WHERE shard = $1 AND subscription = $2 AND opened_at < $3 \
+         ORDER BY due_at LIMIT $4",
         [
-            i16::from(Shard::of(job.subscription).0).into(),
+            i16::from(job.shard().0).into(),
             job.subscription.0.into(),
             job.opened_before.as_micros().into(),
-            CANCEL_CHUNK.into(),
+            u64::try_from(limit).unwrap_or(u64::MAX).into(),
         ],
     )
     .await?;
-    let ids = chosen
-        .iter()
-        .map(|row| Ok(uuid(row, "id")?.into()))
-        .collect::<Result<_, Error>>()?;
+    let mut chosen = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let id = uuid(row, "id")?;
+        // Of a former owner's it is not known yet.
+        if !in_flight.contains(&DeliveryId(id)) && timestamp(row, "busy_until")? <= now {
+            chosen.push(id.into());
+        }
+    }
+    let (left, more) = (rows.len() - chosen.len(), rows.len() == limit);
+    let webhooks = cancel(txn, job, chosen, now).await?;
+    if left == 0 && !more {
+        execute(txn, "DELETE FROM outbox WHERE id = $1", [job.id.into()]).await?;
+    }
+    Ok(Cancelled { webhooks, more })
+}
+
+/// Closes these as cancelled; the webhooks of those that were open.
+async fn cancel(txn: &DatabaseTransaction, job: Job, ids: Vec<Value>, now: Timestamp) -> Result<Vec<Webhook>, Error> {
+    let is_deleted = "SELECT deleted FROM subscriptions WHERE id = $1";
+    let reason = match all(txn, is_deleted, [job.subscription.0.into()]).await?.first() {
+        Some(row) if !get::<bool>(row, "deleted")? => Reason::SubscriptionInactive,
+        _ => Reason::SubscriptionDeleted,
+    };
     // The delete is the gate: what an outcome has closed since is not cancelled too.
     let rows = for_values(
         txn,
@@ -193,8 +257,5 @@ async fn cancel_chunk(txn: &DatabaseTransaction, job: Job, now: Timestamp) -> Re
         ));
     }
     insert_closed(txn, closed).await?;
-    if u64::try_from(chosen.len()).is_ok_and(|chosen| chosen < CANCEL_CHUNK) {
-        execute(txn, "DELETE FROM outbox WHERE id = $1", [job.id.into()]).await?;
-    }
     Ok(cancelled)
 }

@@ -3,6 +3,7 @@
 //! A delivery's id begins with the time of its event, so lists are newest first by id, and a cursor is
 //! an id.
 
+use crate::delivering::keep_attempts;
 use crate::sql::{all, corrupt, execute, for_update, for_values, get, history, optional_timestamp, timestamp, uuid};
 use crate::{Error, Ledger, registry, retention, shards};
 use herald_domain::catalogue::{EventType, Webhook};
@@ -402,14 +403,7 @@ async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Res
     if wanted.is_empty() {
         return Ok(Retried::Unwanted);
     }
-    execute(
-        txn,
-        "INSERT INTO attempts (delivery, number, at, duration_us, status_code, error, detail) \
-         SELECT id, attempts, attempt_at, attempt_duration_us, last_status_code, last_error, attempt_detail \
-         FROM deliveries_closed WHERE id = $1 AND attempt_at IS NOT NULL ON CONFLICT DO NOTHING",
-        [id.0.into()],
-    )
-    .await?;
+    keep_attempts(txn, vec![id.0.into()]).await?;
     let shard = herald_domain::id::Shard::of(subscription);
     execute(
         txn,

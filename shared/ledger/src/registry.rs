@@ -2,7 +2,7 @@
 
 use crate::accounts::AccountRecord;
 use crate::notices::Notice;
-use crate::sql::{CLOCK, corrupt, execute, get, one, timestamp};
+use crate::sql::{CLOCK, corrupt, execute, for_rows, get, one, timestamp};
 use crate::{Error, Ledger, accounts, notices, subscriptions};
 use herald_domain::id::AccountId;
 use herald_domain::subscription::Subscription;
@@ -132,5 +132,18 @@ pub(crate) async fn log(
         ],
     )
     .await?;
+    Ok(())
+}
+
+/// Writes down what was changed of each of these, by nobody's request.
+pub(crate) async fn log_all(
+    txn: &DatabaseTransaction,
+    action: &str,
+    subjects: impl Iterator<Item = impl ToString>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let row = |subject: String| [now.as_micros().into(), action.into(), subject.into()];
+    let rows = subjects.map(|subject| row(subject.to_string())).collect();
+    for_rows::<3, _>(txn, "INSERT INTO audit_log (at, action, subject)", rows, "").await?;
     Ok(())
 }

@@ -220,6 +220,18 @@ pub(crate) async fn wait_for_removal(txn: &DatabaseTransaction, id: Uuid, now: T
     Ok(())
 }
 
+/// Whether a closed delivery may be changed: not while the day that it is in is being dropped, because the change
+/// would be lost. Who asks holds other locks, so this does not wait.
+pub(crate) async fn is_kept(txn: &DatabaseTransaction, id: Uuid, now: Timestamp) -> Result<bool, Error> {
+    let youngest = now.minus(dispatching::IDEMPOTENCY_WINDOW);
+    if txn.get_database_backend() != DbBackend::Postgres || id >= first_uuid(youngest) {
+        return Ok(true);
+    }
+    let sql = "SELECT pg_try_advisory_xact_lock_shared($1) AS kept";
+    let rows = all(txn, sql, [RETRY_LOCK.into()]).await?;
+    rows.first().map_or(Ok(false), |row| get(row, "kept"))
+}
+
 /// Where `expired` counts deliveries that ended so.
 pub(crate) const fn column(end: Closed) -> &'static str {
     match end {

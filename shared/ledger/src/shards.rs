@@ -133,7 +133,8 @@ pub(crate) async fn wake(txn: &DatabaseTransaction, deliveries: &[Delivery]) -> 
     Ok(())
 }
 
-/// These shards' epochs.
+/// These shards' epochs. They stay as they are until the transaction ends if it holds the registry, because who
+/// takes shards waits for that.
 pub(crate) async fn epochs(
     txn: &DatabaseTransaction,
     shards: impl IntoIterator<Item = Shard>,

@@ -1,7 +1,7 @@
 //! Subscriptions as the ledger keeps them. Every change bumps the registry's version in its own
 //! transaction; deactivation and deletion also leave the outbox job that cancels what is open.
 
-use crate::sql::corrupt;
+use crate::sql::{corrupt, for_rows, for_values, timestamp, uuid};
 use crate::{Error, Ledger, outbox, registry};
 use herald_domain::catalogue::{ObjectType, Webhook};
 use herald_domain::id::{AccountId, ObjectGuid, SubscriptionId};
@@ -11,7 +11,8 @@ use herald_domain::signing::SigningKey;
 use herald_domain::subscription::{Settings, Subscription};
 use herald_domain::time::Timestamp;
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, IntoActiveModel, QueryOrder, QuerySelect};
+use sea_orm::{DatabaseTransaction, IntoActiveModel, QueryOrder, QuerySelect, Value};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 mod entity {
@@ -226,31 +227,66 @@ pub(crate) async fn amendment_since(
     Ok(Some(Amendment::new(changes?)))
 }
 
-/// Deactivates a subscription whose subscriber answered 410, unless it was changed since: the answer was
-/// to what it was before. Whether it did.
+/// Of these subscriptions, whose subscribers answered 410, those that are active and were last changed then: the
+/// answer was to what they were. Without a lock, so it is looked at again by [`deactivate_gone`].
+pub(crate) async fn still_active(
+    txn: &DatabaseTransaction,
+    gone: impl Iterator<Item = (SubscriptionId, Timestamp)>,
+) -> Result<HashSet<SubscriptionId>, Error> {
+    let gone: HashMap<SubscriptionId, Timestamp> = gone.collect();
+    let ids = gone.keys().map(|id| id.0.into()).collect();
+    let active = for_values(
+        txn,
+        "SELECT id, updated_at FROM subscriptions WHERE active AND id",
+        ids,
+        "",
+    )
+    .await?;
+    let mut still = HashSet::new();
+    for row in &active {
+        let id = SubscriptionId(uuid(row, "id")?);
+        if gone.get(&id) == Some(&timestamp(row, "updated_at")?) {
+            still.insert(id);
+        }
+    }
+    Ok(still)
+}
+
+/// Deactivates subscriptions whose subscribers answered 410, unless they were changed since; which it did. A few
+/// statements for however many. After [`registry::change`].
 pub(crate) async fn deactivate_gone(
     txn: &DatabaseTransaction,
-    id: SubscriptionId,
-    unchanged_since: Timestamp,
+    gone: HashMap<SubscriptionId, Timestamp>,
     now: Timestamp,
-) -> Result<bool, Error> {
-    let now = registry::change(txn, now).await?;
-    match find(txn, id).await? {
-        Some(mut subscription) if subscription.settings.active && subscription.updated_at == unchanged_since => {
-            subscription.settings.active = false;
-            subscription.updated_at = now;
-            cancel_open(txn, &mut subscription, now).await?;
-            save(txn, &subscription).await?;
-            registry::log(txn, None, "subscription.gone", &id.to_string(), now).await?;
-            Ok(true)
-        }
-        Some(_) | None => Ok(false),
+) -> Result<Vec<SubscriptionId>, Error> {
+    if gone.is_empty() {
+        return Ok(Vec::new());
     }
+    let version = registry::bump(txn).await?;
+    let rows = gone
+        .into_iter()
+        .map(|(id, seen)| [id.0.into(), seen.as_micros().into()]);
+    let at = now.as_micros();
+    let rows = for_rows(
+        txn,
+        "WITH gone (id, seen) AS (",
+        rows.collect::<Vec<[Value; 2]>>(),
+        &format!(
+            ") UPDATE subscriptions SET active = FALSE, updated_at = {at}, open_from = {at}, version = {version} FROM gone \
+             WHERE subscriptions.id = gone.id AND active AND updated_at = gone.seen RETURNING subscriptions.id"
+        ),
+    )
+    .await?;
+    let deactivated = rows.iter().map(|row| Ok(SubscriptionId(uuid(row, "id")?)));
+    let deactivated: Vec<_> = deactivated.collect::<Result<_, Error>>()?;
+    outbox::cancel_deliveries(txn, &deactivated, now).await?;
+    registry::log_all(txn, "subscription.gone", deactivated.iter(), now).await?;
+    Ok(deactivated)
 }
 
 async fn cancel_open(txn: &DatabaseTransaction, subscription: &mut Subscription, now: Timestamp) -> Result<(), Error> {
     subscription.open_from = now;
-    outbox::cancel_deliveries(txn, subscription.id, now).await
+    outbox::cancel_deliveries(txn, &[subscription.id], now).await
 }
 
 async fn find<C: ConnectionTrait>(connection: &C, id: SubscriptionId) -> Result<Option<Subscription>, Error> {

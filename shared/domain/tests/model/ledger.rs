@@ -68,6 +68,8 @@ pub(crate) struct Subscription {
     pub topic: Topic,
     pub active: bool,
     pub always_active: bool,
+    /// Deliveries opened before this are cancelled.
+    pub open_from: Timestamp,
 }
 
 /// A view of the subscriptions, as of a version.
@@ -76,6 +78,22 @@ pub(crate) struct Registry {
     pub version: u64,
     pub index: Index,
     pub inactive: BTreeSet<SubscriptionId>,
+    open_from: BTreeMap<SubscriptionId, Timestamp>,
+}
+
+impl Registry {
+    /// Whether the delivery may be attempted.
+    pub(crate) fn permits(&self, delivery: &Delivery) -> bool {
+        let open_from = self.open_from.get(&delivery.subscription);
+        !self.inactive.contains(&delivery.subscription) && open_from.is_none_or(|from| *from <= delivery.opened_at)
+    }
+}
+
+/// What is to be cancelled: what a subscription had open before then.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Job {
+    pub subscription: SubscriptionId,
+    pub opened_before: Timestamp,
 }
 
 /// What dispatch wants recorded: an event, or the next chunk of one.
@@ -133,6 +151,7 @@ impl Ledger {
             topic,
             active: true,
             always_active: true,
+            open_from: now,
         };
         let subscriptions: BTreeMap<_, _> = topics
             .into_iter()
@@ -184,6 +203,7 @@ impl Ledger {
             } else {
                 registry.inactive.insert(*id);
             }
+            registry.open_from.insert(*id, subscription.open_from);
         }
         registry
     }
@@ -399,11 +419,14 @@ impl Ledger {
         let now = self.begin();
         if attempt.outcome.is_success() {
             self.successes.insert(seen.id);
-            return if self.close(seen.id, Closed::Delivered, attempt.number) {
-                Finished::Closed
-            } else {
-                Finished::Late
-            };
+            if self.close(seen.id, Closed::Delivered, attempt.number) {
+                return Finished::Closed;
+            }
+            if let Some((row, end)) = self.closed.get_mut(&seen.id) {
+                row.delivery.attempts = attempt.number.max(row.delivery.attempts);
+                *end = Closed::Delivered;
+            }
+            return Finished::Late;
         }
         let current = self.owns(by, Shard::of(seen.subscription), epoch);
         let counts = current || self.is_busy(seen.id);
@@ -454,6 +477,7 @@ impl Ledger {
         if let Some(subscription) = self.subscriptions.get_mut(&id) {
             subscription.active = false;
             subscription.always_active = false;
+            subscription.open_from = now;
             self.version += 1;
             self.cancel_jobs.insert(id, now);
         }
@@ -467,27 +491,32 @@ impl Ledger {
         }
     }
 
-    /// Cancels a chunk of what a deactivated subscription had open.
-    pub(crate) fn cancel_chunk(&mut self) {
+    /// The jobs that cancel deliveries of these shards.
+    pub(crate) fn jobs(&self, leases: &Leases) -> Vec<Job> {
+        let jobs = self.cancel_jobs.iter().map(|(id, time)| Job {
+            subscription: *id,
+            opened_before: *time,
+        });
+        jobs.filter(|job| leases.contains_key(&Shard::of(job.subscription)))
+            .collect()
+    }
+
+    /// Cancels a chunk of what a deactivated subscription had open, but nothing that is in flight.
+    pub(crate) fn cancel_chunk(&mut self, by: Owner, epoch: Epoch, job: Job, in_flight: &BTreeSet<DeliveryId>) {
         self.begin();
-        let Some((id, open_from)) = self.cancel_jobs.first_key_value() else {
+        if !self.owns(by, Shard::of(job.subscription), epoch) {
             return;
-        };
-        let (id, open_from) = (*id, *open_from);
-        let of_job = |row: &&Delivery| row.subscription == id && row.opened_at < open_from;
-        let rows: Vec<_> = self
-            .open
-            .values()
-            .map(|row| &row.delivery)
-            .filter(of_job)
-            .take(CHUNK)
-            .copied()
-            .collect();
-        for row in &rows {
-            self.close(row.id, Closed::Cancelled, row.attempts);
         }
-        if rows.len() < CHUNK {
-            self.cancel_jobs.remove(&id);
+        let of_job =
+            |row: &&Row| row.delivery.subscription == job.subscription && row.delivery.opened_at < job.opened_before;
+        let rows: Vec<_> = self.open.values().filter(of_job).copied().collect();
+        let free = |row: &&Row| !in_flight.contains(&row.delivery.id) && row.busy_until <= self.now;
+        let chosen: Vec<_> = rows.iter().filter(free).take(CHUNK).collect();
+        if chosen.len() == rows.len() && self.cancel_jobs.get(&job.subscription) == Some(&job.opened_before) {
+            self.cancel_jobs.remove(&job.subscription);
+        }
+        for row in chosen {
+            self.close(row.delivery.id, Closed::Cancelled, row.delivery.attempts);
         }
     }
 
@@ -553,7 +582,10 @@ impl Ledger {
             .filter(|(_, (_, end))| *end == Closed::Delivered)
             .map(|(id, _)| *id);
         self.delivered.extend(delivered);
-        ensure!(self.delivered.is_subset(&self.successes), "Delivered without a success");
+        ensure!(
+            self.delivered == self.successes,
+            "promise 4: Delivered is not what had a success"
+        );
         Ok(())
     }
 }

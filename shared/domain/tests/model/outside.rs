@@ -161,9 +161,7 @@ impl Subscribers {
 
     /// A request begins. Without faults no other is under way, whoever sent it; else none of the same epoch.
     pub(crate) fn begin(&mut self, id: DeliveryId, epoch: Epoch, generation: u32, faults: bool) -> Result<(), String> {
-        let same = |(other, at, retried): &(DeliveryId, Epoch, u32)| {
-            *other == id && (*at == epoch || !faults && *retried == generation)
-        };
+        let same = |(other, at, _): &(DeliveryId, Epoch, u32)| *other == id && (*at == epoch || !faults);
         ensure!(
             !self.under_way.iter().any(same),
             "{id} is in flight twice, now at epoch {epoch}"

@@ -2,7 +2,7 @@
 //! between any two that the real one could be torn apart at.
 
 use crate::ensure;
-use crate::ledger::{Epoch, Finished, GRACE, Key, LEASE, Lease, Leases, Ledger, Owner, Plan, Registry, TIMEOUT};
+use crate::ledger::{Epoch, Finished, GRACE, Job, Key, LEASE, Lease, Leases, Ledger, Owner, Plan, Registry, TIMEOUT};
 use crate::outside::{Message, Queue, Subscribers, Tag};
 use herald_domain::delivery::{Attempt, Decision, Delivery, decide};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
@@ -114,6 +114,9 @@ pub(crate) enum Move {
     Renewed,
     TakeWakeups,
     NoteWakeups,
+    /// Looks at what is to be cancelled and what of it is in flight.
+    LookAtJobs,
+    Cancel,
     Poll,
     Read(usize),
     ReadFailed(usize),
@@ -139,6 +142,8 @@ pub(crate) struct Worker {
     /// Shards that are to be released, with what was in flight of them until when.
     giving: BTreeMap<Shard, Vec<(DeliveryId, Timestamp)>>,
     woken: Vec<(SubscriptionId, Timestamp)>,
+    /// What is to be cancelled, with what was in flight of its shard.
+    jobs: Vec<(Job, Epoch, BTreeSet<DeliveryId>)>,
     reads: Vec<Read>,
     requests: Vec<(Work<Epoch>, Timestamp, u32)>,
     finishes: Vec<Finish>,
@@ -157,6 +162,7 @@ impl Worker {
             unscanned: BTreeSet::new(),
             giving: BTreeMap::new(),
             woken: Vec::new(),
+            jobs: Vec::new(),
             reads: Vec::new(),
             requests: Vec::new(),
             finishes: Vec::new(),
@@ -170,6 +176,8 @@ impl Worker {
         moves.extend((!self.leases.is_empty() && self.renewing.is_none()).then_some(Move::Renew));
         moves.extend(ledger.free_shards().map(Move::TakeOver));
         moves.extend(self.leases.keys().copied().map(Move::GiveBack));
+        let idle = self.jobs.is_empty() && !ledger.jobs(&self.leases).is_empty();
+        moves.extend(idle.then_some(Move::LookAtJobs));
         if matches!(self.dispatch, Dispatch::Idle) {
             moves.extend(queue.has_waiting().then_some(Move::Pull));
             moves.extend(ledger.incomplete().map(|_| Move::Sweep));
@@ -195,6 +203,7 @@ impl Worker {
         moves.extend((faults && !self.giving.is_empty()).then_some(Move::ReleaseUnheard));
         moves.extend(self.renewing.is_some().then_some(Move::Renewed));
         moves.extend((!self.woken.is_empty()).then_some(Move::NoteWakeups));
+        moves.extend((!self.jobs.is_empty()).then_some(Move::Cancel));
         for (i, read) in self.reads.iter().enumerate() {
             moves.push(if read.rows.is_some() {
                 Move::Fetched(i)
@@ -292,6 +301,21 @@ impl Worker {
             Move::NoteWakeups => {
                 for (subscription, due) in self.woken.drain(..) {
                     self.lanes.note(subscription, due);
+                }
+            }
+            Move::LookAtJobs => {
+                let jobs = ledger.jobs(&self.leases);
+                self.registry = ledger.registry();
+                for job in jobs {
+                    let shard = Shard::of(job.subscription);
+                    let busy = self.lanes.busy(&HashSet::from([shard]));
+                    let busy = busy.into_iter().map(|(_, id)| id).collect();
+                    self.jobs.push((job, self.leases[&shard].epoch, busy));
+                }
+            }
+            Move::Cancel => {
+                if let Some((job, epoch, in_flight)) = self.jobs.pop() {
+                    ledger.cancel_chunk(self.owner, epoch, job, &in_flight);
                 }
             }
             Move::Read(i) => {
@@ -539,7 +563,7 @@ impl Worker {
                 ..
             } = work.delivery;
             match self.holds(subscription, now) {
-                Some(epoch) if !self.registry.inactive.contains(&subscription) => {
+                Some(epoch) if self.registry.permits(&work.delivery) => {
                     ensure!(epoch == work.payload, "{id} was read at another epoch");
                     ensure!(
                         ledger.owns(self.owner, Shard::of(subscription), epoch),

@@ -1,9 +1,9 @@
 //! A delivery is closed once, by whoever's delete finds it; a success counts whenever it comes.
 
 use crate::rig::{Database, Rig, dead, delivered, retried, under};
-use herald_domain::delivery::{Closed, Reason, Status};
+use herald_domain::delivery::{Closed, Status};
 use herald_domain::lanes::Scope;
-use herald_ledger::delivering::{Finish, Finished, Then};
+use herald_ledger::delivering::Finished;
 use herald_ledger::reading::Retried;
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ async fn only_the_present_owner_counts_failures_but_a_success_counts_from_anybod
     let due_at = rig.ledger.now().plus(Duration::from_mins(1));
     for failure in [retried(deliveries[0], event, due_at), dead(deliveries[0], event)] {
         let finished = rig.ledger.finish(vec![under(&former, failure)]).await.unwrap();
-        assert_eq!(finished, [Finished::Stale]);
+        assert_eq!(finished.finished, [Finished::Stale]);
     }
     assert_eq!(rig.count("Open").await, 1);
     let finished = rig
@@ -117,7 +117,7 @@ async fn only_the_present_owner_counts_failures_but_a_success_counts_from_anybod
         .finish(vec![under(&former, delivered(deliveries[0], event))])
         .await
         .unwrap();
-    assert_eq!(finished, [Finished::Done]);
+    assert_eq!(finished.finished, [Finished::Done]);
     assert_eq!(
         rig.finish(dead(deliveries[0], event)).await,
         Finished::Late,
@@ -125,24 +125,6 @@ async fn only_the_present_owner_counts_failures_but_a_success_counts_from_anybod
     );
     assert_eq!(rig.count("Delivered").await, 1);
     rig.assert_exact().await;
-}
-
-async fn a_success_after_the_end_is_kept_as_an_attempt(database: Database) {
-    let rig = Rig::new(database).await;
-    let subscription = rig.subscribe(1).await;
-    let (event, deliveries) = rig.deliveries(&[subscription]).await;
-    assert_eq!(rig.finish(dead(deliveries[0], event)).await, Finished::Done);
-    let mut late = delivered(deliveries[0], event);
-    late.attempt.as_mut().unwrap().number = 2;
-    assert_eq!(rig.finish(late).await, Finished::Late);
-    let view = rig.ledger.delivery(deliveries[0].id).await.unwrap().unwrap();
-    assert_eq!(view.status, Status::Closed(Closed::Dead));
-    let attempts = rig.ledger.attempts(&[view]).await.unwrap();
-    let codes: Vec<_> = attempts[&deliveries[0].id]
-        .iter()
-        .map(|attempt| attempt.status_code)
-        .collect();
-    assert_eq!(codes, [Some(500), Some(200)]);
 }
 
 async fn a_batch_of_every_kind_is_recorded_in_order(database: Database) {
@@ -202,90 +184,12 @@ async fn a_dead_delivery_is_retried_by_hand_with_its_id_and_numbers(database: Da
     rig.assert_exact().await;
 }
 
-async fn a_gone_subscriber_is_deactivated_and_what_is_open_cancelled_by_the_outbox(database: Database) {
-    let rig = Rig::new(database).await;
-    let subscription = rig.subscribe(1).await;
-    let mut all = Vec::new();
-    for _ in 0..5 {
-        let (event, mut deliveries) = rig.deliveries(&[subscription]).await;
-        all.push((event, deliveries.remove(0)));
-    }
-    let (event, delivery) = all.remove(0);
-    let seen = rig.ledger.subscription(subscription).await.unwrap().unwrap().updated_at;
-    let then = Then::Close {
-        status: Closed::Dead,
-        reason: Some(Reason::Gone),
-        deactivate: Some(seen),
-    };
-    let gone = Finish {
-        then,
-        ..dead(delivery, event)
-    };
-    let version = rig.version().await;
-    assert_eq!(rig.finish(gone).await, Finished::Done);
-    assert!(rig.version().await > version, "the registry is told");
-    assert!(
-        !rig.ledger
-            .subscription(subscription)
-            .await
-            .unwrap()
-            .unwrap()
-            .settings
-            .active
-    );
-    assert_eq!(rig.ledger.retry(delivery.id).await.unwrap(), Retried::Unwanted);
-    let job = rig.ledger.next_job().await.unwrap().unwrap();
-    assert_eq!(rig.ledger.work_on(job).await.unwrap().len(), 4);
-    assert_eq!(rig.ledger.next_job().await.unwrap(), None);
-    assert_eq!(
-        [
-            rig.count("Dead").await,
-            rig.count("Cancelled").await,
-            rig.count("Open").await
-        ],
-        [1, 4, 0]
-    );
-    assert_eq!(rig.finish(delivered(all[0].1, all[0].0)).await, Finished::Late);
-    rig.assert_exact().await;
-}
-
-async fn what_is_opened_after_a_deactivation_is_not_cancelled_by_it(database: Database) {
-    let rig = Rig::new(database).await;
-    let subscription = rig.subscribe(1).await;
-    rig.deliveries(&[subscription]).await;
-    let set = async |active| {
-        let activate = move |it: &mut herald_domain::subscription::Subscription| {
-            it.settings.active = active;
-            Ok::<(), ()>(())
-        };
-        let changed = rig
-            .ledger
-            .update_subscription(subscription, herald_domain::access::OPERATOR, activate)
-            .await;
-        changed.unwrap().unwrap().unwrap()
-    };
-    set(false).await;
-    set(true).await;
-    let (_, deliveries) = rig.deliveries(&[subscription]).await;
-    let job = rig.ledger.next_job().await.unwrap().unwrap();
-    assert_eq!(rig.ledger.work_on(job).await.unwrap().len(), 1);
-    let left = rig.open(subscription, 10).await;
-    assert_eq!(
-        left.iter().map(|(delivery, _)| delivery.id).collect::<Vec<_>>(),
-        [deliveries[0].id]
-    );
-    rig.assert_exact().await;
-}
-
 on_both!(
     a_delivery_that_succeeds_at_once_is_one_row_with_its_attempt,
     a_failure_is_due_again_and_its_attempts_add_up,
     what_is_due_is_read_and_of_the_rest_only_what_is_next,
     events_are_read_within_the_scope,
     only_the_present_owner_counts_failures_but_a_success_counts_from_anybody,
-    a_success_after_the_end_is_kept_as_an_attempt,
     a_batch_of_every_kind_is_recorded_in_order,
     a_dead_delivery_is_retried_by_hand_with_its_id_and_numbers,
-    a_gone_subscriber_is_deactivated_and_what_is_open_cancelled_by_the_outbox,
-    what_is_opened_after_a_deactivation_is_not_cancelled_by_it,
 );

@@ -17,6 +17,7 @@ macro_rules! on_both {
     };
 }
 
+mod cancelling;
 mod dispatching;
 mod expiring;
 mod finishing;

@@ -107,6 +107,14 @@ impl Rig {
         }
     }
 
+    /// A connection of its own to the test's PostgreSQL database.
+    pub(crate) async fn connection(&self) -> sea_orm::DatabaseConnection {
+        match &self.place {
+            Place::Database { url } => Box::pin(sea_orm::Database::connect(url)).await.unwrap(),
+            Place::File { .. } => panic!("SQLite has one writer"),
+        }
+    }
+
     pub(crate) async fn execute(&self, sql: String) -> Result<u64, Error> {
         let write = self
             .ledger
@@ -174,7 +182,25 @@ impl Rig {
 
     pub(crate) async fn finish_all(&self, batch: Vec<Finish>) -> Vec<Finished> {
         let batch = batch.into_iter().map(|finish| under(&self.owned, finish)).collect();
-        self.ledger.finish(batch).await.unwrap()
+        self.ledger.finish(batch).await.unwrap().finished
+    }
+
+    /// Does a part of the oldest job that cancels, while these are in flight; how many deliveries it cancelled.
+    pub(crate) async fn cancel(&self, in_flight: &[Delivery]) -> usize {
+        let job = self.ledger.cancel_jobs(&self.owned, 1).await.unwrap().remove(0);
+        let in_flight = in_flight.iter().map(|delivery| delivery.id).collect();
+        let cancelled = self.ledger.work_on(job, &self.owned, &in_flight).await.unwrap();
+        cancelled.webhooks.len()
+    }
+
+    /// Makes a subscription active or not.
+    pub(crate) async fn set_active(&self, subscription: SubscriptionId, active: bool) {
+        let change = move |it: &mut Subscription| {
+            it.settings.active = active;
+            Ok::<(), ()>(())
+        };
+        let changed = self.ledger.update_subscription(subscription, OPERATOR, change).await;
+        changed.unwrap().unwrap().unwrap();
     }
 
     /// The account must be exact at every moment.

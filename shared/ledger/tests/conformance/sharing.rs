@@ -6,6 +6,7 @@ use herald_ledger::Ledger;
 use herald_ledger::delivering::Finished;
 use herald_ledger::dispatching::{Disposition, Recorded};
 use herald_ledger::shards::Ownership;
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -96,7 +97,10 @@ async fn what_is_given_back_in_flight_is_left_alone_and_its_outcome_counts(datab
     assert_eq!((again.id, again.attempts, again.due_at), (deliveries[0].id, 1, due_at));
     assert_eq!(rig.finish(dead(again, event)).await, Finished::Stale);
     let of_next = under(&next, dead(again, event));
-    assert_eq!(rig.ledger.finish(vec![of_next]).await.unwrap(), [Finished::Done]);
+    assert_eq!(
+        rig.ledger.finish(vec![of_next]).await.unwrap().finished,
+        [Finished::Done]
+    );
     assert_eq!(next.epoch(shard), rig.owned.epoch(shard).map(|epoch| epoch + 2));
     rig.assert_exact().await;
 }
@@ -117,7 +121,55 @@ async fn what_was_busy_too_long_is_the_next_owners(database: Database) {
     assert!(open[0].0.due_at <= rig.ledger.now());
     assert_eq!(rig.finish(dead(deliveries[0], event)).await, Finished::Stale);
     let of_next = under(&next, delivered(deliveries[0], event));
-    assert_eq!(rig.ledger.finish(vec![of_next]).await.unwrap(), [Finished::Done]);
+    assert_eq!(
+        rig.ledger.finish(vec![of_next]).await.unwrap().finished,
+        [Finished::Done]
+    );
+}
+
+/// A failure counts from the owner of the shard, so nobody takes the shard between that look and the end of the
+/// transaction. On SQLite there is nothing in between.
+#[tokio::test]
+async fn no_shard_is_taken_while_a_failure_of_its_owner_is_recorded() {
+    let rig = Rig::new(Database::Postgres).await;
+    let subscription = rig.subscribe(1).await;
+    let (event, deliveries) = rig.deliveries(&[subscription]).await;
+    let connection = rig.connection().await;
+    let looking_on = rig.connection().await;
+    // Somebody holds the row, so the outcome waits in the middle of its transaction.
+    let holder = connection.begin().await.unwrap();
+    let lock = format!(
+        "SELECT 1 FROM deliveries_open WHERE id = '{}' FOR UPDATE",
+        deliveries[0].id
+    );
+    holder.execute_unprepared(&lock).await.unwrap();
+    let waits = async |query: &str| {
+        let sql = format!(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
+             AND query LIKE '{query}%'"
+        );
+        !herald_ledger::sql::all(&looking_on, &sql, []).await.unwrap().is_empty()
+    };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    let ledger = rig.ledger.clone();
+    let failure = under(&rig.owned, dead(deliveries[0], event));
+    let finish = tokio::spawn(async move { ledger.finish(vec![failure]).await.unwrap().finished });
+    while !waits("DELETE FROM deliveries_open").await {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the outcome does not wait for the row"
+        );
+    }
+    let other = rig.another().await;
+    let take = tokio::spawn(async move { other.take_free(Uuid::now_v7(), 256, Duration::from_secs(15)).await });
+    while !waits("SELECT version, now FROM herald_change").await {
+        assert!(!take.is_finished(), "the shard was taken in between");
+        assert!(tokio::time::Instant::now() < deadline, "the takeover does not wait");
+    }
+    holder.rollback().await.unwrap();
+    assert_eq!(finish.await.unwrap(), [Finished::Done]);
+    assert_eq!(take.await.unwrap().unwrap().epochs.len(), 256);
+    assert_eq!(rig.count("Dead").await, 1);
 }
 
 /// However dispatch and takeovers fall together, a delivery is handed over, or its lane is woken, or the

@@ -1,0 +1,82 @@
+//! Attempts whose delivery had ended before they did.
+//!
+//! A success counts whenever it comes: a delivery that was cancelled, refused or given up meanwhile is
+//! Delivered all the same. Every attempt counts in `attempts`, also one that failed.
+
+use super::{Finish, keep_attempts};
+use crate::sql::{corrupt, for_rows, for_update, for_values, get, uuid};
+use crate::{Error, retention};
+use herald_domain::delivery::{Attempt, Closed};
+use herald_domain::id::DeliveryId;
+use herald_domain::time::Timestamp;
+use sea_orm::{DatabaseTransaction, Value};
+use std::collections::{HashMap, HashSet};
+
+/// Corrects the closed deliveries that these attempts belong to; those that are Delivered by it.
+pub(super) async fn correct(
+    txn: &DatabaseTransaction,
+    late: &[&Finish],
+    now: Timestamp,
+) -> Result<HashSet<DeliveryId>, Error> {
+    // Of several of one delivery the success counts.
+    let mut attempts: HashMap<DeliveryId, &Attempt> = HashMap::new();
+    for finish in late {
+        if let Some(attempt) = &finish.attempt {
+            let known = attempts.entry(finish.delivery.id).or_insert(attempt);
+            if attempt.outcome.is_success() {
+                *known = attempt;
+            }
+        }
+    }
+    let mut ids: Vec<_> = attempts.keys().copied().collect();
+    ids.sort_unstable();
+    let ids = ids.into_iter().map(|id| id.0.into()).collect();
+    let lock = format!("ORDER BY id{}", for_update(txn));
+    let closed = for_values(
+        txn,
+        "SELECT id, status, attempts FROM deliveries_closed WHERE id",
+        ids,
+        &lock,
+    )
+    .await?;
+    let (mut delivered, mut counted) = (Vec::new(), Vec::new());
+    for row in &closed {
+        let id = DeliveryId(uuid(row, "id")?);
+        let status = Closed::coded(get(row, "status")?).ok_or_else(|| corrupt("an unknown status"))?;
+        let known: i64 = get(row, "attempts")?;
+        let Some(attempt) = attempts.get(&id) else { continue };
+        let number = i64::from(attempt.number);
+        let succeeds = attempt.outcome.is_success() && status != Closed::Delivered;
+        if !(succeeds || number > known) || !retention::is_kept(txn, id.0, now).await? {
+            continue;
+        }
+        let values: [Value; 4] = [
+            id.0.into(),
+            number.max(known).into(),
+            attempt.outcome.status_code().map(i32::from).into(),
+            attempt.outcome.error().map(|error| error.name().to_owned()).into(),
+        ];
+        if succeeds {
+            delivered.push(values);
+        } else {
+            counted.push(values);
+        }
+    }
+    let changed = delivered.iter().chain(&counted).map(|[id, ..]| id.clone());
+    keep_attempts(txn, changed.collect()).await?;
+    let update = "UPDATE deliveries_closed SET attempts = late.attempts, attempt_at = NULL, \
+                  attempt_duration_us = NULL, attempt_detail = NULL";
+    let late = "WITH late (id, attempts, status_code, error) AS (";
+    let of_late = "FROM late WHERE deliveries_closed.id = late.id RETURNING deliveries_closed.id";
+    // Of what is delivered the success stays to be seen as the last.
+    let shown = "last_status_code = CASE status WHEN 1 THEN last_status_code ELSE late.status_code END, \
+                 last_error = CASE status WHEN 1 THEN last_error ELSE late.error END";
+    for_rows(txn, late, counted, &format!(") {update}, {shown} {of_late}")).await?;
+    let ended = format!(
+        "status = {}, reason = NULL, closed_at = {}, last_status_code = late.status_code, last_error = NULL",
+        Closed::Delivered.code(),
+        now.as_micros()
+    );
+    let rows = for_rows(txn, late, delivered, &format!(") {update}, {ended} {of_late}")).await?;
+    rows.iter().map(|row| Ok(DeliveryId(uuid(row, "id")?))).collect()
+}

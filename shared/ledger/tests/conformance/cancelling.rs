@@ -1,0 +1,263 @@
+//! A subscription that ends cancels what is open, and nothing that is in flight: a success counts whenever it
+//! comes.
+
+use crate::rig::{Database, Rig, dead, delivered, retried, under};
+use herald_domain::delivery::{Closed, Delivery, Reason, Status};
+use herald_domain::id::{EventUid, Shard, SubscriptionId};
+use herald_ledger::delivering::{Finish, Finished, Then};
+use herald_ledger::reading::Retried;
+use std::time::Duration;
+use uuid::Uuid;
+
+const CANCELLED: Status = Status::Closed(Closed::Cancelled);
+const DELIVERED: Status = Status::Closed(Closed::Delivered);
+
+/// So many deliveries of events of their own.
+async fn several(rig: &Rig, subscription: SubscriptionId, count: usize) -> Vec<(EventUid, Delivery)> {
+    let mut all = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (event, mut deliveries) = rig.deliveries(&[subscription]).await;
+        all.push((event, deliveries.remove(0)));
+    }
+    all
+}
+
+/// The answer 410 to a subscription as it is now.
+async fn gone(rig: &Rig, delivery: Delivery, event: EventUid) -> Finish {
+    let subscription = rig.ledger.subscription(delivery.subscription).await.unwrap();
+    let then = Then::Close {
+        status: Closed::Dead,
+        reason: Some(Reason::Gone),
+        deactivate: Some(subscription.unwrap().updated_at),
+    };
+    Finish {
+        then,
+        ..dead(delivery, event)
+    }
+}
+
+/// Where a delivery stands: status, `AttemptCount`, the last status code, and the status codes of its attempts.
+async fn seen(rig: &Rig, delivery: Delivery) -> (Status, i64, Option<i32>, Vec<Option<i32>>) {
+    let view = rig.ledger.delivery(delivery.id).await.unwrap().unwrap();
+    let (status, count, last) = (view.status, view.attempts, view.last_status_code);
+    let attempts = rig.ledger.attempts(&[view]).await.unwrap().remove(&delivery.id);
+    let attempts = attempts.unwrap_or_default();
+    let codes = attempts.iter().map(|attempt| attempt.status_code);
+    (status, count, last, codes.collect())
+}
+
+async fn what_is_in_flight_is_not_cancelled_until_its_outcome_is_known(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let all = several(&rig, subscription, 5).await;
+    rig.set_active(subscription, false).await;
+    let [(first, one), (second, two), ..] = all[..] else {
+        unreachable!()
+    };
+    assert_eq!(rig.cancel(&[one, two]).await, 3);
+    assert_eq!([rig.count("Cancelled").await, rig.count("Open").await], [3, 2]);
+    assert_eq!(
+        rig.ledger.retry(one.id).await.unwrap(),
+        Retried::NotPossible(Status::Open),
+        "nothing that is in flight is sent a second time by hand"
+    );
+    assert_eq!(rig.cancel(&[one, two]).await, 0);
+
+    assert_eq!(rig.finish(delivered(one, first)).await, Finished::Done);
+    let due_at = rig.ledger.now().plus(Duration::from_hours(6));
+    assert_eq!(rig.finish(retried(two, second, due_at)).await, Finished::Done);
+    assert_eq!(rig.cancel(&[]).await, 1, "what failed is not tried again");
+    assert_eq!(
+        rig.ledger.cancel_jobs(&rig.owned, 1).await.unwrap(),
+        [],
+        "the job is done"
+    );
+    assert_eq!(seen(&rig, one).await, (DELIVERED, 1, Some(200), vec![Some(200)]));
+    assert_eq!(seen(&rig, two).await, (CANCELLED, 1, None, vec![None]));
+    rig.assert_exact().await;
+}
+
+async fn a_success_counts_after_a_cancellation_and_after_the_end(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let all = several(&rig, subscription, 2).await;
+    let [(first, cancelled), (second, ended)] = all[..] else {
+        unreachable!()
+    };
+    assert_eq!(rig.finish(dead(ended, second)).await, Finished::Done);
+    rig.set_active(subscription, false).await;
+    assert_eq!(rig.cancel(&[]).await, 1);
+
+    let mut after_the_end = delivered(ended, second);
+    after_the_end.attempt.as_mut().unwrap().number = 2;
+    let late = vec![delivered(cancelled, first), after_the_end];
+    assert_eq!(rig.finish_all(late.clone()).await, [Finished::Corrected; 2]);
+    assert_eq!(seen(&rig, cancelled).await, (DELIVERED, 1, Some(200), vec![Some(200)]));
+    assert_eq!(
+        seen(&rig, ended).await,
+        (DELIVERED, 2, Some(200), vec![Some(500), Some(200)])
+    );
+    assert_eq!(rig.ledger.delivery(ended.id).await.unwrap().unwrap().reason, None);
+    rig.assert_exact().await;
+
+    assert_eq!(rig.finish_all(late).await, [Finished::Late; 2], "twice is once");
+    assert_eq!(
+        rig.ledger.retry(ended.id).await.unwrap(),
+        Retried::NotPossible(DELIVERED),
+        "it is not sent again"
+    );
+    assert_eq!(seen(&rig, ended).await.1, 2);
+    rig.assert_exact().await;
+}
+
+async fn a_failure_after_a_cancellation_counts_as_an_attempt(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let (event, delivery) = several(&rig, subscription, 1).await.remove(0);
+    rig.set_active(subscription, false).await;
+    assert_eq!(rig.cancel(&[]).await, 1);
+    assert_eq!(rig.finish(dead(delivery, event)).await, Finished::Late);
+    assert_eq!(seen(&rig, delivery).await, (CANCELLED, 1, Some(500), vec![Some(500)]));
+    let due_at = rig.ledger.now();
+    assert_eq!(rig.finish(retried(delivery, event, due_at)).await, Finished::Late);
+    assert_eq!(seen(&rig, delivery).await.1, 1, "the same attempt again");
+    rig.assert_exact().await;
+}
+
+async fn who_owns_the_shard_cancels_and_not_what_a_former_owner_has_in_flight(database: Database) {
+    let mut rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let all = several(&rig, subscription, 3).await;
+    rig.set_active(subscription, false).await;
+    let former = rig.owned.clone();
+    let job = rig.ledger.cancel_jobs(&former, 1).await.unwrap().remove(0);
+    let shard = Shard::of(subscription);
+    let until = rig.ledger.now().plus(Duration::from_secs(30));
+    let in_flight = vec![(all[0].1.id, until)];
+    rig.ledger
+        .release(former.owner(), vec![shard], in_flight)
+        .await
+        .unwrap();
+    rig.restart().await;
+    let none = std::collections::HashSet::new();
+    let cancelled = rig.ledger.work_on(job, &former, &none).await.unwrap();
+    assert_eq!(cancelled.webhooks.len(), 0, "it is no longer its shard");
+    assert_eq!(
+        rig.cancel(&[]).await,
+        2,
+        "what the former owner said is in flight is left"
+    );
+    assert_eq!(rig.cancel(&[]).await, 0);
+    let success = under(&former, delivered(all[0].1, all[0].0));
+    assert_eq!(
+        rig.ledger.finish(vec![success]).await.unwrap().finished,
+        [Finished::Done]
+    );
+    assert_eq!(rig.cancel(&[]).await, 0);
+    assert_eq!(rig.ledger.cancel_jobs(&rig.owned, 1).await.unwrap(), []);
+    assert_eq!([rig.count("Delivered").await, rig.count("Cancelled").await], [1, 2]);
+    rig.assert_exact().await;
+}
+
+async fn what_is_opened_after_a_deactivation_is_not_cancelled_by_it(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    rig.deliveries(&[subscription]).await;
+    rig.set_active(subscription, false).await;
+    rig.set_active(subscription, true).await;
+    let (_, deliveries) = rig.deliveries(&[subscription]).await;
+    assert_eq!(rig.cancel(&[]).await, 1);
+    let left = rig.open(subscription, 10).await;
+    assert_eq!(
+        left.iter().map(|(delivery, _)| delivery.id).collect::<Vec<_>>(),
+        [deliveries[0].id]
+    );
+    rig.assert_exact().await;
+}
+
+async fn a_gone_subscriber_is_deactivated_and_what_is_open_cancelled(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let all = several(&rig, subscription, 5).await;
+    let (event, delivery) = all[0];
+    let version = rig.version().await;
+    let outcome = under(&rig.owned, gone(&rig, delivery, event).await);
+    let recorded = rig.ledger.finish(vec![outcome.clone()]).await.unwrap();
+    assert_eq!(
+        (recorded.finished, recorded.deactivated),
+        (vec![Finished::Done], vec![subscription])
+    );
+    assert!(rig.version().await > version, "the registry is told");
+    let deactivated = rig.ledger.subscription(subscription).await.unwrap().unwrap();
+    assert!(!deactivated.settings.active);
+    assert_eq!(rig.ledger.retry(delivery.id).await.unwrap(), Retried::Unwanted);
+    assert_eq!(rig.cancel(&[]).await, 4);
+    let counts = [
+        rig.count("Dead").await,
+        rig.count("Cancelled").await,
+        rig.count("Open").await,
+    ];
+    assert_eq!(counts, [1, 4, 0]);
+    let version = rig.version().await;
+    let again = rig.ledger.finish(vec![outcome]).await.unwrap();
+    assert_eq!((again.finished, again.deactivated), (vec![Finished::Late], vec![]));
+    assert_eq!(rig.version().await, version, "nothing changed");
+    rig.assert_exact().await;
+}
+
+async fn an_answer_to_what_a_subscription_was_does_not_deactivate_it(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let (event, delivery) = several(&rig, subscription, 1).await.remove(0);
+    let outcome = gone(&rig, delivery, event).await;
+    rig.set_active(subscription, true).await;
+    let recorded = rig.ledger.finish(vec![under(&rig.owned, outcome)]).await.unwrap();
+    assert_eq!(
+        (recorded.finished, recorded.deactivated),
+        (vec![Finished::Done], vec![])
+    );
+    assert!(
+        rig.ledger
+            .subscription(subscription)
+            .await
+            .unwrap()
+            .unwrap()
+            .settings
+            .active
+    );
+}
+
+/// A batch of outcomes is one transaction, which everybody waits for who changes the registry or records events.
+async fn many_subscribers_that_are_gone_at_once_are_one_change(database: Database) {
+    const MANY: u128 = 512;
+    let rig = Rig::new(database).await;
+    let mut subscriptions = Vec::new();
+    for _ in 0..MANY {
+        subscriptions.push(rig.subscribe(Uuid::new_v4().as_u128()).await);
+    }
+    let (event, deliveries) = rig.deliveries(&subscriptions).await;
+    let mut batch = Vec::new();
+    for delivery in deliveries {
+        batch.push(under(&rig.owned, gone(&rig, delivery, event).await));
+    }
+    let version = rig.version().await;
+    let recorded = rig.ledger.finish(batch).await.unwrap();
+    assert!(recorded.finished.iter().all(|finished| *finished == Finished::Done));
+    assert_eq!(recorded.deactivated.len(), subscriptions.len());
+    assert_eq!(rig.version().await, version + 1, "one change of the registry");
+    let jobs = rig.ledger.cancel_jobs(&rig.owned, 10_000).await.unwrap();
+    assert_eq!(jobs.len(), subscriptions.len());
+    assert_eq!(rig.ledger.cancel_jobs(&rig.owned, 7).await.unwrap(), jobs[..7]);
+    rig.assert_exact().await;
+}
+
+on_both!(
+    what_is_in_flight_is_not_cancelled_until_its_outcome_is_known,
+    a_success_counts_after_a_cancellation_and_after_the_end,
+    a_failure_after_a_cancellation_counts_as_an_attempt,
+    who_owns_the_shard_cancels_and_not_what_a_former_owner_has_in_flight,
+    what_is_opened_after_a_deactivation_is_not_cancelled_by_it,
+    a_gone_subscriber_is_deactivated_and_what_is_open_cancelled,
+    an_answer_to_what_a_subscription_was_does_not_deactivate_it,
+    many_subscribers_that_are_gone_at_once_are_one_change,
+);
