@@ -33,6 +33,11 @@ impl MigratorTrait for Migrator {
                 postgres: include_str!("postgres/0004_retention.sql"),
             }),
             Box::new(Migration {
+                name: "0005_openings",
+                sqlite: include_str!("sqlite/0005_openings.sql"),
+                postgres: include_str!("postgres/0005_openings.sql"),
+            }),
+            Box::new(Migration {
                 name: "0011_rejected_by_account",
                 sqlite: include_str!("sqlite/0011_rejected_by_account.sql"),
                 postgres: include_str!("postgres/0011_rejected_by_account.sql"),

@@ -9,6 +9,7 @@ mod scene;
 
 mod accepting;
 mod auditing;
+mod cancelling;
 mod cluster;
 mod crash;
 mod egress;

@@ -83,11 +83,20 @@ async fn a_grant_that_is_taken_refuses_what_is_open() {
     let delivery = api.delivery_with(made.guid(), "Refused").await;
     assert_eq!(delivery["Reason"], "permission_missing");
     let path = format!("/v1/deliveries/{}/retry", id(&delivery));
-    let _conflict = builder.api.post(&path, &json!({})).await.problem(409);
+    builder
+        .api
+        .post(&path, &json!({}))
+        .await
+        .problem(409)
+        .saying("permission");
     let before = receiver.requests().len();
     api.publish(&packet_of(company)).await;
     herald.settled(PATIENCE).await;
     assert_eq!(receiver.requests().len(), before, "nothing more is sent");
+    receiver.script("/", |_| Answer::ok());
+    api.grant(&builder.id, COMPANY, Some(company)).await;
+    let _retried = builder.api.post(&path, &json!({})).await.expect(202);
+    let _delivered = api.delivery_with(made.guid(), "Delivered").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

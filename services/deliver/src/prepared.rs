@@ -198,6 +198,8 @@ pub(crate) mod tests {
             created_at: now,
             updated_at: now,
             open_from: now,
+            open_from_version: 0,
+            deactivated: None,
             deleted: false,
         })
     }

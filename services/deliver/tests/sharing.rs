@@ -57,6 +57,8 @@ async fn subscribe(ledger: &Ledger, egress: &EgressPolicy, id: SubscriptionId, s
         created_at: now,
         updated_at: now,
         open_from: now,
+        open_from_version: 0,
+        deactivated: None,
         deleted: false,
     };
     ledger.create_subscription(row).await.unwrap();

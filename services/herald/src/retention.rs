@@ -74,6 +74,7 @@ impl Removal {
                 keys,
                 rejected,
                 audit_log,
+                subscriptions,
             } = removed;
             tracing::info!(
                 events,
@@ -81,6 +82,7 @@ impl Removal {
                 keys,
                 rejected,
                 audit_log,
+                subscriptions,
                 "what has expired was removed"
             );
         }
@@ -110,6 +112,7 @@ impl Removal {
             ("key", removed.keys),
             ("rejected", removed.rejected),
             ("audit_log", removed.audit_log),
+            ("subscription", removed.subscriptions),
         ];
         for (what, count) in counts {
             self.removed.with_label_values(&[what]).inc_by(count);

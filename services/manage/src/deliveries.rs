@@ -5,7 +5,7 @@ use crate::openapi::{Conflict, Forbidden, Malformed, Missing, Refused};
 use crate::paging::{List, PageParams, Paging};
 use crate::path::At;
 use crate::query::Query;
-use crate::{Manage, ledger_away};
+use crate::{Manage, ledger_away, subscriptions};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,7 +13,8 @@ use herald_access::problem::Problem;
 use herald_domain::delivery::{Closed, Status};
 use herald_domain::id::{DeliveryId, EventId, SubscriptionId};
 use herald_domain::time::Timestamp;
-use herald_ledger::reading::{AttemptView, DeliveryFilter, DeliveryView, Retried};
+use herald_ledger::reading::{AttemptView, DeliveryFilter, DeliveryView};
+use herald_ledger::retrying::Retried;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -205,7 +206,8 @@ pub(crate) async fn show(
 
 /// Try a delivery again
 ///
-/// It is due at once, with the same id; attempt numbers go on, and its give-up clock starts again.
+/// It is due at once, with the same id; attempt numbers go on, and its give-up clock starts again. One that was
+/// refused can be tried again once the subscription's owner has the role and the permission.
 #[utoipa::path(
     post, path = "/v1/deliveries/{id}/retry", operation_id = "retry_delivery",
     tag = "Deliveries", security(("key" = [])),
@@ -221,12 +223,17 @@ pub(crate) async fn retry(
     At(id): At<DeliveryId>,
 ) -> Result<(StatusCode, Json<Delivery>), Problem> {
     let sight = Sight::of(caller);
-    seen(&manage, sight, id).await?;
+    let delivery = seen(&manage, sight, id).await?;
+    if delivery.status == Status::Closed(Closed::Refused) {
+        // Else it would be refused again at once.
+        let permitted = subscriptions::permit_owner(&manage, delivery.subscription).await;
+        permitted.map_err(|missing| missing.with_status(StatusCode::CONFLICT))?;
+    }
     match manage.ledger.retry(id).await.map_err(ledger_away)? {
         Retried::Done => Ok((StatusCode::ACCEPTED, Json(seen(&manage, sight, id).await?.into()))),
         Retried::Missing => Err(Problem::not_found("delivery")),
         Retried::NotPossible(status) => Err(Problem::conflict(format!(
-            "the delivery is {}; only one that is Dead or Cancelled can be retried",
+            "the delivery is {}; only one that is Dead, Cancelled or Refused can be retried",
             status.name()
         ))),
         Retried::Unwanted => Err(Problem::conflict(

@@ -3,9 +3,11 @@
 use herald_access::problem::Problem;
 use herald_domain::access::{Role, Roles};
 use herald_domain::catalogue::ObjectType;
+use herald_domain::delivery::{Closed, Status};
 use herald_domain::id::{ObjectGuid, parse_guid};
 use herald_domain::problem::{Fault, Faults, pointer_to};
 use herald_domain::signing::SigningKey;
+use herald_domain::time::Timestamp;
 use serde_json::{Map, Value};
 
 const MAX_NAME_CHARS: usize = 100;
@@ -148,6 +150,33 @@ impl<'a> Fields<'a> {
             return None;
         };
         (!guid.is_nil()).then_some(ObjectGuid(guid))
+    }
+
+    /// How deliveries ended, without success.
+    pub(crate) fn ended(&mut self) -> Option<Closed> {
+        let retriable = || Closed::ALL.into_iter().filter(|ended| ended.can_be_retried());
+        let name = |ended: Closed| Status::Closed(ended).name();
+        let given = self.get("Status").and_then(Value::as_str);
+        let ended = given.and_then(|given| retriable().find(|ended| name(*ended) == given));
+        if ended.is_none() {
+            let names: Vec<_> = retriable().map(name).collect();
+            self.fault(
+                "Status",
+                "one_of",
+                format!("Status must be one of {}", names.join(", ")),
+            );
+        }
+        ended
+    }
+
+    pub(crate) fn time(&mut self, name: &str) -> Option<Timestamp> {
+        let value = self.get(name)?;
+        let time = value.as_str().and_then(|text| Timestamp::parse(text).ok());
+        if time.is_none() {
+            let rule = "an RFC 3339 date-time with an offset, such as 2026-11-22T05:13:39Z";
+            self.fault(name, "date_time", format!("{name} must be {rule}"));
+        }
+        time
     }
 
     /// The secret as it was given, with the key that it means.

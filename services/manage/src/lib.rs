@@ -96,6 +96,7 @@ pub fn router(manage: Manage) -> Router {
             "/v1/subscriptions/{guid}/rotate-secret",
             post(subscriptions::rotate_secret),
         )
+        .route("/v1/subscriptions/{guid}/retry", post(subscriptions::retry))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::show))
         .route("/v1/deliveries/{id}/retry", post(deliveries::retry))

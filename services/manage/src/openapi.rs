@@ -21,6 +21,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     paths(
         subscriptions::create, subscriptions::list, subscriptions::show, subscriptions::replace,
         subscriptions::patch, subscriptions::remove, subscriptions::rotate_secret,
+        subscriptions::retry,
         deliveries::list, deliveries::show, deliveries::retry, deliveries::dead_letters,
         events::show, rejected::list,
         webhooks::list, webhooks::show,

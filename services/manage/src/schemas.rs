@@ -34,7 +34,7 @@ pub(crate) struct SubscriptionRequest {
     custom_header_value: Option<String>,
     /// A name for people, at most 100 characters.
     name: Option<String>,
-    /// No messages while false.
+    /// No messages while false, and what is open is cancelled; an attempt under way that succeeds is Delivered.
     #[schema(default = true)]
     active: Option<bool>,
     /// What messages are signed with: `whsec_` and base64, or any other text of at most 256 characters.
@@ -147,6 +147,12 @@ pub(crate) struct Subscription {
     created_at: String,
     #[schema(format = DateTime, example = "2026-11-22T05:13:39Z")]
     updated_at: String,
+    /// When Herald itself deactivated it; null otherwise, and once it is active again.
+    #[schema(required, format = DateTime)]
+    deactivated_at: Option<String>,
+    /// Why: `gone`, its subscriber answered 410.
+    #[schema(required, example = "gone")]
+    deactivation_reason: Option<String>,
 }
 
 /// A subscription with its secret, which no other answer shows.
@@ -161,6 +167,28 @@ pub(crate) struct SubscriptionWithSecret {
     /// The same key in the form that Standard Webhooks verifiers take.
     #[schema(example = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]
     signing_secret: String,
+}
+
+/// Which deliveries of a subscription to try again.
+#[derive(ToSchema)]
+#[schema(rename_all = "PascalCase", example = json!({"Status": "Cancelled", "Since": "2026-11-22T05:13:39Z"}))]
+pub(crate) struct RetryRequest {
+    /// Those that are `Dead`, `Cancelled` or `Refused`.
+    status: String,
+    /// Only those that ended at this time or later.
+    #[schema(format = DateTime)]
+    since: Option<String>,
+}
+
+/// What is tried again.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Retried {
+    /// How many deliveries are open again.
+    #[schema(example = 153)]
+    pub(crate) retried: usize,
+    /// Whether there may be more, for another request.
+    pub(crate) more: bool,
 }
 
 /// A new secret for a subscription.

@@ -3,7 +3,7 @@
 use crate::callers::{Builder, Sight, permit};
 use crate::fields::Fields;
 use crate::json::{Json, OptionalJson};
-use crate::openapi::{BodyRefused, Forbidden, Malformed, Missing, Refused};
+use crate::openapi::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refused};
 use crate::paging::{List, PageParams, Paging};
 use crate::path::At;
 use crate::query::Query;
@@ -13,13 +13,18 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use herald_access::problem::Problem;
 use herald_domain::address::EgressPolicy;
+use herald_domain::delivery::Closed;
 use herald_domain::id::SubscriptionId;
 use herald_domain::signing::SigningKey;
 use herald_domain::subscription::{Draft, Settings, Subscription, merge_patch, parse};
 use herald_domain::time::Timestamp;
+use herald_ledger::retrying::RetriedSome;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Until how many deliveries are tried again with one request.
+const RETRIED_AT_A_TIME: usize = 10_000;
 
 type Shown = Map<String, Value>;
 
@@ -54,6 +59,8 @@ pub(crate) async fn create(
         created_at: now,
         updated_at: now,
         open_from: Timestamp::from_micros(0),
+        open_from_version: 0,
+        deactivated: None,
         deleted: false,
     };
     manage
@@ -171,7 +178,8 @@ pub(crate) async fn patch(
 
 /// Delete a subscription
 ///
-/// What is open is cancelled; closed deliveries can still be looked at.
+/// What is open is cancelled, but an attempt under way that succeeds is Delivered. Closed deliveries can still be looked
+/// at.
 #[utoipa::path(
     delete, path = "/v1/subscriptions/{guid}", operation_id = "delete_subscription",
     tag = "Subscriptions", security(("key" = [])),
@@ -232,6 +240,61 @@ pub(crate) async fn rotate_secret(
     let subscription = changed.ok_or_else(|| Problem::not_found("subscription"))??;
     manage.refresh().await;
     Ok(axum::Json(shown_with_secret(&subscription, secret)))
+}
+
+/// Try deliveries of a subscription again
+///
+/// Those that ended so, since then: what a deactivation cancelled, dead letters after an outage, or what was refused
+/// before a permission was back. They are due at once, with the same ids; attempt numbers go on, and their give-up
+/// clocks start again. At most some 10,000 at a time, the oldest events first: while `More` is true, ask again.
+#[utoipa::path(
+    post, path = "/v1/subscriptions/{guid}/retry", operation_id = "retry_subscription_deliveries",
+    tag = "Subscriptions", security(("key" = [])),
+    params(("guid" = uuid::Uuid, Path, description = "The subscription's `GUID`.")),
+    request_body = schemas::RetryRequest,
+    responses(
+        (status = 202, description = "They are open again.", body = schemas::Retried),
+        Refused, Forbidden, Missing, Conflict, Malformed, BodyRefused,
+    ),
+)]
+pub(crate) async fn retry(
+    State(manage): State<Manage>,
+    Builder(caller): Builder,
+    At(id): At<SubscriptionId>,
+    Json(body): Json,
+) -> Result<(StatusCode, axum::Json<schemas::Retried>), Problem> {
+    let (ended, since) = read_retry(&body)?;
+    let subscription = seen(&manage, Sight::of(caller), id).await?;
+    permit(&manage.registry, subscription.owner, subscription.settings.topic)?;
+    let retried = manage.ledger.retry_some(id, ended, since, RETRIED_AT_A_TIME).await;
+    match retried.map_err(ledger_away)? {
+        RetriedSome::Done { deliveries, more } => Ok((
+            StatusCode::ACCEPTED,
+            axum::Json(schemas::Retried {
+                retried: deliveries,
+                more,
+            }),
+        )),
+        RetriedSome::Unwanted => Err(Problem::conflict(
+            "the subscription is inactive, so what is tried again would be cancelled at once; set Active to true first",
+        )),
+    }
+}
+
+fn read_retry(body: &Value) -> Result<(Closed, Timestamp), Problem> {
+    let mut fields = Fields::of(body, &["Status", "Since"], &[])?;
+    let ended = fields.ended();
+    let since = fields.time("Since");
+    fields.finish(ended.map(|ended| (ended, since.unwrap_or(Timestamp::from_micros(0)))))
+}
+
+/// Answers 403 where the subscription's owner may not have it (any more).
+pub(crate) async fn permit_owner(manage: &Manage, id: SubscriptionId) -> Result<(), Problem> {
+    match manage.ledger.subscription(id).await.map_err(ledger_away)? {
+        Some(subscription) => permit(&manage.registry, subscription.owner, subscription.settings.topic),
+        // What is deleted has another answer.
+        None => Ok(()),
+    }
 }
 
 fn read_secret(body: &Value) -> Result<Option<(String, SigningKey)>, Problem> {
@@ -317,6 +380,11 @@ fn shown(subscription: &Subscription) -> Shown {
     fields.extend(subscription.settings.to_json());
     fields.insert("CreatedAt".to_owned(), subscription.created_at.to_string().into());
     fields.insert("UpdatedAt".to_owned(), subscription.updated_at.to_string().into());
+    let deactivated = subscription.deactivated;
+    let at = deactivated.map(|why| why.at.to_string());
+    fields.insert("DeactivatedAt".to_owned(), at.into());
+    let reason = deactivated.map(|why| why.reason.name());
+    fields.insert("DeactivationReason".to_owned(), reason.into());
     fields
 }
 

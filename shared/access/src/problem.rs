@@ -103,6 +103,16 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, detail)
     }
 
+    /// The same refusal, told with another status.
+    #[must_use]
+    pub fn with_status(self, status: StatusCode) -> Self {
+        Self {
+            title: Self::new(status, "").title,
+            status: status.as_u16(),
+            ..self
+        }
+    }
+
     /// 413
     pub fn too_large(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)

@@ -6,12 +6,15 @@
 //!  matched ──▶ Open ── attempt ─────────┤
 //!               │ ▲                     ├── 2xx ───────────────────────▶ Delivered
 //!               │ └─ manual retry ──────┼── given up, or hopeless ─────▶ Dead
-//!               │    (Dead, Cancelled)  │
+//!               │    (of all but        │
+//!               │     Delivered)        │
 //!               ├── subscription inactive or deleted ──────────────────▶ Cancelled
 //!               └── owner lost the role or the permission ─────────────▶ Refused
 //! ```
-//! A success counts whenever it comes; `Delivered` is final. The ledger closes a delivery by deleting
-//! its open row, and whoever's delete finds the row has decided.
+//! What is in flight is neither cancelled nor refused before its outcome is known. A success counts whenever it
+//! comes, also if a process that was thought dead reports it late: then Dead, Cancelled or Refused become
+//! Delivered. `Delivered` is final. The ledger closes a delivery by deleting its open row, and whoever's delete
+//! finds the row has decided.
 
 use crate::catalogue::Webhook;
 use crate::id::{DeliveryId, SubscriptionId};
@@ -65,8 +68,8 @@ impl Closed {
     /// Whether a manual retry may open it again.
     pub const fn can_be_retried(self) -> bool {
         match self {
-            Self::Dead | Self::Cancelled => true,
-            Self::Delivered | Self::Refused => false,
+            Self::Dead | Self::Cancelled | Self::Refused => true,
+            Self::Delivered => false,
         }
     }
 }
@@ -225,6 +228,19 @@ pub struct Delivery {
     pub created_at: Timestamp,
     /// When it was matched, or last retried by hand: the start of its give-up clock.
     pub opened_at: Timestamp,
+    /// The registry's version at that time; 0 if it was not noted.
+    pub opened_version: i64,
+}
+
+impl Delivery {
+    /// Whether it was opened before that change of its subscription: before the version that the change made. A
+    /// clock may have been set in between, so the time of the change tells only where no version was noted.
+    pub fn is_opened_before(&self, version: i64, at: Timestamp) -> bool {
+        match self.opened_version {
+            0 => self.opened_at < at,
+            opened => opened < version,
+        }
+    }
 }
 
 /// What follows from an attempt.
@@ -339,6 +355,7 @@ mod tests {
             due_at: opened_at,
             created_at: opened_at,
             opened_at,
+            opened_version: 0,
         }
     }
 
@@ -356,6 +373,22 @@ mod tests {
         Outcome::Answered {
             status,
             retry_after: None,
+        }
+    }
+
+    #[test]
+    fn versions_tell_what_was_opened_before_a_change_however_the_clock_was_set() {
+        let opened = |at, version| Delivery {
+            opened_version: version,
+            ..delivery(at)
+        };
+        for at in [1, 1000, 1_000_000] {
+            let change = Timestamp::from_micros(1000);
+            assert!(opened(at, 6).is_opened_before(7, change));
+            assert!(!opened(at, 7).is_opened_before(7, change));
+            assert!(!opened(at, 8).is_opened_before(7, change));
+            assert!(!opened(at, 8).is_opened_before(0, change), "it never was deactivated");
+            assert_eq!(opened(at, 0).is_opened_before(7, change), at < 1000, "not noted");
         }
     }
 

@@ -3,6 +3,7 @@
 mod reader;
 
 use crate::address::EgressPolicy;
+use crate::delivery::Reason;
 use crate::id::{AccountId, SubscriptionId};
 use crate::index::Topic;
 use crate::problem::{Fault, Faults};
@@ -32,8 +33,22 @@ pub struct Subscription {
     pub updated_at: Timestamp,
     /// Deliveries opened before this are cancelled: when it was last deactivated or deleted.
     pub open_from: Timestamp,
+    /// The registry's version that this made, see [`crate::delivery::Delivery::is_opened_before`]; 0 if it never
+    /// was, or if that was not noted.
+    pub open_from_version: i64,
+    /// When and why Herald itself deactivated it; none while it is active.
+    pub deactivated: Option<Deactivation>,
     /// Deleted: kept so that its deliveries can still be explained.
     pub deleted: bool,
+}
+
+/// A deactivation that nobody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deactivation {
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: Reason,
 }
 
 /// The settable part of a subscription.
@@ -69,7 +84,15 @@ pub struct Draft {
 }
 
 /// Fields that answers have and requests may repeat; they are passed over.
-const READ_ONLY: [&str; 5] = ["GUID", "CreatedAt", "UpdatedAt", "SigningSecret", "Owner"];
+const READ_ONLY: [&str; 7] = [
+    "GUID",
+    "CreatedAt",
+    "UpdatedAt",
+    "DeactivatedAt",
+    "DeactivationReason",
+    "SigningSecret",
+    "Owner",
+];
 
 /// The longest `Name`.
 const MAX_NAME_CHARS: usize = 100;

@@ -5,12 +5,14 @@
 //! it, and whenever it comes (see [`late`]); a failure counts only from the shard's present owner.
 
 mod at_once;
+mod closed;
 mod due;
 mod former;
 mod late;
 
 use crate::sql::{corrupt, for_rows, for_values, get, timestamp, uuid};
 use crate::{Error, Ledger, outbox, registry, shards, subscriptions};
+pub(crate) use closed::{Last, closed_row, insert_closed, keep_attempts};
 use former::Former;
 use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Attempt, Closed, Delivery, Reason};
@@ -346,22 +348,6 @@ async fn reopen(txn: &DatabaseTransaction, retries: &[(usize, Finish)]) -> Resul
     returned_ids(&updated)
 }
 
-/// What the last attempt came to, as lists show it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Last {
-    pub(crate) status_code: Option<i32>,
-    pub(crate) error: Option<String>,
-}
-
-impl Last {
-    fn of(attempt: &Attempt) -> Self {
-        Self {
-            status_code: attempt.outcome.status_code().map(i32::from),
-            error: attempt.outcome.error().map(|error| error.name().to_owned()),
-        }
-    }
-}
-
 /// The gate: whoever's delete finds the row closes the delivery.
 async fn delete_open(
     txn: &DatabaseTransaction,
@@ -395,7 +381,7 @@ pub(crate) async fn insert_open(
     txn: &DatabaseTransaction,
     deliveries: impl Iterator<Item = (EventUid, &Delivery)>,
 ) -> Result<(), Error> {
-    let rows = deliveries.map(|(event, delivery)| -> [Value; 9] {
+    let rows = deliveries.map(|(event, delivery)| -> [Value; 10] {
         [
             delivery.id.0.into(),
             event.0.into(),
@@ -406,66 +392,14 @@ pub(crate) async fn insert_open(
             delivery.due_at.as_micros().into(),
             delivery.created_at.as_micros().into(),
             delivery.opened_at.as_micros().into(),
+            delivery.opened_version.into(),
         ]
     });
     for_rows(
         txn,
-        "INSERT INTO deliveries_open (id, event, subscription, shard, webhook, attempts, due_at, created_at, opened_at)",
+        "INSERT INTO deliveries_open (id, event, subscription, shard, webhook, attempts, due_at, created_at, opened_at, \
+         opened_version)",
         rows.collect(),
-        "ON CONFLICT DO NOTHING",
-    )
-    .await?;
-    Ok(())
-}
-
-pub(crate) type ClosedRow = [Value; 14];
-
-pub(crate) fn closed_row(
-    delivery: &Delivery,
-    event: EventUid,
-    (status, reason): (Closed, Option<Reason>),
-    last: Last,
-    attempt: Option<&Attempt>,
-    now: Timestamp,
-) -> ClosedRow {
-    [
-        delivery.id.0.into(),
-        event.0.into(),
-        delivery.subscription.0.into(),
-        delivery.webhook.code().into(),
-        status.code().into(),
-        reason.map(|reason| reason.name().to_owned()).into(),
-        i64::from(attempt.map_or(delivery.attempts, |attempt| attempt.number)).into(),
-        delivery.created_at.as_micros().into(),
-        now.as_micros().into(),
-        last.status_code.into(),
-        last.error.into(),
-        attempt.map(|attempt| attempt.at.as_micros()).into(),
-        attempt.map(|attempt| micros(attempt.duration)).into(),
-        attempt.and_then(|attempt| attempt.detail.clone()).into(),
-    ]
-}
-
-pub(crate) async fn insert_closed(txn: &DatabaseTransaction, rows: Vec<ClosedRow>) -> Result<(), Error> {
-    for_rows(
-        txn,
-        "INSERT INTO deliveries_closed (id, event, subscription, webhook, status, reason, attempts, created_at, closed_at, \
-         last_status_code, last_error, attempt_at, attempt_duration_us, attempt_detail)",
-        rows,
-        "",
-    )
-    .await?;
-    Ok(())
-}
-
-/// Puts the attempts that stand in the rows of these closed deliveries among the others.
-pub(crate) async fn keep_attempts(txn: &DatabaseTransaction, closed: Vec<Value>) -> Result<(), Error> {
-    for_values(
-        txn,
-        "INSERT INTO attempts (delivery, number, at, duration_us, status_code, error, detail) \
-         SELECT id, attempts, attempt_at, attempt_duration_us, last_status_code, last_error, attempt_detail \
-         FROM deliveries_closed WHERE attempt_at IS NOT NULL AND id",
-        closed,
         "ON CONFLICT DO NOTHING",
     )
     .await?;
@@ -500,5 +434,6 @@ pub(crate) fn delivery(row: &QueryResult) -> Result<Delivery, Error> {
         due_at: timestamp(row, "due")?,
         created_at: timestamp(row, "created_at")?,
         opened_at: timestamp(row, "opened_at")?,
+        opened_version: get(row, "opened_version")?,
     })
 }

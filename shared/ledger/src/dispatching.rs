@@ -198,19 +198,19 @@ impl Ledger {
 }
 
 /// Keeps changes of the registry out until the transaction ends; what changed since `version`, unless that is too
-/// much, and the time.
+/// much, the version, and the time.
 async fn hold(
     txn: &DatabaseTransaction,
     version: i64,
     now: Timestamp,
-) -> Result<Option<(Amendment, Timestamp)>, Error> {
+) -> Result<Option<(Amendment, (i64, Timestamp))>, Error> {
     let (current, now) = registry::hold(txn, now).await?;
     let amendment = if current == version {
         Some(Amendment::default())
     } else {
         subscriptions::amendment_since(txn, version, MAX_AMENDED).await?
     };
-    Ok(amendment.map(|amendment| (amendment, now)))
+    Ok(amendment.map(|amendment| (amendment, (current, now))))
 }
 
 async fn extend(
@@ -222,7 +222,7 @@ async fn extend(
     owner: Ownership,
     now: Timestamp,
 ) -> Result<Extended, Error> {
-    let Some((amendment, now)) = hold(txn, version, now).await? else {
+    let Some((amendment, opening)) = hold(txn, version, now).await? else {
         return Ok(Extended::Stale);
     };
     amendment.apply(event.kind, &event.objects, &mut matches);
@@ -243,7 +243,7 @@ async fn extend(
     if moved == 0 {
         return Ok(Extended::Overtaken);
     }
-    let deliveries = deliveries_of(&event, chunk, now);
+    let deliveries = deliveries_of(&event, chunk, opening);
     insert_open(txn, deliveries.iter().map(|delivery| (event.uid, delivery))).await?;
     let deliveries = deliveries.into_iter().map(|delivery| ((), delivery)).collect();
     let mine = owner.keep_mine(txn, deliveries).await?;
@@ -264,7 +264,7 @@ async fn record(
     owner: Ownership,
     now: Timestamp,
 ) -> Result<Option<(Vec<NewEvent>, Vec<Disposition>)>, Error> {
-    let Some((amendment, now)) = hold(txn, version, now).await? else {
+    let Some((amendment, (version, now))) = hold(txn, version, now).await? else {
         return Ok(None);
     };
     for event in &mut events {
@@ -293,7 +293,7 @@ async fn record(
         if new.contains(&event.record.uid) {
             let (chunk, cursor) = first_chunk(&event.matches);
             deliveries.extend(
-                deliveries_of(&event.record, chunk, now)
+                deliveries_of(&event.record, chunk, (version, now))
                     .into_iter()
                     .map(|delivery| (position, delivery)),
             );
@@ -409,7 +409,11 @@ fn first_chunk(matches: &[(SubscriptionId, Webhook)]) -> (&[(SubscriptionId, Web
     }
 }
 
-fn deliveries_of(event: &EventRecord, matches: &[(SubscriptionId, Webhook)], now: Timestamp) -> Vec<Delivery> {
+fn deliveries_of(
+    event: &EventRecord,
+    matches: &[(SubscriptionId, Webhook)],
+    (version, now): (i64, Timestamp),
+) -> Vec<Delivery> {
     let delivery = |(subscription, webhook): &(SubscriptionId, Webhook)| Delivery {
         id: DeliveryId::derive(event.uid, *subscription, Uuid::nil()),
         subscription: *subscription,
@@ -418,6 +422,7 @@ fn deliveries_of(event: &EventRecord, matches: &[(SubscriptionId, Webhook)], now
         due_at: now,
         created_at: now,
         opened_at: now,
+        opened_version: version,
     };
     matches.iter().map(delivery).collect()
 }

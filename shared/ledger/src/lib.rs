@@ -14,6 +14,7 @@
 //! | [`subscriptions`], [`accounts`] | what the management API changes |
 //! | [`registry`] | the changes since a version |
 //! | [`reading`], [`audit`] | what happened, and whether it adds up |
+//! | [`retrying`] | opens again what has ended without success |
 //! | [`partitions`] | makes room for the days to come |
 //! | [`retention`] | removes what has expired |
 //! | [`notices`] | what other processes hint at |
@@ -38,6 +39,7 @@ pub mod reading;
 pub mod reconnect;
 pub mod registry;
 pub mod retention;
+pub mod retrying;
 pub mod shards;
 pub mod sql;
 pub mod store;

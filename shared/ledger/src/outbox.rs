@@ -24,8 +24,10 @@ pub struct Job {
     pub id: i64,
     /// Cancel the open deliveries of this subscription,
     pub subscription: SubscriptionId,
-    /// which were opened before this.
+    /// which were opened before this,
     pub opened_before: Timestamp,
+    /// or rather, where that is noted, before the registry's version that this made.
+    pub opened_before_version: i64,
 }
 
 impl Job {
@@ -64,13 +66,21 @@ pub struct DeadLetterJob {
 pub(crate) async fn cancel_deliveries(
     txn: &DatabaseTransaction,
     subscriptions: &[SubscriptionId],
-    now: Timestamp,
+    (version, now): (i64, Timestamp),
 ) -> Result<(), Error> {
     let now: Value = now.as_micros().into();
-    let row = |id: &SubscriptionId| ["cancel_deliveries".into(), id.0.into(), now.clone(), now.clone()];
+    let row = |id: &SubscriptionId| {
+        [
+            "cancel_deliveries".into(),
+            id.0.into(),
+            version.into(),
+            now.clone(),
+            now.clone(),
+        ]
+    };
     for_rows(
         txn,
-        "INSERT INTO outbox (kind, subscription, opened_before, created_at)",
+        "INSERT INTO outbox (kind, subscription, opened_before_version, opened_before, created_at)",
         subscriptions.iter().map(row).collect(),
         "",
     )
@@ -138,8 +148,8 @@ impl Ledger {
         loop {
             let rows = self
                 .ask(
-                    "SELECT id, subscription, opened_before FROM outbox WHERE kind = 'cancel_deliveries' AND id > $1 \
-                     ORDER BY id LIMIT $2",
+                    "SELECT id, subscription, opened_before, opened_before_version FROM outbox \
+                     WHERE kind = 'cancel_deliveries' AND id > $1 ORDER BY id LIMIT $2",
                     [after.into(), JOBS.into()],
                 )
                 .await?;
@@ -148,6 +158,7 @@ impl Ledger {
                     id: get(row, "id")?,
                     subscription: SubscriptionId(uuid(row, "subscription")?),
                     opened_before: timestamp(row, "opened_before")?,
+                    opened_before_version: get(row, "opened_before_version")?,
                 };
                 after = job.id;
                 if owned.epoch(job.shard()).is_some() {
@@ -195,12 +206,14 @@ async fn cancel_chunk(
     let limit = CANCEL_CHUNK + in_flight.len();
     let rows = all(
         txn,
-        "SELECT id, busy_until FROM deliveries_open WHERE shard = $1 AND subscription = $2 AND opened_at < $3 \
-         ORDER BY due_at LIMIT $4",
+        "SELECT id, busy_until FROM deliveries_open WHERE shard = $1 AND subscription = $2 \
+         AND CASE WHEN opened_version > 0 AND $4 > 0 THEN opened_version < $4 ELSE opened_at < $3 END \
+         ORDER BY due_at LIMIT $5",
         [
             i16::from(job.shard().0).into(),
             job.subscription.0.into(),
             job.opened_before.as_micros().into(),
+            job.opened_before_version.into(),
             u64::try_from(limit).unwrap_or(u64::MAX).into(),
         ],
     )
@@ -234,7 +247,7 @@ async fn cancel(txn: &DatabaseTransaction, job: Job, ids: Vec<Value>, now: Times
         "DELETE FROM deliveries_open WHERE id",
         ids,
         "RETURNING id AS delivery, event, subscription, webhook, attempts, due_at AS due, created_at, opened_at, \
-         last_status_code, last_error",
+         opened_version, last_status_code, last_error",
     )
     .await?;
     let mut closed = Vec::with_capacity(rows.len());

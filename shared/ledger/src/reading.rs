@@ -1,17 +1,16 @@
-//! What happened: events, deliveries and attempts as the API shows them, and the manual retry.
+//! What happened: events, deliveries and attempts as the API shows them.
 //!
 //! A delivery's id begins with the time of its event, so lists are newest first by id, and a cursor is
 //! an id.
 
-use crate::delivering::keep_attempts;
-use crate::sql::{all, corrupt, execute, for_update, for_values, get, history, optional_timestamp, timestamp, uuid};
-use crate::{Error, Ledger, registry, retention, shards};
+use crate::sql::{all, corrupt, for_values, get, history, optional_timestamp, timestamp, uuid};
+use crate::{Error, Ledger};
 use herald_domain::catalogue::{EventType, Webhook};
-use herald_domain::delivery::{Closed, Delivery, Status};
+use herald_domain::delivery::{Closed, Status};
 use herald_domain::event::Objects;
 use herald_domain::id::{DeliveryId, EventId, EventUid, SubscriptionId};
 use herald_domain::time::Timestamp;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, QueryResult, Value};
+use sea_orm::{ConnectionTrait, QueryResult, Value};
 use std::collections::HashMap;
 use std::time::Duration;
 use uuid::Uuid;
@@ -114,19 +113,6 @@ pub struct DeliveryFilter {
     pub before: Option<DeliveryId>,
 }
 
-/// What became of a manual retry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retried {
-    /// It is open again and due.
-    Done,
-    /// It is not in a state from which it can be retried.
-    NotPossible(Status),
-    /// Its subscription is inactive or deleted, so it would be cancelled at once.
-    Unwanted,
-    /// There is no such delivery.
-    Missing,
-}
-
 const OPEN: &str = "SELECT d.id, d.event, e.id AS event_id, d.subscription, d.webhook, CAST(0 AS smallint) AS status, NULL AS reason, d.attempts, \
     d.due_at, d.created_at, NULL AS closed_at, d.last_status_code, d.last_error, NULL AS attempt_at, \
     NULL AS attempt_duration_us, NULL AS attempt_detail FROM deliveries_open d JOIN events e ON e.uid = d.event";
@@ -224,16 +210,6 @@ impl Ledger {
         let read = all(self.store.api(), "SELECT * FROM events WHERE uid = $1", [uid.0.into()]);
         let rows = self.store.ask(read).await?;
         rows.first().map(event_view).transpose()
-    }
-
-    /// Opens a dead or cancelled delivery again, due at once; its give-up clock starts again.
-    pub async fn retry(&self, id: DeliveryId) -> Result<Retried, Error> {
-        let retried = self.store.write(move |txn, now| Box::pin(retry(txn, id, now))).await?;
-        if retried == Retried::Done {
-            self.signals.opened(1);
-            self.signals.wakeup.notify_one();
-        }
-        Ok(retried)
     }
 
     /// Messages that were no events, newest first, those before `before`; one scope's only, if one is
@@ -375,63 +351,11 @@ fn first_id_at(time: Timestamp) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(time.as_unix_millis(), &[0; 10]).into_uuid()
 }
 
-async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Result<Retried, Error> {
-    retention::wait_for_removal(txn, id.0, now).await?;
-    // Held, so that a deactivation is before or after this, and its cancelling knows which.
-    let (_version, now) = registry::hold(txn, now).await?;
-    let select = format!("SELECT * FROM deliveries_closed WHERE id = $1{}", for_update(txn));
-    let closed = all(txn, &select, [id.0.into()]).await?;
-    let Some(row) = closed.first() else {
-        let open = all(txn, "SELECT 1 FROM deliveries_open WHERE id = $1", [id.0.into()]).await?;
-        return Ok(if open.is_empty() {
-            Retried::Missing
-        } else {
-            Retried::NotPossible(Status::Open)
-        });
-    };
-    let status = closed_status(row)?;
-    if !status.can_be_retried() {
-        return Ok(Retried::NotPossible(Status::Closed(status)));
-    }
-    let subscription = SubscriptionId(uuid(row, "subscription")?);
-    let wanted = all(
-        txn,
-        "SELECT 1 FROM subscriptions WHERE id = $1 AND active",
-        [subscription.0.into()],
-    )
-    .await?;
-    if wanted.is_empty() {
-        return Ok(Retried::Unwanted);
-    }
-    keep_attempts(txn, vec![id.0.into()]).await?;
-    let shard = herald_domain::id::Shard::of(subscription);
-    execute(
-        txn,
-        "INSERT INTO deliveries_open (id, event, subscription, shard, webhook, attempts, due_at, created_at, opened_at, \
-         last_status_code, last_error) SELECT id, event, subscription, $2, webhook, attempts, $3, created_at, $3, \
-         last_status_code, last_error FROM deliveries_closed WHERE id = $1",
-        [id.0.into(), i16::from(shard.0).into(), now.as_micros().into()],
-    )
-    .await?;
-    execute(txn, "DELETE FROM deliveries_closed WHERE id = $1", [id.0.into()]).await?;
-    let delivery = Delivery {
-        id,
-        subscription,
-        webhook: webhook(row)?,
-        attempts: 0,
-        due_at: now,
-        created_at: now,
-        opened_at: now,
-    };
-    shards::wake(txn, &[delivery]).await?;
-    Ok(Retried::Done)
-}
-
 fn webhook(row: &QueryResult) -> Result<Webhook, Error> {
     Webhook::coded(get(row, "webhook")?).ok_or_else(|| corrupt("an unknown webhook"))
 }
 
-fn closed_status(row: &QueryResult) -> Result<Closed, Error> {
+pub(crate) fn closed_status(row: &QueryResult) -> Result<Closed, Error> {
     Closed::coded(get(row, "status")?).ok_or_else(|| corrupt("an unknown status"))
 }
 

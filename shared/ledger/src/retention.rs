@@ -11,9 +11,10 @@
 mod days;
 mod rows;
 
-use crate::sql::{all, execute, for_values, get, timestamp, uuid};
+use crate::sql::{all, execute, for_rows, for_values, get, timestamp, uuid};
 use crate::{Error, Ledger, dispatching};
 use herald_domain::delivery::Closed;
+use herald_domain::id::{Shard, SubscriptionId};
 use herald_domain::retention::{Limits, Retention};
 use herald_domain::time::Timestamp;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Value};
@@ -23,6 +24,9 @@ use uuid::Uuid;
 
 /// How many rows go in one transaction.
 const BATCH: u64 = 256;
+
+/// How long a process that died is remembered.
+const DEAD_FOR: Duration = Duration::from_hours(24);
 
 /// Rejected messages may be 1 MiB each.
 const LARGE_BATCH: u64 = 16;
@@ -47,6 +51,8 @@ pub struct Removed {
     pub rejected: u64,
     /// Entries of the audit log.
     pub audit_log: u64,
+    /// Subscriptions that had been deleted.
+    pub subscriptions: u64,
 }
 
 impl Ledger {
@@ -62,6 +68,7 @@ impl Ledger {
         removed: &mut Removed,
     ) -> Result<(), Error> {
         let keys_until = self.forget_keys(now, removed).await?;
+        self.forget_workers(now).await?;
         if let Some(since) = retention.audit_log_since(now) {
             self.remove_log(since, removed).await?;
         }
@@ -69,6 +76,7 @@ impl Ledger {
             return Ok(());
         };
         self.remove_rejected(limits, removed).await?;
+        self.remove_subscriptions(limits, removed).await?;
         // An event is what leads to its key, so it stays until that is gone.
         let before = limits.ended.min(time_of(keys_until));
         if self.store.is_shared() {
@@ -136,6 +144,52 @@ impl Ledger {
             pause(began).await;
         }
         Ok(after)
+    }
+
+    /// Forgets processes that died long ago.
+    async fn forget_workers(&self, now: Timestamp) -> Result<(), Error> {
+        let before = now.minus(DEAD_FOR).as_micros();
+        let sql = "DELETE FROM workers WHERE lease_until < $1";
+        self.remove(move |txn| Box::pin(async move { execute(txn, sql, [before.into()]).await }))
+            .await?;
+        Ok(())
+    }
+
+    /// Removes subscriptions that were deleted long ago, once nothing is kept that they explain.
+    async fn remove_subscriptions(&self, limits: Limits, removed: &mut Removed) -> Result<(), Error> {
+        let before = limits.ended.min(limits.dead);
+        let mut after = Uuid::nil();
+        loop {
+            let began = Instant::now();
+            let found = all(
+                self.store.queries(),
+                "SELECT id FROM subscriptions WHERE deleted AND updated_at < $1 AND id > $2 ORDER BY id LIMIT $3",
+                [before.as_micros().into(), after.into(), BATCH.into()],
+            )
+            .await?;
+            let mut rows: Vec<[Value; 2]> = Vec::with_capacity(found.len());
+            for row in &found {
+                after = uuid(row, "id")?;
+                let shard = Shard::of(SubscriptionId(after));
+                rows.push([after.into(), i16::from(shard.0).into()]);
+            }
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let gone = self.remove(move |txn| {
+                Box::pin(async move {
+                    for_rows(
+                        txn,
+                        "WITH old (id, shard) AS (",
+                        rows,
+                        ") DELETE FROM subscriptions WHERE id IN (SELECT id FROM old WHERE                          NOT EXISTS (SELECT 1 FROM deliveries_open d WHERE d.shard = old.shard AND d.subscription = old.id)                          AND NOT EXISTS (SELECT 1 FROM deliveries_closed d WHERE d.subscription = old.id)                          AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.subscription = old.id)) RETURNING id",
+                    )
+                    .await
+                })
+            });
+            removed.subscriptions += gone.await?.len() as u64;
+            pause(began).await;
+        }
     }
 
     async fn keys_until(&self) -> Result<Uuid, Error> {

@@ -4,11 +4,12 @@
 use crate::sql::{corrupt, for_rows, for_values, timestamp, uuid};
 use crate::{Error, Ledger, outbox, registry};
 use herald_domain::catalogue::{ObjectType, Webhook};
+use herald_domain::delivery::Reason;
 use herald_domain::id::{AccountId, ObjectGuid, SubscriptionId};
 use herald_domain::index::{Amendment, Topic};
 use herald_domain::retry::RetryPolicy;
 use herald_domain::signing::SigningKey;
-use herald_domain::subscription::{Settings, Subscription};
+use herald_domain::subscription::{Deactivation, Settings, Subscription};
 use herald_domain::time::Timestamp;
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, IntoActiveModel, QueryOrder, QuerySelect, Value};
@@ -45,6 +46,9 @@ mod entity {
         pub created_at: i64,
         pub updated_at: i64,
         pub open_from: i64,
+        pub open_from_version: i64,
+        pub deactivated_at: Option<i64>,
+        pub deactivation_reason: Option<String>,
         pub deleted: bool,
         pub version: i64,
     }
@@ -107,10 +111,14 @@ impl Ledger {
                         return Ok(Some(Err(refusal)));
                     }
                     subscription.updated_at = now;
-                    if was_active && !subscription.settings.active {
-                        cancel_open(txn, &mut subscription, now).await?;
+                    if was_active || subscription.settings.active {
+                        subscription.deactivated = None;
                     }
-                    save(txn, &subscription).await?;
+                    let version = registry::bump(txn).await?;
+                    if was_active && !subscription.settings.active {
+                        cancel_open(txn, &mut subscription, version, now).await?;
+                    }
+                    save(txn, &subscription, version).await?;
                     registry::log(txn, Some(by), "subscription.update", &id.to_string(), now).await?;
                     Ok(Some(Ok(subscription)))
                 })
@@ -133,8 +141,9 @@ impl Ledger {
                     subscription.settings.active = false;
                     subscription.deleted = true;
                     subscription.updated_at = now;
-                    cancel_open(txn, &mut subscription, now).await?;
-                    save(txn, &subscription).await?;
+                    let version = registry::bump(txn).await?;
+                    cancel_open(txn, &mut subscription, version, now).await?;
+                    save(txn, &subscription, version).await?;
                     registry::log(txn, Some(by), "subscription.delete", &id.to_string(), now).await?;
                     Ok(true)
                 })
@@ -272,21 +281,28 @@ pub(crate) async fn deactivate_gone(
         "WITH gone (id, seen) AS (",
         rows.collect::<Vec<[Value; 2]>>(),
         &format!(
-            ") UPDATE subscriptions SET active = FALSE, updated_at = {at}, open_from = {at}, version = {version} FROM gone \
-             WHERE subscriptions.id = gone.id AND active AND updated_at = gone.seen RETURNING subscriptions.id"
+            ") UPDATE subscriptions SET active = FALSE, updated_at = {at}, open_from = {at}, version = {version}, \
+             open_from_version = {version}, deactivated_at = {at}, deactivation_reason = '{}' FROM gone \
+             WHERE subscriptions.id = gone.id AND active AND updated_at = gone.seen RETURNING subscriptions.id",
+            Reason::Gone.name()
         ),
     )
     .await?;
     let deactivated = rows.iter().map(|row| Ok(SubscriptionId(uuid(row, "id")?)));
     let deactivated: Vec<_> = deactivated.collect::<Result<_, Error>>()?;
-    outbox::cancel_deliveries(txn, &deactivated, now).await?;
+    outbox::cancel_deliveries(txn, &deactivated, (version, now)).await?;
     registry::log_all(txn, "subscription.gone", deactivated.iter(), now).await?;
     Ok(deactivated)
 }
 
-async fn cancel_open(txn: &DatabaseTransaction, subscription: &mut Subscription, now: Timestamp) -> Result<(), Error> {
-    subscription.open_from = now;
-    outbox::cancel_deliveries(txn, &[subscription.id], now).await
+async fn cancel_open(
+    txn: &DatabaseTransaction,
+    subscription: &mut Subscription,
+    version: i64,
+    now: Timestamp,
+) -> Result<(), Error> {
+    (subscription.open_from_version, subscription.open_from) = (version, now);
+    outbox::cancel_deliveries(txn, &[subscription.id], (version, now)).await
 }
 
 async fn find<C: ConnectionTrait>(connection: &C, id: SubscriptionId) -> Result<Option<Subscription>, Error> {
@@ -297,8 +313,7 @@ async fn find<C: ConnectionTrait>(connection: &C, id: SubscriptionId) -> Result<
     row.map(from_row).transpose()
 }
 
-async fn save(txn: &DatabaseTransaction, subscription: &Subscription) -> Result<(), Error> {
-    let version = registry::bump(txn).await?;
+async fn save(txn: &DatabaseTransaction, subscription: &Subscription, version: i64) -> Result<(), Error> {
     let row = to_row(subscription, version).into_active_model().reset_all();
     entity::Entity::update(row).exec(txn).await?;
     Ok(())
@@ -330,6 +345,9 @@ fn to_row(subscription: &Subscription, version: i64) -> entity::Model {
         created_at: subscription.created_at.as_micros(),
         updated_at: subscription.updated_at.as_micros(),
         open_from: subscription.open_from.as_micros(),
+        open_from_version: subscription.open_from_version,
+        deactivated_at: subscription.deactivated.map(|why| why.at.as_micros()),
+        deactivation_reason: subscription.deactivated.map(|why| why.reason.name().to_owned()),
         deleted: subscription.deleted,
         version,
     }
@@ -345,6 +363,9 @@ fn topic(row: &entity::Model) -> Result<Topic, Error> {
 
 fn from_row(row: entity::Model) -> Result<Subscription, Error> {
     let topic = topic(&row)?;
+    let deactivated = row
+        .deactivated_at
+        .zip(row.deactivation_reason.as_deref().and_then(Reason::named));
     let duration = |millis: i64| Duration::from_millis(u64::try_from(millis).unwrap_or(0));
     Ok(Subscription {
         id: SubscriptionId(row.id),
@@ -371,6 +392,12 @@ fn from_row(row: entity::Model) -> Result<Subscription, Error> {
         created_at: Timestamp::from_micros(row.created_at),
         updated_at: Timestamp::from_micros(row.updated_at),
         open_from: Timestamp::from_micros(row.open_from),
+        open_from_version: row.open_from_version,
+        // A version that does not know of it leaves it where it activates.
+        deactivated: deactivated.filter(|_| !row.active).map(|(at, reason)| Deactivation {
+            at: Timestamp::from_micros(at),
+            reason,
+        }),
         deleted: row.deleted,
     })
 }

@@ -221,7 +221,8 @@ impl View {
         let Some(subscription) = self.subscriptions.get(&delivery.subscription) else {
             return Err((Closed::Cancelled, Reason::SubscriptionDeleted));
         };
-        if !subscription.settings.active || delivery.opened_at < subscription.open_from {
+        let cancelled = delivery.is_opened_before(subscription.open_from_version, subscription.open_from);
+        if !subscription.settings.active || cancelled {
             return Err((Closed::Cancelled, Reason::SubscriptionInactive));
         }
         let topic = subscription.settings.topic;

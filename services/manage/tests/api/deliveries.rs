@@ -151,6 +151,50 @@ async fn lists_filter() {
 }
 
 #[tokio::test]
+async fn what_ended_without_success_is_retried_for_a_subscription_at_once() {
+    let world = World::new().await;
+    let owner = world.builder().await;
+    let subscription = world.subscription(&owner).await;
+    for _ in 0..2 {
+        let (event, deliveries) = world.publish(&owner.account, Uuid::now_v7(), "{}").await;
+        world.kill(event, deliveries[0]).await;
+    }
+    let path = format!("/v1/subscriptions/{subscription}/retry");
+    let retry = async |body: Value| world.post(&owner.key, &path, body).await;
+    let later = json!({"Status": "Dead", "Since": "2999-01-01T00:00:00Z"});
+    assert_eq!(retry(later).await.expect(202), json!({"Retried": 0, "More": false}));
+    let dead = json!({"Status": "Dead"});
+    assert_eq!(
+        retry(dead.clone()).await.expect(202),
+        json!({"Retried": 2, "More": false})
+    );
+    assert_eq!(
+        retry(dead.clone()).await.expect(202),
+        json!({"Retried": 0, "More": false})
+    );
+    let open = world.get(&owner.key, "/v1/deliveries?Status=Open").await.expect(200);
+    assert_eq!(open["Items"].as_array().unwrap().len(), 2);
+
+    let faults = retry(json!({"Status": "Delivered", "Since": 7, "Until": null}))
+        .await
+        .faults();
+    let expected = [
+        ("/Until", "known_field"),
+        ("/Status", "one_of"),
+        ("/Since", "date_time"),
+    ];
+    assert_eq!(faults, expected.map(|(pointer, rule)| fault(pointer, rule)));
+    let stranger = world.builder().await;
+    world.post(&stranger.key, &path, dead.clone()).await.problem(404);
+    let settings = format!("/v1/subscriptions/{subscription}");
+    world
+        .patch(&owner.key, &settings, json!({"Active": false}))
+        .await
+        .expect(200);
+    retry(dead).await.problem(409);
+}
+
+#[tokio::test]
 async fn a_producer_has_no_deliveries() {
     let world = World::new().await;
     let producer = world.user(&["Producer"]).await;

@@ -30,6 +30,7 @@ fn work(n: u128, subscription: SubscriptionId, due_at: Timestamp) -> Work<()> {
         due_at,
         created_at,
         opened_at,
+        opened_version: 0,
     };
     Work {
         delivery,

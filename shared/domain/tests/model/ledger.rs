@@ -273,6 +273,7 @@ impl Ledger {
                 due_at: now,
                 created_at: now,
                 opened_at: now,
+                opened_version: 0,
             };
             if self.open.contains_key(&delivery.id) {
                 continue;

@@ -27,7 +27,7 @@ impl Ledger {
         scope: &Scope,
     ) -> Result<Vec<(Delivery, Option<Arc<EventRecord>>)>, Error> {
         let rows = self.ask("SELECT d.id AS delivery, d.subscription, d.webhook, d.attempts, d.due, d.created_at, d.opened_at, \
-             d.event \
+             d.opened_version, d.event \
              FROM (SELECT * FROM (SELECT *, due_at AS due FROM deliveries_open \
                    WHERE shard = $1 AND subscription = $2 AND busy_until <= $4 AND due_at <= $4 \
                    ORDER BY due_at LIMIT $3) free \

@@ -47,7 +47,8 @@ pub(super) async fn correct(
         let Some(attempt) = attempts.get(&id) else { continue };
         let number = i64::from(attempt.number);
         let succeeds = attempt.outcome.is_success() && status != Closed::Delivered;
-        if !(succeeds || number > known) || !retention::is_kept(txn, id.0, now).await? {
+        let counts = succeeds || number > known;
+        if !counts || !retention::is_kept(txn, id.0, now).await? {
             continue;
         }
         let values: [Value; 4] = [

@@ -24,7 +24,7 @@ pub(super) async fn record(
     let before = Timestamp::from_micros(0);
     let deliveries: Vec<Vec<Delivery>> = events
         .iter()
-        .map(|event| deliveries_of(&event.record, first_chunk(&event.matches).0, before))
+        .map(|event| deliveries_of(&event.record, first_chunk(&event.matches).0, (version, before)))
         .collect();
     let rows = ledger
         .store

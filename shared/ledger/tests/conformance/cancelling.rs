@@ -4,8 +4,9 @@
 use crate::rig::{Database, Rig, dead, delivered, retried, under};
 use herald_domain::delivery::{Closed, Delivery, Reason, Status};
 use herald_domain::id::{EventUid, Shard, SubscriptionId};
+use herald_domain::time::Timestamp;
 use herald_ledger::delivering::{Finish, Finished, Then};
-use herald_ledger::reading::Retried;
+use herald_ledger::retrying::{Retried, RetriedSome};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -190,6 +191,8 @@ async fn a_gone_subscriber_is_deactivated_and_what_is_open_cancelled(database: D
     assert!(rig.version().await > version, "the registry is told");
     let deactivated = rig.ledger.subscription(subscription).await.unwrap().unwrap();
     assert!(!deactivated.settings.active);
+    let why = deactivated.deactivated.unwrap();
+    assert_eq!((why.at, why.reason), (deactivated.updated_at, Reason::Gone));
     assert_eq!(rig.ledger.retry(delivery.id).await.unwrap(), Retried::Unwanted);
     assert_eq!(rig.cancel(&[]).await, 4);
     let counts = [
@@ -202,6 +205,108 @@ async fn a_gone_subscriber_is_deactivated_and_what_is_open_cancelled(database: D
     let again = rig.ledger.finish(vec![outcome]).await.unwrap();
     assert_eq!((again.finished, again.deactivated), (vec![Finished::Late], vec![]));
     assert_eq!(rig.version().await, version, "nothing changed");
+    rig.assert_exact().await;
+}
+
+async fn a_subscription_forgets_why_it_was_deactivated_when_it_is_active_or_deactivated_by_hand(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let deactivated = async || {
+        let found = rig.ledger.subscription(subscription).await.unwrap().unwrap();
+        found.deactivated.map(|why| why.reason)
+    };
+    let (event, delivery) = several(&rig, subscription, 1).await.remove(0);
+    let outcome = gone(&rig, delivery, event).await;
+    rig.finish(outcome).await;
+    assert_eq!(deactivated().await, Some(Reason::Gone));
+    rig.set_active(subscription, false).await;
+    assert_eq!(deactivated().await, Some(Reason::Gone), "it was inactive before");
+    rig.set_active(subscription, true).await;
+    assert_eq!(deactivated().await, None);
+    rig.set_active(subscription, false).await;
+    assert_eq!(deactivated().await, None);
+}
+
+/// What was opened before a deactivation is cancelled and what was opened after it is not, whether the clock was set
+/// back in between or had been ahead before.
+async fn versions_tell_what_a_deactivation_cancels_however_the_clock_is_set(database: Database) {
+    const HOUR: i64 = 3_600_000_000;
+    for step in [-HOUR, HOUR] {
+        let rig = Rig::new(database).await;
+        let subscription = rig.subscribe(1).await;
+        let (_, before) = several(&rig, subscription, 1).await.remove(0);
+        let set = format!("UPDATE deliveries_open SET opened_at = opened_at + {step}");
+        rig.execute(set).await.unwrap();
+        rig.set_active(subscription, false).await;
+        rig.set_active(subscription, true).await;
+        let (_, after) = several(&rig, subscription, 1).await.remove(0);
+        let set = format!(
+            "UPDATE deliveries_open SET opened_at = opened_at - {step} WHERE opened_version = {}",
+            rig.version().await
+        );
+        rig.execute(set).await.unwrap();
+        let seen = rig.ledger.subscription(subscription).await.unwrap().unwrap();
+        for (delivery, _) in rig.open(subscription, 10).await {
+            let cancelled = delivery.is_opened_before(seen.open_from_version, seen.open_from);
+            assert_eq!(cancelled, delivery.id == before.id, "a step of {step}");
+        }
+        assert_eq!(rig.cancel(&[]).await, 1, "a step of {step}");
+        assert_eq!(rig.open(subscription, 10).await[0].0.id, after.id);
+        rig.assert_exact().await;
+    }
+}
+
+/// A version of Herald that notes no versions runs beside this one: the times tell.
+async fn times_tell_what_a_deactivation_cancels_where_no_version_was_noted(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    several(&rig, subscription, 1).await;
+    rig.set_active(subscription, false).await;
+    rig.set_active(subscription, true).await;
+    let (_, after) = several(&rig, subscription, 1).await.remove(0);
+    for forget in ["outbox SET opened_before_version", "deliveries_open SET opened_version"] {
+        rig.execute(format!("UPDATE {forget} = 0")).await.unwrap();
+    }
+    assert_eq!(rig.cancel(&[]).await, 1);
+    assert_eq!(rig.open(subscription, 10).await[0].0.id, after.id);
+}
+
+async fn what_was_cancelled_is_retried_at_once_and_nothing_else(database: Database) {
+    let rig = Rig::new(database).await;
+    let (subscription, another) = (rig.subscribe(1).await, rig.subscribe(2).await);
+    let all = several(&rig, subscription, 4).await;
+    let others = several(&rig, another, 1).await;
+    let due_at = rig.ledger.now();
+    rig.finish(retried(all[0].1, all[0].0, due_at)).await;
+    rig.finish(delivered(all[3].1, all[3].0)).await;
+    rig.set_active(subscription, false).await;
+    rig.set_active(another, false).await;
+    assert_eq!((rig.cancel(&[]).await, rig.cancel(&[]).await), (3, 1));
+    // The database's clock may be a little ahead of what is known of it here.
+    let since = rig.ledger.now().plus(Duration::from_mins(1));
+    let retry = async |ended, since, enough| rig.ledger.retry_some(subscription, ended, since, enough).await.unwrap();
+    let start = Timestamp::from_micros(0);
+    assert_eq!(retry(Closed::Cancelled, start, 10).await, RetriedSome::Unwanted);
+    rig.set_active(subscription, true).await;
+    let none = RetriedSome::Done {
+        deliveries: 0,
+        more: false,
+    };
+    assert_eq!(retry(Closed::Cancelled, since, 10).await, none, "it ended before");
+    assert_eq!(retry(Closed::Dead, start, 10).await, none);
+    let done = RetriedSome::Done {
+        deliveries: 3,
+        more: false,
+    };
+    assert_eq!(retry(Closed::Cancelled, start, 10).await, done);
+    assert_eq!(retry(Closed::Cancelled, start, 10).await, none);
+    let woken = rig.ledger.take_wakeups(&rig.owned).await.unwrap();
+    assert!(woken.iter().any(|lane| lane.subscription == subscription));
+    let open = rig.open(subscription, 10).await;
+    let attempts: Vec<_> = open.iter().map(|(delivery, _)| delivery.attempts).collect();
+    assert_eq!(attempts.iter().sum::<u32>(), 1, "numbers go on: {attempts:?}");
+    assert_eq!(open.len(), 3);
+    assert_eq!(seen(&rig, others[0].1).await.0, CANCELLED);
     rig.assert_exact().await;
 }
 
@@ -258,6 +363,10 @@ on_both!(
     who_owns_the_shard_cancels_and_not_what_a_former_owner_has_in_flight,
     what_is_opened_after_a_deactivation_is_not_cancelled_by_it,
     a_gone_subscriber_is_deactivated_and_what_is_open_cancelled,
+    a_subscription_forgets_why_it_was_deactivated_when_it_is_active_or_deactivated_by_hand,
+    versions_tell_what_a_deactivation_cancels_however_the_clock_is_set,
+    times_tell_what_a_deactivation_cancels_where_no_version_was_noted,
+    what_was_cancelled_is_retried_at_once_and_nothing_else,
     an_answer_to_what_a_subscription_was_does_not_deactivate_it,
     many_subscribers_that_are_gone_at_once_are_one_change,
 );

@@ -8,8 +8,8 @@ use herald_domain::time::Timestamp;
 use herald_ledger::audit::Account;
 use herald_ledger::delivering::{Finish, Finished};
 use herald_ledger::dispatching::{Disposition, Rejected};
-use herald_ledger::reading::Retried;
 use herald_ledger::retention::Removed;
+use herald_ledger::retrying::Retried;
 use herald_ledger::{Cause, Error};
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use std::collections::BTreeMap;
@@ -321,7 +321,42 @@ async fn history(database: Database, mut dice: Dice) {
     assert!(!all.is_empty(), "a history in which everything goes says little");
 }
 
+async fn who_died_and_what_was_deleted_long_ago_is_forgotten(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscriptions = [rig.subscribe(1).await, rig.subscribe(2).await, rig.subscribe(3).await];
+    rig.deliveries(&subscriptions[..1]).await;
+    for id in &subscriptions[..2] {
+        let deleted = rig
+            .ledger
+            .delete_subscription(*id, herald_domain::access::OPERATOR)
+            .await;
+        assert!(deleted.unwrap());
+    }
+    rig.ledger.renew(Uuid::now_v7(), Duration::from_secs(15)).await.unwrap();
+    let left = async |table: &str| {
+        let sql = format!("SELECT id FROM {table}");
+        let rows = herald_ledger::sql::all(rig.ledger.store().queries(), &sql, []);
+        rows.await.unwrap().len()
+    };
+    let now = rig.ledger.now();
+    expire(&rig, &retention(7, 90), now.plus(6 * DAY)).await;
+    assert_eq!((left("subscriptions").await, left("workers").await), (3, 0));
+    // Dead deliveries are kept for longest, and so is what explains deliveries.
+    expire(&rig, &retention(7, 90), now.plus(80 * DAY)).await;
+    assert_eq!(left("subscriptions").await, 3);
+    assert_eq!(
+        expire(&rig, &retention(7, 90), now.plus(92 * DAY)).await.subscriptions,
+        0,
+        "jobs are left"
+    );
+    rig.execute("DELETE FROM outbox".to_owned()).await.unwrap();
+    let removed = expire(&rig, &retention(7, 90), now.plus(92 * DAY)).await;
+    assert_eq!(removed.subscriptions, 1, "one explains a delivery");
+    assert_eq!(left("subscriptions").await, 2);
+}
+
 on_both!(
+    who_died_and_what_was_deleted_long_ago_is_forgotten,
     what_is_over_goes_and_what_is_open_or_dead_keeps_its_event,
     an_id_is_recognised_for_as_long_as_before,
     what_is_kept_for_ever_is_not_touched,

@@ -136,6 +136,8 @@ impl Rig {
             created_at: now,
             updated_at: now,
             open_from: now,
+            open_from_version: 0,
+            deactivated: None,
             deleted: false,
         };
         let id = subscription.id;

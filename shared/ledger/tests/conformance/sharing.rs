@@ -159,12 +159,14 @@ async fn no_shard_is_taken_while_a_failure_of_its_owner_is_recorded() {
             tokio::time::Instant::now() < deadline,
             "the outcome does not wait for the row"
         );
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let other = rig.another().await;
     let take = tokio::spawn(async move { other.take_free(Uuid::now_v7(), 256, Duration::from_secs(15)).await });
     while !waits("SELECT version, now FROM herald_change").await {
         assert!(!take.is_finished(), "the shard was taken in between");
         assert!(tokio::time::Instant::now() < deadline, "the takeover does not wait");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     holder.rollback().await.unwrap();
     assert_eq!(finish.await.unwrap(), [Finished::Done]);

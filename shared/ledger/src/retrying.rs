@@ -1,0 +1,186 @@
+//! The manual retry: what has ended without success is opened again, due at once, with its id and its attempts. Its
+//! give-up clock starts again.
+
+use crate::delivering::{delivery, keep_attempts};
+use crate::sql::{all, for_update, for_values, uuid};
+use crate::{Error, Ledger, reading, registry, retention, shards};
+use herald_domain::delivery::{Closed, Delivery, Status};
+use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
+use herald_domain::time::Timestamp;
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
+use uuid::Uuid;
+
+/// How many deliveries one transaction opens; other writes wait for it.
+const CHUNK: u64 = 1024;
+
+/// What became of a manual retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retried {
+    /// It is open again and due.
+    Done,
+    /// It is not in a state from which it can be retried.
+    NotPossible(Status),
+    /// Its subscription is inactive or deleted, so it would be cancelled at once.
+    Unwanted,
+    /// There is no such delivery.
+    Missing,
+}
+
+/// What became of a retry of several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetriedSome {
+    /// So many are open again and due, and there may be more.
+    Done {
+        /// How many.
+        deliveries: usize,
+        /// Whether there may be more.
+        more: bool,
+    },
+    /// The subscription is inactive or deleted.
+    Unwanted,
+}
+
+impl Ledger {
+    /// Opens a delivery again that has ended without success.
+    pub async fn retry(&self, id: DeliveryId) -> Result<Retried, Error> {
+        let retried = self.store.write(move |txn, now| Box::pin(retry(txn, id, now))).await?;
+        if retried == Retried::Done {
+            self.opened_again(1);
+        }
+        Ok(retried)
+    }
+
+    /// Opens again what of a subscription has ended so, since then, the oldest events first, until it is at least
+    /// `enough`.
+    pub async fn retry_some(
+        &self,
+        subscription: SubscriptionId,
+        ended: Closed,
+        since: Timestamp,
+        enough: usize,
+    ) -> Result<RetriedSome, Error> {
+        let (mut deliveries, mut after) = (0, Uuid::nil());
+        loop {
+            // Looked for on a connection that no delivery waits for.
+            let found = all(
+                self.store.queries(),
+                "SELECT id FROM deliveries_closed WHERE subscription = $1 AND status = $2 AND status <> 1 \
+                 AND closed_at >= $3 AND id > $4 ORDER BY id LIMIT $5",
+                [
+                    subscription.0.into(),
+                    ended.code().into(),
+                    since.as_micros().into(),
+                    after.into(),
+                    CHUNK.into(),
+                ],
+            )
+            .await?;
+            let ids: Vec<Uuid> = found.iter().map(|row| uuid(row, "id")).collect::<Result<_, _>>()?;
+            let Some(last) = ids.last().copied() else {
+                return Ok(RetriedSome::Done {
+                    deliveries,
+                    more: false,
+                });
+            };
+            let opened = self
+                .store
+                .write(move |txn, now| Box::pin(retry_chunk(txn, subscription, ids, ended, now)))
+                .await?;
+            let Some(opened) = opened else {
+                return Ok(RetriedSome::Unwanted);
+            };
+            self.opened_again(opened);
+            (deliveries, after) = (deliveries + opened, last);
+            if deliveries >= enough {
+                return Ok(RetriedSome::Done { deliveries, more: true });
+            }
+        }
+    }
+
+    fn opened_again(&self, deliveries: usize) {
+        self.signals.opened(deliveries);
+        self.signals.wakeup.notify_one();
+    }
+}
+
+async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Result<Retried, Error> {
+    retention::wait_for_removal(txn, id.0, now).await?;
+    // Held, so that a deactivation is before or after this, and its cancelling knows which.
+    let opening = registry::hold(txn, now).await?;
+    let select = format!("SELECT * FROM deliveries_closed WHERE id = $1{}", for_update(txn));
+    let closed = all(txn, &select, [id.0.into()]).await?;
+    let Some(row) = closed.first() else {
+        let open = all(txn, "SELECT 1 FROM deliveries_open WHERE id = $1", [id.0.into()]).await?;
+        return Ok(if open.is_empty() {
+            Retried::Missing
+        } else {
+            Retried::NotPossible(Status::Open)
+        });
+    };
+    let status = reading::closed_status(row)?;
+    if !status.can_be_retried() {
+        return Ok(Retried::NotPossible(Status::Closed(status)));
+    }
+    let subscription = SubscriptionId(uuid(row, "subscription")?);
+    if !is_active(txn, subscription).await? {
+        return Ok(Retried::Unwanted);
+    }
+    open_again(txn, subscription, vec![id.0.into()], opening).await?;
+    Ok(Retried::Done)
+}
+
+/// Opens those of these again that are still as they were; how many, or none if the subscription is not active.
+async fn retry_chunk(
+    txn: &DatabaseTransaction,
+    subscription: SubscriptionId,
+    ids: Vec<Uuid>,
+    ended: Closed,
+    now: Timestamp,
+) -> Result<Option<usize>, Error> {
+    if let Some(oldest) = ids.first() {
+        retention::wait_for_removal(txn, *oldest, now).await?;
+    }
+    let opening = registry::hold(txn, now).await?;
+    if !is_active(txn, subscription).await? {
+        return Ok(None);
+    }
+    let still = format!(
+        "SELECT id FROM deliveries_closed WHERE status = {} AND id",
+        ended.code()
+    );
+    let lock = format!("ORDER BY id{}", for_update(txn));
+    let ids = ids.into_iter().map(Value::from).collect();
+    let rows = for_values(txn, &still, ids, &lock).await?;
+    let ids = rows.iter().map(|row| Ok(uuid(row, "id")?.into()));
+    let ids: Vec<Value> = ids.collect::<Result<_, Error>>()?;
+    open_again(txn, subscription, ids, opening).await.map(Some)
+}
+
+async fn is_active<C: ConnectionTrait>(connection: &C, subscription: SubscriptionId) -> Result<bool, Error> {
+    let active = "SELECT 1 FROM subscriptions WHERE id = $1 AND active";
+    Ok(!all(connection, active, [subscription.0.into()]).await?.is_empty())
+}
+
+/// Moves closed deliveries of a subscription back among the open ones; how many. At that version of the registry,
+/// which is held.
+async fn open_again(
+    txn: &DatabaseTransaction,
+    subscription: SubscriptionId,
+    ids: Vec<Value>,
+    (version, now): (i64, Timestamp),
+) -> Result<usize, Error> {
+    keep_attempts(txn, ids.clone()).await?;
+    let (shard, at) = (Shard::of(subscription).0, now.as_micros());
+    let insert = format!(
+        "INSERT INTO deliveries_open (id, event, subscription, shard, webhook, attempts, due_at, created_at, opened_at, \
+         opened_version, last_status_code, last_error) SELECT id, event, subscription, {shard}, webhook, attempts, {at}, \
+         created_at, {at}, {version}, last_status_code, last_error FROM deliveries_closed WHERE id"
+    );
+    let columns = "RETURNING id AS delivery, subscription, webhook, attempts, due_at AS due, created_at, opened_at, \
+                   opened_version";
+    let rows = for_values(txn, &insert, ids.clone(), columns).await?;
+    for_values(txn, "DELETE FROM deliveries_closed WHERE id", ids, "").await?;
+    let opened: Vec<Delivery> = rows.iter().map(delivery).collect::<Result<_, _>>()?;
+    shards::wake(txn, &opened).await?;
+    Ok(opened.len())
+}
