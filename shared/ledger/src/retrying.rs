@@ -62,8 +62,8 @@ impl Ledger {
         let (mut deliveries, mut after) = (0, Uuid::nil());
         loop {
             // Looked for on a connection that no delivery waits for.
-            let found = all(
-                self.store.queries(),
+            let find = all(
+                self.store.api(),
                 "SELECT id FROM deliveries_closed WHERE subscription = $1 AND status = $2 AND status <> 1 \
                  AND closed_at >= $3 AND id > $4 ORDER BY id LIMIT $5",
                 [
@@ -73,8 +73,8 @@ impl Ledger {
                     after.into(),
                     CHUNK.into(),
                 ],
-            )
-            .await?;
+            );
+            let found = self.store.ask(find).await?;
             let ids: Vec<Uuid> = found.iter().map(|row| uuid(row, "id")).collect::<Result<_, _>>()?;
             let Some(last) = ids.last().copied() else {
                 return Ok(RetriedSome::Done {
