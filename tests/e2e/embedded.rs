@@ -2,6 +2,7 @@
 //! `tests/run` leaves these out where it runs the scenarios on RabbitMQ and PostgreSQL.
 
 mod demo;
+mod output;
 mod readme;
 mod starting;
 

@@ -4,7 +4,7 @@ mod builder;
 mod process;
 
 pub use builder::{Builder, Stack};
-pub use process::Role;
+pub use process::{Role, Stderr};
 
 use crate::api::{Api, Reply};
 use crate::audit::Audit;

@@ -32,6 +32,7 @@ pub(crate) fn register(registry: &Registry, role: Role) -> Result<(), prometheus
         .with_label_values(&[env!("CARGO_PKG_VERSION"), role.name()])
         .set(1);
     registry.register(Box::new(build))?;
+    herald_telemetry::logs::register_metrics(registry)?;
     #[cfg(target_os = "linux")]
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
     Ok(())
@@ -61,8 +62,8 @@ pub(crate) fn register_certificates(registry: &Registry, config: &Config) -> Res
 }
 
 fn first_expiry(file: &Path) -> Result<Option<i64>, String> {
-    let pem = std::fs::read(file).map_err(|error| error.to_string())?;
-    let certificates = x509_cert::Certificate::load_pem_chain(&pem).map_err(|error| error.to_string())?;
+    let pem = crate::text::read(file).map_err(|error| format!("{error:#}"))?;
+    let certificates = x509_cert::Certificate::load_pem_chain(pem.as_bytes()).map_err(|error| error.to_string())?;
     let expiries = certificates.iter().map(|certificate| {
         let seconds = certificate
             .tbs_certificate

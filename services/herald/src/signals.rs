@@ -17,6 +17,7 @@ pub(crate) async fn next() -> anyhow::Result<&'static str> {
             _ = interrupt.recv() => {}
         }
         tracing::warn!("a second signal: ending at once; nothing accepted is lost");
+        herald_telemetry::logs::flush();
         #[expect(clippy::exit, reason = "whoever asks twice does not want to wait")]
         std::process::exit(130);
     });

@@ -1,6 +1,6 @@
 //! What is started: the stack, its roles, their settings.
 
-use super::process::{Process, Role};
+use super::process::{Process, Role, Stderr};
 use super::{Herald, Place};
 use crate::binary::{binary, free_port};
 use crate::sandbox::Sandbox;
@@ -46,6 +46,7 @@ pub struct Builder {
     pub(super) environment: Vec<(String, OsString)>,
     pub(super) key_given: bool,
     pub(super) audited: bool,
+    stderr: Stderr,
 }
 
 impl Default for Builder {
@@ -62,6 +63,7 @@ impl Default for Builder {
             environment: Vec::new(),
             key_given: true,
             audited: true,
+            stderr: Stderr::default(),
         }
     }
 }
@@ -147,6 +149,12 @@ impl Builder {
         }
     }
 
+    /// With its stderr going there.
+    #[must_use]
+    pub fn stderr(self, stderr: Stderr) -> Self {
+        Self { stderr, ..self }
+    }
+
     /// Without the audit at the end, for tests that destroy the ledger.
     #[must_use]
     pub fn unaudited(self) -> Self {
@@ -177,7 +185,7 @@ impl Builder {
         };
         let processes = roles.iter().enumerate().map(|(position, role)| {
             let twins = roles.iter().take(position).filter(|other| *other == role).count();
-            Process::new(*role, twins, free_port(), sandbox.path())
+            Process::new(*role, twins, free_port(), self.stderr, sandbox.path())
         });
         let mut herald = Herald {
             binary: self.binary.clone(),

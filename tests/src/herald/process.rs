@@ -38,6 +38,18 @@ impl Role {
     }
 }
 
+/// Where a process's stderr goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Stderr {
+    /// Into a file, see [`Herald::stderr`](super::Herald::stderr).
+    #[default]
+    File,
+    /// Into a pipe that nobody reads.
+    Unread,
+    /// Where nothing can be written, because there is no room.
+    Full,
+}
+
 /// A process that is running, or was and may again, on the same port.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -46,17 +58,19 @@ pub(super) struct Process {
     pub(super) number: usize,
     pub(super) port: u16,
     pub(super) starts: usize,
+    stderr: Stderr,
     folder: PathBuf,
     child: Option<Child>,
 }
 
 impl Process {
-    pub(super) fn new(role: Role, number: usize, port: u16, folder: &Path) -> Self {
+    pub(super) fn new(role: Role, number: usize, port: u16, stderr: Stderr, folder: &Path) -> Self {
         Self {
             role,
             number,
             port,
             starts: 0,
+            stderr,
             folder: folder.to_owned(),
             child: None,
         }
@@ -81,7 +95,12 @@ impl Process {
         let child = command
             .stdin(Stdio::null())
             .stdout(self.log("stdout"))
-            .stderr(self.log("stderr"))
+            .stderr(match self.stderr {
+                Stderr::File => self.log("stderr").into(),
+                // The child's end stays with the child, and is never read.
+                Stderr::Unread => Stdio::piped(),
+                Stderr::Full => File::create("/dev/full").expect("Linux").into(),
+            })
             .spawn();
         self.child = Some(child.unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display())));
     }
