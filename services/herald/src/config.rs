@@ -1,10 +1,16 @@
 //! Settings: embedded defaults, a file, the environment, flags; each wins over the one before.
 
+mod explain;
+mod remarks;
 mod values;
+
+pub(crate) use explain::explain;
+pub(crate) use remarks::remarks;
 
 use crate::roles::Role;
 use anyhow::{Context, bail};
 use clap::Args;
+use figment::error::Kind;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Map};
 use figment::{Figment, Metadata, Profile, Provider};
@@ -115,6 +121,7 @@ pub(crate) struct Flags {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
+    #[serde(deserialize_with = "values::listen")]
     pub(crate) listen: SocketAddr,
     pub(crate) data: PathBuf,
     pub(crate) database: Option<String>,
@@ -195,62 +202,26 @@ impl Config {
 
 fn expect_scheme(flag: &str, url: &str, schemes: &[&str]) -> anyhow::Result<()> {
     // The text itself may hold a password.
-    let url = url::Url::parse(url).with_context(|| format!("{flag} is not a URL"))?;
-    anyhow::ensure!(
-        schemes.contains(&url.scheme()),
-        "{flag} begins with {}://, and must with {}://",
-        url.scheme(),
-        schemes.join(":// or ")
-    );
-    Ok(())
-}
-
-/// A URL without its password.
-fn without_password(url: String) -> String {
-    match url::Url::parse(&url) {
-        Ok(mut parsed) if parsed.password().is_some() => match parsed.set_password(Some("***")) {
-            Ok(()) => parsed.to_string(),
-            Err(()) => "(secret)".to_owned(),
-        },
-        Ok(_) => url,
-        Err(_) => "(not a URL)".to_owned(),
+    let meant = schemes.join(":// or ");
+    match url::Url::parse(url) {
+        Ok(url) if schemes.contains(&url.scheme()) => Ok(()),
+        // host:port looks like a scheme with something behind it.
+        Ok(parsed) if url.contains("://") => {
+            bail!("{flag} begins with {}://, and must with {meant}://", parsed.scheme())
+        }
+        _ => bail!("{flag} is not a URL, which begins with {meant}://"),
     }
-}
-
-/// Every setting with its effective value and where it came from.
-pub(crate) fn explain(flags: &Flags) -> anyhow::Result<Vec<(&'static str, String, String)>> {
-    let figment = figment(flags)?;
-    Ok(VARIABLES
-        .into_iter()
-        .map(|(name, variable)| match figment.find_value(name) {
-            Err(_) => (name, "not set".to_owned(), format!("default; set it with {variable}")),
-            Ok(value) => {
-                let source = figment
-                    .find_metadata(name)
-                    .map(|metadata| metadata.name.to_string())
-                    .unwrap_or_default();
-                // A file's numbers have a sign, a flag's have none.
-                let signed = value.to_i128().map(|number| number.to_string());
-                let number = signed.or_else(|| Some(value.to_u128()?.to_string()));
-                let number = number.or_else(|| Some(value.to_f64()?.to_string()));
-                let shown = match (name, value.into_string().or(number)) {
-                    ("operator_key", _) => "(secret)".to_owned(),
-                    ("broker" | "database" | "otlp_endpoint", Some(url)) => without_password(url),
-                    (_, Some(text)) => text,
-                    (_, None) => "[]".to_owned(),
-                };
-                (name, shown, source)
-            }
-        })
-        .collect())
 }
 
 fn figment(flags: &Flags) -> anyhow::Result<Figment> {
     let mut figment = Figment::from(Named("the defaults", Toml::string(DEFAULTS)));
     if let Some(file) = &flags.config {
-        // A file that was named must be there.
-        let text = std::fs::read_to_string(file).with_context(|| format!("--config {}", file.display()))?;
-        figment = figment.merge(Named("the file given with --config", Toml::string(&text)));
+        // A file that was named must be there, and be TOML; what else is wrong is told by setting.
+        let text = crate::text::read(file).context("--config")?;
+        let settings = Toml::string(&text);
+        let told = |error: figment::Error| anyhow::anyhow!("--config {} is not TOML: {}", file.display(), error.kind);
+        settings.data().map_err(told)?;
+        figment = figment.merge(Named("the file given with --config", settings));
     }
     for (name, variable) in VARIABLES {
         // An empty variable is one that somebody left unset: `${X:-}` in a compose file.
@@ -276,7 +247,14 @@ fn in_words(errors: figment::Error, figment: &Figment) -> anyhow::Error {
                 .ok()
                 .and_then(figment::value::Value::into_string);
             let value = value.map(|value| format!(" = {value:?}")).unwrap_or_default();
-            format!("{setting}{value} (from {source}): {}", error.kind)
+            match &error.kind {
+                Kind::UnknownField(name, settings) => {
+                    let meant = remarks::closest(name, settings.iter().copied());
+                    let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+                    format!("there is no setting {name} (from {source}){meant}")
+                }
+                kind => format!("{setting}{value} (from {source}): {kind}"),
+            }
         })
         .collect();
     anyhow::anyhow!("settings are wrong: {}", lines.join("; "))

@@ -29,6 +29,11 @@ impl Days {
         }
     }
 
+    /// How many.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
     /// The start of the day so long before `now`: what is from before it, is older than that many days.
     fn before(self, now: Timestamp) -> Timestamp {
         let today = now.as_micros() - now.as_micros().rem_euclid(micros(DAY));
@@ -48,12 +53,18 @@ pub struct Retention {
 }
 
 impl Retention {
+    /// What [`Self::limits`] go by: dead deliveries are kept for at least as long as the others.
+    #[must_use]
+    pub fn effective(self) -> Self {
+        let dead = self.events.zip(self.dead).map(|(events, dead)| dead.max(events));
+        Self { dead, ..self }
+    }
+
     /// What of events and deliveries has expired; `None` if they are kept for ever.
     pub fn limits(&self, now: Timestamp) -> Option<Limits> {
         let ended = self.events?.before(now);
-        let dead = self
-            .dead
-            .map_or(Timestamp::from_micros(0), |days| days.before(now).min(ended));
+        let dead = self.effective().dead;
+        let dead = dead.map_or(Timestamp::from_micros(0), |days| days.before(now));
         Some(Limits { ended, dead })
     }
 

@@ -9,10 +9,28 @@ use std::net::{IpAddr, SocketAddr};
 /// Where name servers listen, RFC 1035.
 const DNS_PORT: u16 = 53;
 
+/// A text, or the number that a file has without quotes.
+struct Text(String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a text or a whole number")]
+        enum Either {
+            Number(i64),
+            Text(String),
+        }
+        Ok(match Either::deserialize(deserializer)? {
+            Either::Number(number) => Self(number.to_string()),
+            Either::Text(text) => Self(text),
+        })
+    }
+}
+
 /// A list, or its elements in one text, separated by commas.
 pub(super) fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "expected texts, in a list or separated by commas")]
     enum Names {
         List(Vec<String>),
         Text(String),
@@ -25,6 +43,18 @@ pub(super) fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<St
             .filter(|part| !part.is_empty())
             .map(str::to_owned)
             .collect(),
+    })
+}
+
+/// Where to listen.
+pub(super) fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = Text::deserialize(deserializer)?.0;
+    text.parse().map_err(|_not_an_address| {
+        let meant = match text.parse::<u16>() {
+            Ok(port) => format!("127.0.0.1:{port} for this machine alone, or [::]:{port} for every address"),
+            Err(_not_a_port) => "an address with a port, such as 127.0.0.1:8080, or [::]:8080 for every one".to_owned(),
+        };
+        serde::de::Error::custom(format!("{text} is not where to listen; give {meant}"))
     })
 }
 
@@ -55,16 +85,7 @@ pub(super) fn name_servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 
 /// A number of days; 0 is for ever.
 pub(super) fn days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Days>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Number {
-        Number(i64),
-        Text(String),
-    }
-    let text = match Number::deserialize(deserializer)? {
-        Number::Number(number) => number.to_string(),
-        Number::Text(text) => text,
-    };
+    let text = Text::deserialize(deserializer)?.0;
     match text.parse::<u32>().ok().map(|days| (days, Days::new(days))) {
         Some((0, _)) => Ok(None),
         Some((_, Some(days))) => Ok(Some(days)),
@@ -79,7 +100,7 @@ pub(super) fn days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 /// A number from 0 to 1.
 pub(super) fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SampleRatio, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "expected a number")]
     enum Number {
         Number(f64),
         Text(String),
