@@ -21,6 +21,7 @@ use tokio::time::Instant;
 #[group(skip)]
 pub(crate) struct Audit {
     /// A file of event Ids, one a line, that a producer was told 202 for: which of them are nowhere?
+    /// - for standard input
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
 }
@@ -135,13 +136,15 @@ fn expired_to_json(expired: &Expired) -> Value {
 }
 
 fn read_ids(file: &Path) -> anyhow::Result<Vec<EventId>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("--ids {}", file.display()))?;
+    let text = crate::text::read(file).context("--ids")?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(number, line)| {
-            line.trim()
-                .parse()
-                .with_context(|| format!("--ids {}, line {}: {line}", file.display(), number + 1))
+            let id = line.trim();
+            // As .NET and Windows' registry write it.
+            let bare = id.strip_prefix('{').and_then(|id| id.strip_suffix('}')).unwrap_or(id);
+            let told = || format!("--ids {}, line {}: {}", file.display(), number + 1, id.escape_debug());
+            bare.parse().with_context(told)
         })
         .collect()
 }
@@ -160,6 +163,36 @@ fn ids_of(message: &Message) -> Vec<EventId> {
 mod tests {
     use super::*;
     use herald_domain::delivery::Closed;
+
+    fn ids(bytes: &[u8]) -> anyhow::Result<Vec<String>> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ids");
+        std::fs::write(&file, bytes).unwrap();
+        Ok(read_ids(&file)?.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn ids_are_read_as_windows_writes_them() {
+        let id = "0193f1a0-7c1e-7d1a-b1f0-3a5c7e9d1b2f";
+        let text = format!("\u{feff}{}\r\n\r\n{{{id}}}\r\n  {id}", id.to_uppercase());
+        assert_eq!(ids(text.as_bytes()).unwrap(), [id; 3]);
+        let wide: Vec<_> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(ids(&wide).unwrap(), [id; 3]);
+        assert!(ids(b"").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_no_id_is_named_with_its_line() {
+        for wrong in [
+            "{0193f1a0-7c1e-7d1a-b1f0-3a5c7e9d1b2f",
+            "Id",
+            "0193f1a07c1e7d1ab1f03a5c7e9d1b2f",
+        ] {
+            let error = format!("{:#}", ids(format!("\n{wrong}\n").as_bytes()).unwrap_err());
+            assert!(error.contains("line 2") && error.contains("must be a GUID"), "{error}");
+        }
+        assert!(ids(b"\xff\x00").is_err());
+    }
 
     #[test]
     fn what_has_expired_is_said_once_there_is_any() {

@@ -17,22 +17,28 @@ use herald_manage::Manage;
 use herald_telemetry::health::Health;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, InfoBuilder, License, OpenApi};
 
 /// The routes of a process, as its roles add theirs.
-pub(crate) struct App(Router);
+pub(crate) struct App {
+    routes: Router,
+    /// Those that `/` names, for whoever comes without knowing any.
+    shown: Vec<&'static str>,
+}
 
 impl App {
     /// What every process has: health and metrics.
     pub(crate) fn new(health: Health, metrics: prometheus::Registry) -> Self {
-        Self(
-            Router::new()
+        Self {
+            routes: Router::new()
                 .merge(health.router())
                 .merge(herald_telemetry::metrics_router(metrics)),
-        )
+            shown: vec!["/health/live", "/health/ready", "/metrics"],
+        }
     }
 
     /// The entrance for producers. Once `stopping`, nothing new is accepted; all else is answered to the
@@ -41,22 +47,33 @@ impl App {
         let routes = ingest
             .router()
             .layer(from_fn_with_state(stopping, refuse_when_stopping));
-        self.add(routes);
+        self.add(&["/v1/events"], routes);
     }
 
     /// The management API.
     pub(crate) fn manage(&mut self, manage: Manage) {
         let description = openapi();
-        self.add(herald_manage::router(manage).route("/openapi.json", get(async move || Json(description))));
+        let routes = herald_manage::router(manage).route("/openapi.json", get(async move || Json(description)));
+        self.add(
+            &["/openapi.json", "/v1/webhooks", "/v1/subscriptions", "/v1/deliveries"],
+            routes,
+        );
     }
 
-    fn add(&mut self, routes: Router) {
-        self.0 = std::mem::take(&mut self.0).merge(routes);
+    fn add(&mut self, shown: &[&'static str], routes: Router) {
+        self.shown.extend(shown);
+        self.routes = std::mem::take(&mut self.routes).merge(routes);
     }
 
     /// All of them, with an answer for whatever else is asked.
     pub(crate) fn finish(self) -> Router {
-        self.0
+        let root = json!({
+            "Name": "Herald",
+            "Version": env!("CARGO_PKG_VERSION"),
+            "Paths": self.shown,
+        });
+        self.routes
+            .route("/", get(async move || Json(root)))
             .fallback(async |uri: Uri| {
                 Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
             })
@@ -96,7 +113,7 @@ pub(crate) fn starting(health: Health, metrics: prometheus::Registry) -> Router 
         response
     };
     App::new(health, metrics)
-        .0
+        .routes
         .fallback(async || Problem::stopping())
         .layer(from_fn(closed))
         .layer(from_fn(read_on))

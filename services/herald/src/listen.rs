@@ -1,5 +1,6 @@
 //! `herald listen`: a subscriber's endpoint to try things with, which verifies and prints what comes.
 
+mod layout;
 mod receiver;
 mod terminal;
 mod verify;
@@ -12,7 +13,8 @@ use anyhow::Context;
 use axum::http::StatusCode;
 use herald_domain::signing::SigningKey;
 use herald_domain::time::Timestamp;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use std::fmt::Write as _;
 
 /// The options of `herald listen`.
@@ -32,15 +34,14 @@ pub(crate) struct Listen {
 }
 
 /// Receives until a signal, or until nobody reads what it prints.
-#[expect(clippy::print_stderr, reason = "what is no result goes to stderr")]
 pub(crate) async fn run(options: Listen) -> anyhow::Result<()> {
     let answer = StatusCode::from_u16(options.status).context("--status")?;
     let mut receiver = Receiver::start(options.port, move |_path, _attempt| answer).await?;
-    eprintln!(
-        "listening on http://{} (every path), answering {answer}; Ctrl-C ends it",
+    herald_telemetry::logs::say(&format!(
+        "listening on http://{} (every path), answering {answer}; Ctrl-C ends it\n\
+         Herald sends here when it was started with --egress-allow 127.0.0.1",
         receiver.address()
-    );
-    eprintln!("Herald sends here when it was started with --egress-allow 127.0.0.1");
+    ));
     let terminal = Terminal::stdout();
     let mut ending = std::pin::pin!(crate::signals::next());
     loop {
@@ -53,7 +54,7 @@ pub(crate) async fn run(options: Listen) -> anyhow::Result<()> {
             .as_ref()
             .map(|key| verify(&received.headers, &received.body, key, received.at));
         let text = if options.json {
-            line(&received, judged)
+            line(&received, judged)?
         } else {
             readable(terminal, &received, judged)
         };
@@ -89,29 +90,46 @@ fn readable(terminal: Terminal, received: &Received, judged: Judged) -> String {
 
 /// Indented if it is JSON, else as it came.
 fn body_in_full(body: &[u8]) -> String {
-    match serde_json::from_slice::<Value>(body) {
-        Ok(json) => format!("{json:#}"),
-        Err(_not_json) => String::from_utf8_lossy(body).into_owned(),
-    }
+    layout::indented(body).unwrap_or_else(|| String::from_utf8_lossy(body).into_owned())
 }
 
-fn line(received: &Received, judged: Judged) -> String {
-    let body = serde_json::from_slice::<Value>(&received.body)
-        .unwrap_or_else(|_not_json| String::from_utf8_lossy(&received.body).into());
-    json!({
-        "ReceivedAt": received.at,
-        "Path": received.path,
-        "Webhook": received.header("webhook-type"),
-        "SubscriptionGUID": received.header("webhook-guid"),
-        "DeliveryId": received.header("webhook-id"),
-        "EventId": received.header("webhook-event-id"),
-        "Attempt": received.attempt(),
-        "Verified": judged.map(|judged| judged.is_ok()),
-        "Wrong": judged.and_then(Result::err).map(|wrong| wrong.to_string()),
-        "Answer": received.answer.as_u16(),
-        "Body": body,
-    })
-    .to_string()
+/// A message, as `--json` prints it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Line<'a> {
+    received_at: Timestamp,
+    path: &'a str,
+    webhook: Option<&'a str>,
+    #[serde(rename = "SubscriptionGUID")]
+    subscription_guid: Option<&'a str>,
+    delivery_id: Option<&'a str>,
+    event_id: Option<&'a str>,
+    attempt: u32,
+    verified: Option<bool>,
+    wrong: Option<String>,
+    answer: u16,
+    body: Box<RawValue>,
+}
+
+fn line(received: &Received, judged: Judged) -> anyhow::Result<String> {
+    let body = match layout::on_one_line(&received.body) {
+        Some(json) => json,
+        None => to_raw_value(&String::from_utf8_lossy(&received.body))?,
+    };
+    let line = Line {
+        received_at: received.at,
+        path: &received.path,
+        webhook: received.header("webhook-type"),
+        subscription_guid: received.header("webhook-guid"),
+        delivery_id: received.header("webhook-id"),
+        event_id: received.header("webhook-event-id"),
+        attempt: received.attempt(),
+        verified: judged.map(|judged| judged.is_ok()),
+        wrong: judged.and_then(Result::err).map(|wrong| wrong.to_string()),
+        answer: received.answer.as_u16(),
+        body,
+    };
+    Ok(serde_json::to_string(&line)?)
 }
 
 /// The time of day, UTC, to the millisecond.
@@ -125,6 +143,7 @@ pub(crate) fn clock_time(at: Timestamp) -> String {
 mod tests {
     use super::*;
     use herald_domain::time::{Clock, SystemClock};
+    use serde_json::Value;
 
     #[test]
     fn the_time_of_day_is_as_in_the_timestamp() {
@@ -162,7 +181,7 @@ mod tests {
             assert_eq!(answer.status(), status);
             let received = receiver.next().await.unwrap();
             assert_eq!(verify(&received.headers, &received.body, &key, received.at), Ok(()));
-            let printed: Value = serde_json::from_str(&line(&received, Some(Err(Wrong::Signature)))).unwrap();
+            let printed: Value = serde_json::from_str(&line(&received, Some(Err(Wrong::Signature))).unwrap()).unwrap();
             assert_eq!(printed["Attempt"], attempt);
             assert_eq!(printed["Verified"], false);
             assert_eq!(printed["Body"]["Name"], "2022 Schedule");

@@ -4,14 +4,18 @@
 //! command line.
 
 mod audit;
+mod causes;
 mod config;
 mod data;
 mod demo;
+mod greeting;
 mod health;
 mod held;
+mod help;
 mod http;
 mod letters;
 mod listen;
+mod listener;
 mod metrics;
 mod process;
 mod retention;
@@ -21,11 +25,14 @@ mod send;
 mod server;
 mod signals;
 mod stores;
+mod text;
 mod unread;
 mod up;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 use config::{Config, Flags};
+use herald_telemetry::logs;
+use listen::print_line;
 use roles::Role;
 use std::process::ExitCode;
 use tracing_subscriber::filter::LevelFilter;
@@ -54,6 +61,8 @@ enum Command {
     },
     /// Publish events from a file or standard input
     Send(send::Send),
+    /// Publish a sample event of a type
+    Trigger(send::Trigger),
     /// Receive, verify and print messages on this machine
     Listen(listen::Listen),
     /// Prove that nothing is lost: exit 0 exact, 1 differs, 2 could not run
@@ -111,14 +120,39 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let quiet = matches!(arguments.command, Command::Up { demo: true, .. });
-    herald_telemetry::logs::init(if quiet { LevelFilter::ERROR } else { LevelFilter::INFO });
-    let could_not_run = if matches!(arguments.command, Command::Audit { .. }) {
-        2
-    } else {
-        1
+    let ended = match arguments() {
+        Ok(arguments) => start_and_run(arguments.command),
+        Err(shown) => show(&shown),
     };
+    logs::flush();
+    ended
+}
+
+/// The command line, or what is to be shown instead of running anything.
+fn arguments() -> Result<Arguments, clap::Error> {
+    let mut matches = help::command().try_get_matches()?;
+    Arguments::from_arg_matches_mut(&mut matches)
+}
+
+/// Help or a version go to stdout, which may be closed or full; what is wrong goes to stderr.
+fn show(shown: &clap::Error) -> ExitCode {
+    let usage = u8::try_from(shown.exit_code()).unwrap_or(2);
+    if shown.use_stderr() {
+        drop(shown.print());
+        return ExitCode::from(usage);
+    }
+    match shown.print() {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            fail(&anyhow::Error::new(error).context("cannot write to stdout"), 1)
+        }
+        _ => ExitCode::from(usage),
+    }
+}
+
+fn start_and_run(command: Command) -> ExitCode {
+    let quiet = matches!(command, Command::Up { demo: true, .. });
+    logs::init(if quiet { LevelFilter::ERROR } else { LevelFilter::INFO });
+    let could_not_run = if matches!(command, Command::Audit { .. }) { 2 } else { 1 };
     process::prepare();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -126,7 +160,7 @@ fn main() -> ExitCode {
     };
     // Nothing reads the outcome: a provider that is installed already serves as well.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let ended = runtime.block_on(run(arguments.command));
+    let ended = runtime.block_on(run(command));
     // A look-up of a name may hang for longer than a process may take to stop; nothing waits for it any more.
     runtime.shutdown_background();
     match ended {
@@ -135,127 +169,70 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "results go to stdout")]
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up { demo: true, .. } => demo::run().await?,
-        Command::Up { flags, demo: false } => {
-            if let Some(running) = start(&flags, Role::Up).await? {
-                greet(&running, &flags);
-                running.until_stopped().await?;
-            }
-        }
-        Command::Ingest { flags } => one_of_several(Role::Ingest, &flags).await?,
-        Command::Worker { flags } => one_of_several(Role::Worker, &flags).await?,
-        Command::Dispatch { flags } => one_of_several(Role::Dispatch, &flags).await?,
-        Command::Deliver { flags } => one_of_several(Role::Deliver, &flags).await?,
-        Command::Manage { flags } => one_of_several(Role::Manage, &flags).await?,
+        Command::Up { flags, demo: false } => serve(Role::Up, &flags).await?,
+        Command::Ingest { flags } => serve(Role::Ingest, &flags).await?,
+        Command::Worker { flags } => serve(Role::Worker, &flags).await?,
+        Command::Dispatch { flags } => serve(Role::Dispatch, &flags).await?,
+        Command::Deliver { flags } => serve(Role::Deliver, &flags).await?,
+        Command::Manage { flags } => serve(Role::Manage, &flags).await?,
         Command::Send(options) => send::run(options).await?,
+        Command::Trigger(options) => send::trigger(options).await?,
         Command::Listen(options) => listen::run(options).await?,
         Command::Audit { flags, options } => {
             let report = audit::run(&Config::load(&flags)?, &options).await?;
-            println!("{}", report.json);
+            print_line(report.json)?;
             return Ok(ExitCode::from(u8::from(!report.exact)));
         }
         Command::Health { flags } => {
             let report = health::ask(&Config::load(&flags)?).await?;
-            println!("{}", report.json);
+            print_line(report.json)?;
             return Ok(ExitCode::from(u8::from(!report.ready)));
         }
         Command::Migrate { flags } => {
-            println!("{}", stores::migrate(&Config::load(&flags)?).await?);
+            print_line(stores::migrate(&Config::load(&flags)?).await?)?;
         }
-        Command::CheckConfig { flags } => {
-            for (setting, value, source) in config::explain(&flags)? {
-                println!("{setting:<23}{value:<28}{source}");
-            }
-            Config::load(&flags)?;
-        }
+        Command::CheckConfig { flags } => check_config(&flags)?,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "herald", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut help::command(), "herald", &mut script);
+            print_line(String::from_utf8(script)?.trim_end())?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts a process; nothing if it was asked to stop before what it waits for was there.
-async fn start(flags: &Flags, role: Role) -> anyhow::Result<Option<up::Running>> {
-    tokio::select! {
-        started = up::start(Config::load(flags)?, role) => Ok(Some(started?)),
-        signal = signals::next() => {
-            tracing::info!(signal = signal?, "stopped while starting");
-            Ok(None)
-        }
+fn check_config(flags: &Flags) -> anyhow::Result<()> {
+    for (setting, value, source) in config::explain(flags)? {
+        print_line(format!("{setting:<23}{value:<28}{source}"))?;
     }
+    for remark in config::remarks(&Config::load(flags)?) {
+        print_line(format!("\n{remark}"))?;
+    }
+    Ok(())
 }
 
-/// Runs a process for one role until it is stopped.
-#[expect(clippy::print_stdout, reason = "results go to stdout")]
-async fn one_of_several(role: Role, flags: &Flags) -> anyhow::Result<()> {
-    let Some(running) = start(flags, role).await? else {
-        return Ok(());
-    };
-    println!(
-        "Herald {} {} listens on http://{}",
-        env!("CARGO_PKG_VERSION"),
-        role.name(),
-        running.address
-    );
-    if let Some(key) = running.operator_key.as_ref().filter(|_| running.first_start) {
-        println!("The operator's key, shown this once: {key}");
+/// Runs a process for that role until it is stopped; also when that is before what it waits for is there.
+async fn serve(role: Role, flags: &Flags) -> anyhow::Result<()> {
+    let config = Config::load(flags)?;
+    for remark in config::remarks(&config) {
+        tracing::warn!("{remark}");
     }
+    let running = tokio::select! {
+        started = up::start(config.clone(), role) => started?,
+        signal = signals::next() => {
+            tracing::info!(signal = signal?, "stopped while starting");
+            return Ok(());
+        }
+    };
+    greeting::greet(&running, role, &config, flags);
     running.until_stopped().await
 }
 
-/// Says where Herald is and what to try, in lines that work as they are printed.
-#[expect(clippy::print_stdout, reason = "results go to stdout")]
-fn greet(running: &up::Running, flags: &Flags) {
-    let herald = std::env::args().next().unwrap_or_else(|| "herald".to_owned());
-    let url = format!("http://{}", running.address);
-    println!("Herald {} listens on {url}", env!("CARGO_PKG_VERSION"));
-    let key = match &running.operator_key {
-        Some(key) if running.first_start => {
-            println!("The operator's key, shown this once: {key}");
-            key.as_str()
-        }
-        Some(_) | None => "$HERALD_OPERATOR_KEY",
-    };
-    let given = [
-        ("--data", flags.data.as_ref().map(|data| data.display().to_string())),
-        (
-            "--broker",
-            flags.broker.clone().map(|url| shown(url, "$HERALD_BROKER_URL")),
-        ),
-        (
-            "--database",
-            flags.database.clone().map(|url| shown(url, "$HERALD_DATABASE_URL")),
-        ),
-    ];
-    let given: String = given
-        .into_iter()
-        .filter_map(|(flag, value)| value.map(|value| format!(" {flag} {value}")))
-        .collect();
-    println!("Try next, in another terminal:");
-    println!("  curl -s {url}/v1/webhooks -H \"Authorization: Bearer {key}\"");
-    println!(
-        "  echo '{}' | {herald} send - --url {url} --key \"{key}\"",
-        samples::one_line()
-    );
-    println!("  {herald} audit{given}");
-}
-
-/// A URL to be printed; one with a password under the name of a variable.
-fn shown(url: String, variable: &str) -> String {
-    match url::Url::parse(&url) {
-        Ok(parsed) if parsed.password().is_none() => url,
-        _ => format!("\"{variable}\""),
-    }
-}
-
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    #[expect(clippy::print_stderr, reason = "the last line, also where logging is off")]
-    {
-        eprintln!("herald: {error:#}");
-    }
+    // Also where logging is off.
+    logs::say(&format!("herald: {}", causes::of(error)));
     ExitCode::from(code)
 }

@@ -9,7 +9,7 @@ pub(crate) fn descriptors() -> u64 {
 }
 
 /// Takes as many descriptors as it may have, no more memory than it uses, and keeps what it writes to its
-/// owner. To be called before there are threads.
+/// owner. To be called before there are threads that write files.
 ///
 /// The usual soft limit of 1,024 descriptors is for programs that use select(2); connections to
 /// subscribers alone may be more.

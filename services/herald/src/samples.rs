@@ -26,9 +26,11 @@ pub(crate) const BROKEN: &str = "/broken";
 /// After so many attempts Herald gives that one up.
 pub(crate) const BROKEN_ATTEMPTS: u32 = 3;
 
-/// One event on one line, to be published by hand. It has no `Id`, so that it can be published again.
-pub(crate) fn one_line() -> String {
-    case_created().to_string()
+/// A subscription that the first sample of `PacketCreated` matches, to be made by hand.
+pub(crate) fn subscription(receiver: &str) -> Value {
+    json!({
+        "Webhook": "PacketCreated", "FilterObjectType": "Company", "FilterObjectGUID": GLOBEX, "SubscriberURL": receiver,
+    })
 }
 
 /// Twelve events of all types. Two of them match no subscription.
@@ -200,10 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn the_one_line_can_be_quoted_in_a_shell() {
-        let line = one_line();
-        assert!(parse(&line).unwrap().id.is_none());
-        assert!(!line.contains(['\'', '\n', '\\']), "{line}");
+    fn the_subscription_to_make_by_hand_matches_and_can_be_quoted_in_a_shell() {
+        let subscription = subscription("http://127.0.0.1:9000/");
+        assert!(!subscription.to_string().contains(['\'', '\n', '\\']), "{subscription}");
+        let first = events()
+            .into_iter()
+            .find(|event| event["Type"] == subscription["Webhook"])
+            .unwrap();
+        assert_eq!(first["Objects"]["Company"], subscription["FilterObjectGUID"]);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 mod input;
 mod producer;
+mod trigger;
 
+use crate::listen::print_line;
 use anyhow::Context;
 use herald_domain::id::EventId;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -11,22 +13,15 @@ use producer::Producer;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+pub(crate) use trigger::{Trigger, trigger};
 
 /// The options of `herald send`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Send {
     /// A file of one event, an array, or NDJSON; - for standard input
     file: PathBuf,
-    /// Where Herald is
-    #[arg(long, env = "HERALD_URL", default_value = "http://127.0.0.1:8080")]
-    url: String,
-    #[arg(
-        long,
-        help = "A producer's key; without it HERALD_OPERATOR_KEY is taken",
-        env = "HERALD_KEY",
-        hide_env_values = true
-    )]
-    key: Option<String>,
+    #[command(flatten)]
+    target: Target,
     #[arg(
         long,
         value_name = "URL",
@@ -45,8 +40,22 @@ pub(crate) struct Send {
     ids: Option<PathBuf>,
 }
 
+/// Which Herald to publish to, and as whom.
+#[derive(Debug, clap::Args)]
+struct Target {
+    /// Where Herald is
+    #[arg(long, env = "HERALD_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    #[arg(
+        long,
+        help = "A producer's key; without it HERALD_OPERATOR_KEY is taken",
+        env = "HERALD_KEY",
+        hide_env_values = true
+    )]
+    key: Option<String>,
+}
+
 /// Publishes everything, or says what was accepted and what was not.
-#[expect(clippy::print_stdout, reason = "results go to stdout")]
 pub(crate) async fn run(options: Send) -> anyhow::Result<()> {
     let producer = producer(&options)?;
     let mut input = Input::open(&options.file)?;
@@ -55,7 +64,7 @@ pub(crate) async fn run(options: Send) -> anyhow::Result<()> {
     loop {
         let batch = match input.batch(options.batch.into()).await {
             Ok(batch) => batch,
-            Err(error) => return Err(tally.interrupted(&format!("{error:#}"), input.first_pending())),
+            Err(error) => return Err(tally.interrupted(&crate::causes::of(&error), input.first_pending())),
         };
         let Some(last) = batch.last() else { break };
         match producer.publish(&batch, |reason| progress.note(reason)).await {
@@ -66,24 +75,31 @@ pub(crate) async fn run(options: Send) -> anyhow::Result<()> {
     }
     progress.finish();
     match tally.first {
-        Some(id) if tally.count == 1 => println!("{id}"),
-        _ => println!("accepted {} events", tally.count),
-    }
+        Some(id) if tally.count == 1 => print_line(id)?,
+        _ => print_line(format!("accepted {} events", tally.count))?,
+    };
     Ok(())
 }
 
 fn producer(options: &Send) -> anyhow::Result<Producer> {
-    if let Some(url) = &options.amqp {
-        return Producer::amqp(url, options.amqp_ca.as_deref());
+    match &options.amqp {
+        Some(url) => Producer::amqp(url, options.amqp_ca.as_deref()),
+        None => options.target.producer(),
     }
-    let fallback = std::env::var("HERALD_OPERATOR_KEY").ok();
-    // A shell makes an unset variable an empty text.
-    let key = [options.key.clone(), fallback]
-        .into_iter()
-        .flatten()
-        .find(|key| !key.is_empty());
-    let key = key.context("there is no key: give one with --key, HERALD_KEY or HERALD_OPERATOR_KEY")?;
-    Producer::http(&options.url, &key)
+}
+
+impl Target {
+    fn producer(&self) -> anyhow::Result<Producer> {
+        let fallback = std::env::var("HERALD_OPERATOR_KEY").ok();
+        // A shell makes an unset variable an empty text, and a file's line end a part of it.
+        let key = [self.key.as_deref(), fallback.as_deref()]
+            .into_iter()
+            .flatten()
+            .map(str::trim)
+            .find(|key| !key.is_empty());
+        let key = key.context("there is no key: give one with --key, HERALD_KEY or HERALD_OPERATOR_KEY")?;
+        Producer::http(&self.url, key)
+    }
 }
 
 /// What was accepted.
@@ -147,12 +163,11 @@ impl Progress {
         }
     }
 
-    #[expect(clippy::print_stderr, reason = "what is no result goes to stderr")]
     fn note(&self, reason: &str) {
-        let say = || eprintln!("herald: {reason}");
-        match &self.bar {
-            Some(bar) => bar.suspend(say),
-            None => say(),
+        let line = format!("herald: {reason}");
+        match self.bar.as_ref().filter(|bar| !bar.is_hidden()) {
+            Some(bar) => bar.println(line),
+            None => herald_telemetry::logs::say(&line),
         }
     }
 

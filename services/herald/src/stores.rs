@@ -1,5 +1,6 @@
 //! Where a process's events and deliveries are: in one file, or in RabbitMQ and PostgreSQL.
 
+use crate::causes;
 use crate::config::Config;
 use crate::data::DataFolder;
 use crate::roles::Role;
@@ -72,8 +73,8 @@ async fn embedded(config: &Config, tasks: &mut Tasks) -> anyhow::Result<Stores> 
 pub(crate) fn broker_settings(config: &Config, broker: &str) -> anyhow::Result<Settings> {
     let mut settings = Settings::new(broker)?;
     if let Some(file) = &config.broker_ca {
-        let pem = std::fs::read(file).with_context(|| format!("--broker-ca {}", file.display()))?;
-        settings = settings.with_ca(pem)?;
+        let pem = crate::text::read(file).context("--broker-ca")?;
+        settings = settings.with_ca(pem.into_bytes())?;
     }
     settings.trusted_users.extend(config.broker_users.iter().cloned());
     Ok(settings)
@@ -98,7 +99,7 @@ async fn connect(database: &str, health: &Health) -> Ledger {
                 return ledger;
             }
             Err(error) => {
-                let error = format!("{:#}", anyhow::Error::from(error));
+                let error = causes::of(&error.into());
                 tracing::warn!(error, "the ledger cannot be reached; it is tried again");
                 health.failing(PART, format!("the ledger cannot be reached: {error}"));
             }

@@ -36,7 +36,6 @@ use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -107,9 +106,7 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
         base.supervise("span exporter", exporter.run(stop.listener.clone()));
     }
     health.failing("process", "starting");
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let listener = crate::listener::bind(config.listen)?;
     let address = listener.local_addr()?;
     let most = most_connections(crate::process::descriptors());
     let (routes, app) = watch::channel(crate::http::starting(health.clone(), metrics.clone()));
@@ -245,11 +242,9 @@ async fn loop_until<T>(
     loop {
         match attempt().await {
             Err(error) if again => {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "the ledger cannot be read; it is tried again"
-                );
-                health.failing("process", format!("starting: {error:#}"));
+                let error = crate::causes::of(&error);
+                tracing::warn!(error, "the ledger cannot be read; it is tried again");
+                health.failing("process", format!("starting: {error}"));
             }
             done => return done,
         }
@@ -342,8 +337,8 @@ async fn operator_key(
 }
 
 fn read_certificates(file: &std::path::Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let pem = std::fs::read(file).with_context(|| format!("--egress-ca {}", file.display()))?;
-    let certificates = herald_deliver::parse_certificates(&pem)
+    let pem = crate::text::read(file).context("--egress-ca")?;
+    let certificates = herald_deliver::parse_certificates(pem.as_bytes())
         .with_context(|| format!("--egress-ca {}: not a PEM file of certificates", file.display()))?;
     anyhow::ensure!(
         !certificates.is_empty(),

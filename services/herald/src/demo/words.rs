@@ -94,7 +94,7 @@ impl Words {
         let lines = [
             (
                 format!("{herald} up"),
-                "Herald for good: it prints its address, a key, and three lines to try",
+                "Herald for good: it prints its address, a key, and lines to try",
             ),
             (format!("{herald} listen"), "a receiver to try it with"),
             (format!("{herald} --help"), "all commands"),

@@ -1,5 +1,6 @@
 //! Lines on stdout, in colour where somebody looks at them.
 
+use anyhow::Context;
 use std::fmt::{self, Display};
 use std::io::{ErrorKind, IsTerminal, Write};
 
@@ -43,7 +44,7 @@ pub(crate) fn print_line(line: impl Display) -> anyhow::Result<bool> {
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error).context("cannot write to stdout"),
     }
 }
 

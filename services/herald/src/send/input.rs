@@ -41,7 +41,7 @@ pub(super) struct Item {
 }
 
 impl Item {
-    fn new(raw: &str, line: u64, end: u64) -> anyhow::Result<Self> {
+    pub(super) fn new(raw: &str, line: u64, end: u64) -> anyhow::Result<Self> {
         let (text, id) = match parse(raw) {
             Ok(event) => {
                 let id = event.id.unwrap_or_else(|| EventId(Uuid::now_v7()));
@@ -131,7 +131,8 @@ impl Input {
 }
 
 /// Reads to the end, or until `take` wants no more.
-fn read_events<R: BufRead>(mut input: R, take: &mut dyn FnMut(Item) -> bool) -> anyhow::Result<()> {
+fn read_events<R: BufRead>(input: R, take: &mut dyn FnMut(Item) -> bool) -> anyhow::Result<()> {
+    let mut input = crate::text::utf8(input).context("cannot read")?;
     let position = Rc::new(Position::default());
     let first = skip_blanks(&mut input, &position)?;
     let mut events = 0_u64;
@@ -167,17 +168,15 @@ fn read_events<R: BufRead>(mut input: R, take: &mut dyn FnMut(Item) -> bool) -> 
         }
     }
     if events == 0 {
-        return Err(anyhow!("there is no event to send"));
+        return Err(anyhow!(
+            "there is no event to send: a file has one, several one after another, or an array"
+        ));
     }
     Ok(())
 }
 
-/// Passes over a byte order mark and white space; the byte that follows is left to be read.
+/// Passes over white space; the byte that follows is left to be read.
 fn skip_blanks(input: &mut impl BufRead, position: &Position) -> anyhow::Result<Option<u8>> {
-    const MARK: &[u8] = b"\xef\xbb\xbf";
-    if input.fill_buf().context("cannot read")?.starts_with(MARK) {
-        input.consume(MARK.len());
-    }
     loop {
         let buffer = input.fill_buf().context("cannot read")?;
         let blanks = buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
@@ -230,7 +229,14 @@ impl Position {
         // The parser counts lines from where it began; the position counts them from the file's start.
         let text = error.to_string();
         let what = text.split(" at line ").next().unwrap_or(&text);
-        anyhow!("line {}: this is not JSON: {what}", self.lines.get() + 1)
+        let hint = match what {
+            // Commas without brackets, or something behind an array.
+            "expected value" | "trailing characters" => {
+                "; a file has one event, several one after another without commas, or one array"
+            }
+            _ => "",
+        };
+        anyhow!("line {}: this is not JSON: {what}{hint}", self.lines.get() + 1)
     }
 }
 

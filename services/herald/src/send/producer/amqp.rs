@@ -24,8 +24,8 @@ impl Amqp {
     pub(super) fn new(url: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
         let mut settings = Settings::new(url).context("--amqp")?;
         if let Some(ca) = ca {
-            let pem = std::fs::read(ca).with_context(|| format!("--amqp-ca {}", ca.display()))?;
-            settings = settings.with_ca(pem).context("--amqp-ca")?;
+            let pem = crate::text::read(ca).context("--amqp-ca")?;
+            settings = settings.with_ca(pem.into_bytes()).context("--amqp-ca")?;
         }
         Ok(Self {
             settings,
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn faults_are_told_with_their_lines_and_nothing_is_sent() {
-        let good = crate::samples::one_line();
+        let good = crate::samples::events()[0].to_string();
         let id = Uuid::from_u128(1);
         let good = good.replacen('{', &format!("{{\"Id\":\"{id}\","), 1);
         let sent = [item(1, &good)];

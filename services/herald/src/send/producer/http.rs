@@ -1,7 +1,8 @@
 //! Over HTTP, to Herald's own entrance: a batch is one request.
 
 use super::{Answer, Item, fault_line};
-use anyhow::{Context, ensure};
+use crate::causes;
+use anyhow::Context;
 use herald_domain::id::EventId;
 use reqwest::{Client, Response, StatusCode, Url, header, redirect};
 use serde::Deserialize;
@@ -18,12 +19,10 @@ pub(in crate::send) struct Http {
 
 impl Http {
     pub(super) fn new(url: &str, key: &str) -> anyhow::Result<Self> {
-        let base =
-            Url::parse(url).with_context(|| format!("--url {url} is not a URL such as http://127.0.0.1:8080"))?;
-        ensure!(
-            matches!(base.scheme(), "http" | "https"),
-            "--url {url} must begin with http:// or https://"
-        );
+        let base = Url::parse(url)
+            .ok()
+            .filter(|base| matches!(base.scheme(), "http" | "https"));
+        let base = base.with_context(|| format!("--url {url} must be a URL such as http://127.0.0.1:8080"))?;
         let authorization = format!("Bearer {key}");
         header::HeaderValue::try_from(&authorization).context("--key has characters that no key has")?;
         let mut client = Client::builder()
@@ -53,9 +52,12 @@ impl Http {
             Ok(response) => response,
             Err(error) if error.is_builder() => return Answer::Refused(cause(&error)),
             Err(error) => {
-                return Answer::TryAgain {
-                    reason: format!("no answer from {}: {}", self.url, cause(&error)),
-                    after: None,
+                return match tls_fault(&error) {
+                    Some(why) => Answer::Refused(format!("{}: {why}", self.url)),
+                    None => Answer::TryAgain {
+                        reason: format!("no answer from {}: {}", self.url, cause(&error)),
+                        after: None,
+                    },
                 };
             }
         };
@@ -190,16 +192,41 @@ fn locate<'a, 'b>(pointer: &'a str, batch: &'b [Item]) -> (Option<&'b Item>, &'a
     }
 }
 
+/// What of TLS stays as it is, however often it is tried.
+fn tls_fault(error: &reqwest::Error) -> Option<String> {
+    match tls_error(error)? {
+        rustls::Error::InvalidMessage(_) => {
+            Some("what answers there does not speak TLS; a Herald listens on http://, unless something in front of it has a certificate".to_owned())
+        }
+        rustls::Error::InvalidCertificate(why) => {
+            Some(format!("its certificate is not trusted here ({why}); the system's authorities are the trusted ones"))
+        }
+        _ => None,
+    }
+}
+
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(tls) = error.downcast_ref() {
+            return Some(tls);
+        }
+        // What an I/O error holds is not its source, but itself.
+        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match held {
+            Some(held) => Some(held),
+            None => error.source(),
+        };
+    }
+    None
+}
+
 /// The innermost cause, which says most: the outer ones only name the URL.
 fn cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "it took too long".to_owned();
     }
-    let mut innermost: &dyn Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
+    causes::innermost(error)
 }
 
 #[cfg(test)]
