@@ -1,6 +1,7 @@
 //! What is about the default of one process on one file, whatever stack the other scenarios run on.
 //! `tests/run` leaves these out where it runs the scenarios on RabbitMQ and PostgreSQL.
 
+mod copies;
 mod demo;
 mod output;
 mod readme;

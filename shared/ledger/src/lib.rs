@@ -74,8 +74,14 @@ pub enum Error {
     #[error("the ledger's schema is not this version's: {0}")]
     Schema(&'static str),
     /// There is no ledger in that place.
-    #[error("there is no ledger at {0}")]
+    #[error("there is no ledger at {}", .0.display())]
     Missing(PathBuf),
+    /// The file has a log that was not written back, and cannot be read where it is.
+    #[error(
+        "the ledger at {} has its last changes in a file beside it, NAME-wal, and its folder cannot be written, which \
+         reading both needs: copy them to a folder that can", .0.display()
+    )]
+    ReadOnlyFolder(PathBuf),
     /// Another process does what only one does at a time.
     #[error("another process is at it")]
     Busy,

@@ -46,6 +46,13 @@ enum Write {
     Postgres(postgres::Pool),
 }
 
+/// Whether SQLite's log of the file has anything in it.
+fn has_log(file: &Path) -> bool {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(log).is_ok_and(|log| log.len() > 0)
+}
+
 impl Store {
     /// Opens the file, made if need be, for reading and writing. The writer is to be run by the caller.
     pub async fn open(file: &Path, clock: Arc<dyn Clock>) -> Result<(Self, Writer), Error> {
@@ -62,9 +69,17 @@ impl Store {
         Ok((store, writer))
     }
 
-    /// Opens an existing file for reading beside whoever writes it.
+    /// Opens an existing file for reading beside whoever writes it; also a copy in a folder that is read-only.
     pub async fn open_read_only(file: &Path) -> Result<Self, Error> {
-        let read = sqlite::connect(file, 1, true).await?;
+        let read = match sqlite::connect(file, 1, true).await {
+            Ok(read) => read,
+            // What was committed and is not in the file itself would be missing.
+            Err(error) if has_log(file) => {
+                tracing::debug!(%error, "the ledger cannot be opened beside its log");
+                return Err(Error::ReadOnlyFolder(file.to_owned()));
+            }
+            Err(error) => sqlite::connect_immutable(file).await.map_err(|_says_less| error)?,
+        };
         Ok(Self {
             queries: read.clone(),
             api: read.clone(),

@@ -247,6 +247,19 @@ impl Writer {
     }
 }
 
+/// Opens a file that nobody writes, where nothing can be written beside it: SQLite's log and index of a file in WAL
+/// mode are then not looked for.
+pub(super) async fn connect_immutable(file: &Path) -> Result<DatabaseConnection, DbErr> {
+    let file = Arc::new(file.to_owned());
+    let mut options = ConnectOptions::new("sqlite://");
+    options
+        .max_connections(1)
+        .min_connections(1)
+        .sqlx_logging(false)
+        .map_sqlx_sqlite_opts(move |sqlite| sqlite.filename(&*file).read_only(true).immutable(true));
+    Box::pin(Database::connect(options)).await
+}
+
 pub(super) async fn connect(file: &Path, connections: u32, read_only: bool) -> Result<DatabaseConnection, DbErr> {
     let file = Arc::new(file.to_owned());
     let mut options = ConnectOptions::new("sqlite://");
