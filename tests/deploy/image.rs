@@ -49,7 +49,7 @@ fn the_image_listens_where_it_says() {
     let environment: BTreeMap<_, _> = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let settings = settings(&[], &environment);
     let exposed = &instructions("EXPOSE")[0];
-    assert_eq!(settings["listen"], format!("0.0.0.0:{exposed}"));
+    assert_eq!(settings["listen"], format!("[::]:{exposed}"));
     let copied = instructions("COPY");
     assert!(
         copied.iter().any(|copy| copy.ends_with(&settings["data"])),
