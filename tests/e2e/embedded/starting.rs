@@ -332,11 +332,12 @@ async fn the_root_says_what_is_there() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_start_shows_a_key_once_and_lines_that_end_in_a_message() {
     let mut herald = embedded().making_its_key().start().await;
-    let printed = async |herald: &Herald| {
-        wait_for("the greeting", PATIENCE, async || herald.stdout().contains("audit")).await;
+    let printed = async |herald: &Herald, times: usize| {
+        let all = async || herald.stdout().matches("herald audit").count() == times;
+        wait_for("the greeting", PATIENCE, all).await;
         herald.stdout()
     };
-    let first = printed(&herald).await;
+    let first = printed(&herald, 1).await;
     let lines: Vec<_> = first.lines().filter_map(|line| line.strip_prefix("  ")).collect();
     let key = lines
         .first()
@@ -359,7 +360,7 @@ async fn the_first_start_shows_a_key_once_and_lines_that_end_in_a_message() {
     let _works = herald.api().with_key(&key).get("/v1/accounts").await.expect(200);
     assert_eq!(herald.terminate().await, Some(0));
     herald.restart().await;
-    let again = printed(&herald).await;
+    let again = printed(&herald, 2).await;
     assert_eq!(again.matches(&key).count(), 1, "shown at the first start only: {again}");
     let _works = herald.api().with_key(&key).get("/v1/accounts").await.expect(200);
     assert!(!herald.stderr().contains(&key), "the log never shows it");
