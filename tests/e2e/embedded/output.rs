@@ -101,7 +101,7 @@ async fn a_log_that_cannot_be_written_ends_nothing() {
 async fn a_command_that_fails_ends_also_where_nobody_reads_why() {
     // As much as a pipe takes.
     let (reader, mut writer) = pipe().expect("a pipe");
-    writer.write_all(&[b'x'; 64 * 1024]).expect("room for it");
+    writer.write_all(&vec![b'x'; 64 * 1024]).expect("room for it");
     let mut audit = command(&binary());
     audit.args(["audit", "--data", "/does/not/exist"]).stderr(writer);
     let mut audit = audit.spawn().expect("it can be started");
