@@ -39,9 +39,9 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// The most descriptors that a process with this part may come to need: idle connections and those of attempts
-/// under way to subscribers, look-ups of names, and what the rest of it has open.
-pub const MAX_DESCRIPTORS: u64 = 4096 + 2048 + 512 + 344;
+/// The most descriptors that a process with this part may come to need: 4,096 idle connections to subscribers,
+/// 2,048 of attempts under way, 512 of look-ups of names, 2,048 connections of callers, and the rest.
+pub const MAX_DESCRIPTORS: u64 = 9000;
 
 /// The parts that deliver works with.
 #[derive(Debug)]

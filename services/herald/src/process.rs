@@ -33,8 +33,8 @@ pub(crate) fn prepare() {
 
 /// Warns where the process may have fewer descriptors than it may come to need.
 pub(crate) fn check_descriptors(needed: u64) {
-    let limit = getrlimit(Resource::Nofile).current;
-    if let Some(limit) = limit.filter(|limit| *limit < needed) {
+    let limit = descriptors();
+    if limit < needed {
         tracing::warn!(
             limit,
             needed,
