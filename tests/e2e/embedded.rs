@@ -3,6 +3,7 @@
 
 mod copies;
 mod demo;
+mod descriptors;
 mod output;
 mod readme;
 mod starting;

@@ -195,6 +195,12 @@ impl Herald {
         self.running().for_each(|process| process.signal(signal));
     }
 
+    /// Lets each process have no more than that many descriptors.
+    #[cfg(target_os = "linux")]
+    pub fn limit_descriptors(&self, most: u64) {
+        self.running().for_each(|process| process.limit_descriptors(most));
+    }
+
     /// Waits until some process says that it is not ready, because it finishes what it has begun.
     pub async fn draining(&self) {
         let client = client();

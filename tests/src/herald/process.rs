@@ -3,6 +3,8 @@
 use crate::api::Reply;
 use crate::wait::{PATIENCE, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
+#[cfg(target_os = "linux")]
+use rustix::process::{Resource, Rlimit, prlimit};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -134,6 +136,17 @@ impl Process {
         let child = self.child.as_ref().expect("it is running");
         // The process is our child and was not waited for, so its id cannot be somebody else's.
         kill_process(Pid::from_child(child), signal).expect("a child can be signalled");
+    }
+
+    /// Lets it have no more than that many descriptors.
+    #[cfg(target_os = "linux")]
+    pub(super) fn limit_descriptors(&self, most: u64) {
+        let child = self.child.as_ref().expect("it is running");
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        prlimit(Some(Pid::from_child(child)), Resource::Nofile, limit).expect("a child can be limited");
     }
 
     /// Waits for its end, by itself or by a signal sent before.
