@@ -42,6 +42,11 @@ impl MigratorTrait for Migrator {
                 sqlite: include_str!("sqlite/0011_rejected_by_account.sql"),
                 postgres: include_str!("postgres/0011_rejected_by_account.sql"),
             }),
+            Box::new(Migration {
+                name: "0012_former_keys",
+                sqlite: include_str!("sqlite/0012_former_keys.sql"),
+                postgres: include_str!("postgres/0012_former_keys.sql"),
+            }),
         ]
     }
 

@@ -135,10 +135,13 @@ async fn the_signature_verifies_whatever_the_secret() {
         .subscribe("/plain", json!({ "SecretKey": "geheim, äußerst" }))
         .await;
     let encoded = scene
-        .subscribe("/encoded", json!({ "SecretKey": "whsec_Z2VoZWlt" }))
+        .subscribe(
+            "/encoded",
+            json!({ "SecretKey": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3" }),
+        )
         .await;
     let made = scene.subscribe("/made", json!({})).await;
-    assert_eq!(encoded.signing_secret(), "whsec_Z2VoZWlt");
+    assert_eq!(encoded.signing_secret(), "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3");
     assert!(text(&made.0["SecretKey"]).starts_with("whsec_"));
     assert_eq!(made.0["SecretKey"], made.0["SigningSecret"]);
     scene.publish().await;
@@ -151,7 +154,7 @@ async fn the_signature_verifies_whatever_the_secret() {
             .receiver
             .wait_for_one("/encoded")
             .await
-            .verifies_with_key(b"geheim")
+            .verifies_with_key(b"0123456789abcdef01234567")
     );
     assert!(
         scene
@@ -184,6 +187,24 @@ async fn a_rotated_secret_signs_from_then_on() {
     let request = scene.receiver.wait_for_one("/").await;
     assert!(request.verifies_with(new.signing_secret()));
     assert!(!request.verifies_with(old.signing_secret()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_secret_signs_beside_the_new_one_while_a_rotation_overlaps() {
+    let scene = Scene::start().await;
+    let old = scene.subscribe("/", json!({})).await;
+    let path = format!("{}/rotate-secret", old.path());
+    let rotated = scene
+        .api
+        .post(&path, &json!({ "OverlapSeconds": 3600 }))
+        .await
+        .expect(200);
+    let new = Subscription(rotated.json());
+    scene.publish().await;
+    let request = scene.receiver.wait_for_one("/").await;
+    assert!(request.verifies_with(new.signing_secret()));
+    assert!(request.verifies_with(old.signing_secret()));
+    assert!(!request.verifies_with_key(b"another key"), "the verifier verifies");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

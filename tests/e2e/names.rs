@@ -61,18 +61,38 @@ async fn a_name_whose_answer_changes_is_judged_at_every_connect() {
     scene.publish().await;
     scene.receiver.wait_for("/", 1).await;
     scene.api.delivery_with(made.guid(), "Delivered").await;
-    turn.store(true, Ordering::SeqCst);
+    // Made while the name still leads where it may: later it would be refused.
     let company = guid();
     let made = scene
         .api
         .subscribe(&merged(packets_of(company, &url), quick_retry()))
         .await;
+    turn.store(true, Ordering::SeqCst);
     scene.api.publish(&packet_of(company)).await;
     let delivery = scene.api.delivery_with(made.guid(), "Dead").await;
     assert_eq!(delivery["LastError"], "address_refused", "{delivery:#}");
     assert_eq!(attempts(&delivery).len(), 1);
     assert_eq!(scene.receiver.connections(), 1);
     trap.assert_untouched();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_of_an_internal_network_is_refused_when_it_is_named() {
+    let dns = NameServer::start().await;
+    dns.script("inside.test", |_| NameAnswer::Addresses(vec![FORBIDDEN]));
+    let scene = scene(&dns).await;
+    let subscription = packets_of(scene.company, "http://inside.test/");
+    let refused = scene
+        .api
+        .post("/v1/subscriptions", &subscription)
+        .await
+        .expect(400)
+        .json();
+    let detail = refused["errors"][0]["detail"].as_str().expect("a text");
+    assert!(
+        detail.contains("127.0.0.2") && detail.contains("--egress-allow"),
+        "{detail}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,9 +126,11 @@ async fn a_name_that_is_not_there_is_dns_and_is_found_once_it_is() {
         .api
         .subscribe(&merged(packets_of(scene.company, &url), quick_retry()))
         .await;
+    // When it was made it was looked up, too.
+    let asked = dns.asked("new.test");
     scene.publish().await;
     herald_tests::wait::wait_for("a failed attempt", herald_tests::PATIENCE, async || {
-        dns.asked("new.test") > 0
+        dns.asked("new.test") > asked
     })
     .await;
     appear.store(true, Ordering::SeqCst);
@@ -136,16 +158,18 @@ async fn names_that_nobody_answers_for_are_dns_and_delay_nobody() {
     let dns = NameServer::start().await;
     dns.script("healthy.test", |_| NameAnswer::Addresses(vec![ALLOWED]));
     let scene = scene(&dns).await;
-    let mut silent = Vec::new();
-    for number in 0..SILENT {
-        let name = format!("silent-{number}.test");
-        dns.script(&name, |_| NameAnswer::Silence);
-        let subscription = packets_of(scene.company, &format!("http://{name}/"));
-        silent.push(scene.api.subscribe(&merged(subscription, one_attempt())).await);
-    }
+    let names: Vec<String> = (0..SILENT).map(|number| format!("silent-{number}.test")).collect();
+    // Each waits for a moment whether its name resolves, so all of them at once.
+    let silent = futures_util::future::join_all(names.iter().map(async |name| {
+        dns.script(name, |_| NameAnswer::Silence);
+        let subscription = merged(packets_of(scene.company, &format!("http://{name}/")), one_attempt());
+        scene.api.subscribe(&subscription).await
+    }))
+    .await;
+    let asked: Vec<_> = names.iter().map(|name| dns.asked(name)).collect();
     scene.publish().await;
     herald_tests::wait::wait_for("all silent names to be asked for", herald_tests::PATIENCE, async || {
-        (0..SILENT).all(|number| dns.asked(&format!("silent-{number}.test")) > 0)
+        names.iter().zip(&asked).all(|(name, before)| dns.asked(name) > *before)
     })
     .await;
     let company = guid();

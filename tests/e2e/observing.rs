@@ -136,7 +136,7 @@ async fn check_logs(mut scene: Scene) {
         .script("/bad", |_| Answer::status(500).body("ANSWER-MARKER"));
     scene.receiver.script("/reset", |_| Answer::reset());
     let settings = json!({
-        "SecretKey": "SECRET-MARKER", "CustomHeader": "X-Token", "CustomHeaderValue": "HEADER-MARKER"
+        "SecretKey": "SECRET-MARKER, SECRET-MARKER", "CustomHeader": "X-Token", "CustomHeaderValue": "HEADER-MARKER"
     });
     let good = scene.subscribe("/good", settings.clone()).await;
     for path in ["/bad", "/reset"] {

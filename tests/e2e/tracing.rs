@@ -85,7 +85,7 @@ pub(crate) async fn fails_once(scene: &Scene) -> herald_tests::Subscription {
     scene.receiver.script(path, |request| {
         Answer::status(if request.repeat < 2 { 500 } else { 200 })
     });
-    let secret = json!({ "SecretKey": "SECRET-MARKER", "CustomHeader": "X-Key", "CustomHeaderValue": "HEADER-MARKER" });
+    let secret = json!({ "SecretKey": "SECRET-MARKER, SECRET-MARKER", "CustomHeader": "X-Key", "CustomHeaderValue": "HEADER-MARKER" });
     scene.subscribe(path, merged(quick_retry(), secret)).await
 }
 

@@ -104,7 +104,7 @@ fn request(
     let prepared = sender.prepare().get(subscription)?;
     let body = message::body(subscription.id, event.kind, &event.objects, &event.data);
     let id = delivery.id.to_string();
-    let signature = prepared.signer().sign(&id, at, body.as_bytes());
+    let signature = prepared.signers().sign(&id, at, body.as_bytes());
     let mut headers = prepared.headers();
     headers.insert("webhook-id", HeaderValue::try_from(id)?);
     headers.insert("webhook-timestamp", at.as_unix_seconds().into());

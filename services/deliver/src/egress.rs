@@ -267,5 +267,22 @@ pub(crate) fn check_literal(policy: &EgressPolicy, url: &Url) -> Result<(), Lite
     }
 }
 
+/// Looks names up as attempts do, to say beforehand where they lead.
+#[derive(Debug)]
+pub struct Lookup(Arc<Names>);
+
+impl Lookup {
+    /// Asks these name servers, or those of the system where there are none.
+    pub fn new(dns: &[SocketAddr]) -> Result<Self, EgressError> {
+        Ok(Self(Arc::new(Names::new(dns)?)))
+    }
+
+    /// The addresses of a name; none where it does not resolve now.
+    pub async fn addresses(&self, name: &str) -> Vec<IpAddr> {
+        let found = Arc::clone(&self.0).look_up(name).await;
+        found.map(|addresses| addresses.to_vec()).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use crate::egress::{LiteralRefused, check_literal};
 use herald_domain::address::EgressPolicy;
 use herald_domain::id::SubscriptionId;
-use herald_domain::signing::Signer;
+use herald_domain::signing::Signers;
 use herald_domain::subscription::Subscription;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -62,7 +62,7 @@ pub(crate) struct Prepared {
     uri: Uri,
     target: Target,
     headers: HeaderMap,
-    signer: Signer,
+    signers: Signers,
     apart: AtomicBool,
 }
 
@@ -103,7 +103,7 @@ impl Prepared {
             uri,
             target,
             headers,
-            signer: subscription.key.signer(),
+            signers: Signers::new(&subscription.key, subscription.former_key.as_ref()),
             apart: AtomicBool::new(false),
         })
     }
@@ -135,8 +135,8 @@ impl Prepared {
     }
 
     /// What signs them.
-    pub(crate) fn signer(&self) -> &Signer {
-        &self.signer
+    pub(crate) fn signers(&self) -> &Signers {
+        &self.signers
     }
 }
 
@@ -195,6 +195,7 @@ pub(crate) mod tests {
             owner: OPERATOR,
             settings,
             key: SigningKey::from_bytes(vec![1]),
+            former_key: None,
             created_at: now,
             updated_at: now,
             open_from: now,

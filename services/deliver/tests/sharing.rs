@@ -54,6 +54,7 @@ async fn subscribe(ledger: &Ledger, egress: &EgressPolicy, id: SubscriptionId, s
         owner: OPERATOR,
         settings: parse(&body, egress).unwrap().settings,
         key: SigningKey::from_bytes(vec![1]),
+        former_key: None,
         created_at: now,
         updated_at: now,
         open_from: now,
@@ -61,7 +62,7 @@ async fn subscribe(ledger: &Ledger, egress: &EgressPolicy, id: SubscriptionId, s
         deactivated: None,
         deleted: false,
     };
-    ledger.create_subscription(row).await.unwrap();
+    ledger.create_subscription(row, OPERATOR).await.unwrap();
 }
 
 impl Shared {

@@ -20,8 +20,6 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Components, InfoBuilder, License, OpenApi};
 
 /// The routes of a process, as its roles add theirs.
 pub(crate) struct App {
@@ -52,7 +50,7 @@ impl App {
 
     /// The management API.
     pub(crate) fn manage(&mut self, manage: Manage) {
-        let description = openapi();
+        let description = herald_manage::describe(herald_ingest::openapi(), env!("CARGO_PKG_VERSION"));
         let routes = herald_manage::router(manage).route("/openapi.json", get(async move || Json(description)));
         self.add(
             &["/openapi.json", "/v1/webhooks", "/v1/subscriptions", "/v1/deliveries"],
@@ -117,27 +115,6 @@ pub(crate) fn starting(health: Health, metrics: prometheus::Registry) -> Router 
         .fallback(async || Problem::stopping())
         .layer(from_fn(closed))
         .layer(from_fn(read_on))
-}
-
-/// The whole API's description.
-pub(crate) fn openapi() -> OpenApi {
-    let mut description = herald_ingest::openapi();
-    description.merge(herald_manage::openapi());
-    description.info = InfoBuilder::new()
-        .title("Herald")
-        .version(env!("CARGO_PKG_VERSION"))
-        .description(Some(
-            "Durable webhook delivery: what is accepted is delivered, or provably not.",
-        ))
-        .license(Some(License::new("Apache-2.0")))
-        .build();
-    let bearer = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Bearer)
-        .description(Some("An API key."))
-        .build();
-    let components = description.components.get_or_insert_with(Components::new);
-    components.add_security_scheme("key", SecurityScheme::Http(bearer));
-    description
 }
 
 async fn refuse_when_stopping(State(stopping): State<CancellationToken>, request: Request, next: Next) -> Response {

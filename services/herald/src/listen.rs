@@ -23,7 +23,7 @@ pub(crate) struct Listen {
     /// The port on 127.0.0.1; 0 takes any that is free
     #[arg(long, default_value_t = 9000)]
     port: u16,
-    #[arg(long, help = "The subscription's SecretKey or SigningSecret, to verify signatures with", value_parser = SigningKey::from_secret)]
+    #[arg(long, help = "The subscription's SecretKey or SigningSecret, to verify signatures with", value_parser = SigningKey::meant_by)]
     secret: Option<SigningKey>,
     /// The HTTP status to answer with
     #[arg(long, value_name = "CODE", default_value_t = 204, value_parser = clap::value_parser!(u16).range(200..=599))]
@@ -162,7 +162,7 @@ mod tests {
         })
         .await
         .unwrap();
-        let key = SigningKey::from_secret("geheim").unwrap();
+        let key = SigningKey::meant_by("geheim").unwrap();
         let now = SystemClock.now();
         let body = r#"{"Name":"2022 Schedule"}"#;
         drop(rustls::crypto::ring::default_provider().install_default());

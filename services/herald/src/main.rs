@@ -17,6 +17,7 @@ mod letters;
 mod listen;
 mod listener;
 mod metrics;
+mod names;
 mod process;
 mod retention;
 mod roles;

@@ -1,5 +1,8 @@
 //! Ingest's part of `/openapi.json`.
 
+mod body;
+
+use body::{EventTypeName, OneOrMore};
 use herald_access::problem::Problem;
 use utoipa::{OpenApi, ToSchema};
 
@@ -9,7 +12,10 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 #[derive(OpenApi)]
-#[openapi(paths(publish_events), components(schemas(Event, Accepted, Problem)))]
+#[openapi(
+    paths(publish_events),
+    components(schemas(Event, EventTypeName, OneOrMore, Accepted, Problem))
+)]
 struct Description;
 
 /// What happened.
@@ -28,9 +34,10 @@ struct Description;
 struct Event {
     /// Makes a repeated publication the same event, for 7 days; made and returned where it is absent.
     id: Option<uuid::Uuid>,
-    /// `PacketCreated`, `PacketUpdated`, `NewCommunication`, `BusinessObjectCreated` or `BusinessObjectUpdated`.
+    #[schema(value_type = EventTypeName)]
     r#type: String,
     /// RFC 3339; when it happened.
+    #[schema(format = DateTime)]
     occurred_at: Option<String>,
     /// The GUIDs of what it concerns: `Company`, `Contract`, `Service`, `Process`, `Packet`,
     /// `Schedule`, `Communication`.
@@ -64,12 +71,16 @@ struct Accepted {
     post,
     path = "/v1/events",
     tag = "Events",
-    request_body(content((Event = "application/json"), (String = "application/x-ndjson"))),
+    request_body(
+        content((OneOrMore = "application/json"), (String = "application/x-ndjson")),
+        description = "One event, an array of 1 to 10,000, or one event a line.",
+    ),
     responses(
         (status = 202, description = "Durable: every event is in the queue, synced to disk.", body = Accepted),
         (status = 400, description = "Malformed; `errors` names each field and rule. Nothing was accepted.", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "No key, or an unknown one.", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The key has not the role Producer.", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The request was not complete in time. Nothing was accepted.", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "An event over 256 KiB, or a request over 8 MiB.", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "Neither JSON nor newline-delimited JSON, or encoded.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Unknown whether accepted: publish again with the same Ids, after Retry-After.", body = Problem, content_type = "application/problem+json"),

@@ -1,6 +1,7 @@
 //! Accounts, for operators.
 
 use crate::callers::Operator;
+use crate::etag::{IfMatch, IfNoneMatch, Representation};
 use crate::fields::Fields;
 use crate::grants::GrantJson;
 use crate::json::Json;
@@ -9,16 +10,18 @@ use crate::openapi::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refus
 use crate::paging::{List, PageParams, Paging};
 use crate::path::At;
 use crate::query::Query;
+use crate::schemas::RoleName;
 use crate::{Manage, fresh_id, ledger_away};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use herald_access::Caller;
 use herald_access::problem::Problem;
 use herald_domain::access::{Account as Record, OPERATOR, Role, Roles};
 use herald_domain::id::AccountId;
 use herald_domain::subscription::merge_patch;
 use herald_domain::time::Timestamp;
-use herald_ledger::accounts::AccountRecord;
+use herald_ledger::accounts::{AccountChange, AccountRecord};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -32,7 +35,7 @@ pub(crate) struct Account {
     #[schema(example = "Human resources")]
     name: String,
     /// What its keys may do at most.
-    #[schema(example = json!(["Producer", "ProcessBuilder"]))]
+    #[schema(value_type = Vec<RoleName>, example = json!(["Producer", "ProcessBuilder"]))]
     roles: Vec<&'static str>,
     /// An inactive account's keys are refused, and nothing is sent for its subscriptions.
     active: bool,
@@ -58,7 +61,8 @@ pub(crate) struct AccountWithAll {
 pub(crate) struct AccountRequest {
     /// 1 to 100 characters.
     name: String,
-    /// `Producer`, `ProcessBuilder`, `Operator`; the first two where it is absent.
+    /// `Producer` and `ProcessBuilder` where it is absent.
+    #[schema(value_type = Option<Vec<RoleName>>)]
     roles: Option<Vec<String>>,
     #[schema(default = true)]
     active: Option<bool>,
@@ -70,6 +74,7 @@ pub(crate) struct AccountRequest {
 #[expect(dead_code, reason = "describes what read reads")]
 pub(crate) struct AccountPatch {
     name: Option<String>,
+    #[schema(value_type = Option<Vec<RoleName>>)]
     roles: Option<Vec<String>>,
     active: Option<bool>,
 }
@@ -88,13 +93,13 @@ pub(crate) struct AccountPatch {
 )]
 pub(crate) async fn create(
     State(manage): State<Manage>,
-    _operator: Operator,
+    Operator(by): Operator,
     Json(body): Json,
 ) -> Result<Response, Problem> {
     let account = read(AccountId(fresh_id()), &body)?;
     let created_at = manage
         .ledger
-        .create_account(account.clone())
+        .create_account(account.clone(), by.account())
         .await
         .map_err(ledger_away)?;
     manage.refresh().await;
@@ -136,8 +141,10 @@ pub(crate) async fn show(
     State(manage): State<Manage>,
     _operator: Operator,
     At(id): At<AccountId>,
-) -> Result<axum::Json<AccountWithAll>, Problem> {
-    Ok(axum::Json(with_all(find(&manage, id).await?)))
+    if_none_match: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let record = find(&manage, id).await?;
+    Representation::of(&with_all(record))?.unless(&if_none_match)
 }
 
 /// Change an account
@@ -146,7 +153,7 @@ pub(crate) async fn show(
 #[utoipa::path(
     patch, path = "/v1/accounts/{id}", operation_id = "change_account", tag = "Accounts", security(("key" = [])),
     params(("id" = Uuid, Path, description = "The account's `Id`.")),
-    request_body(content((AccountPatch = "application/merge-patch+json"), (AccountPatch = "application/json"))),
+    request_body(content((AccountPatch = "application/merge-patch+json"))),
     responses(
         (status = 200, description = "The account as it is now.", body = AccountWithAll),
         Refused, Forbidden, Missing, Conflict, Malformed, BodyRefused,
@@ -154,34 +161,45 @@ pub(crate) async fn show(
 )]
 pub(crate) async fn patch(
     State(manage): State<Manage>,
-    _operator: Operator,
+    Operator(by): Operator,
     At(id): At<AccountId>,
+    if_match: IfMatch,
     Json(body): Json,
-) -> Result<axum::Json<AccountWithAll>, Problem> {
-    let record = find(&manage, id).await?;
-    let mut merged = json!({
-        "Name": record.account.name, "Roles": role_names(record.account.roles), "Active": record.account.active,
+) -> Result<Response, Problem> {
+    let changed = change(&manage, id, by, move |present| {
+        if_match.check(&with_all(present.clone()))?;
+        let mut merged = json!({
+            "Name": present.account.name,
+            "Roles": role_names(present.account.roles),
+            "Active": present.account.active,
+        });
+        merge_patch(&mut merged, &body);
+        let Record {
+            name, active, roles, ..
+        } = read(id, &merged)?;
+        if id == OPERATOR && !(active && roles.has(Role::Operator)) {
+            return Err(Problem::conflict(
+                "this is the operator's own account; it cannot be deactivated and cannot lose the role Operator",
+            ));
+        }
+        Ok(AccountChange::Settings { name, active, roles })
     });
-    merge_patch(&mut merged, &body);
-    let account = Record {
-        grants: record.account.grants,
-        ..read(id, &merged)?
-    };
-    if id == OPERATOR && !(account.active && account.roles.has(Role::Operator)) {
-        return Err(Problem::conflict(
-            "this is the operator's own account; it cannot be deactivated and cannot lose the role Operator",
-        ));
-    }
-    if !manage
-        .ledger
-        .update_account(account.clone())
-        .await
+    Representation::of(&with_all(changed.await?))?.answer()
+}
+
+/// Changes the account as `decide` says, which sees it as it is in the transaction.
+pub(crate) async fn change(
+    manage: &Manage,
+    id: AccountId,
+    by: Caller,
+    decide: impl FnOnce(&AccountRecord) -> Result<AccountChange, Problem> + Send + 'static,
+) -> Result<AccountRecord, Problem> {
+    let changed = manage.ledger.change_account(id, by.account(), decide).await;
+    let record = changed
         .map_err(ledger_away)?
-    {
-        return Err(Problem::not_found("account"));
-    }
+        .ok_or_else(|| Problem::not_found("account"))??;
     manage.refresh().await;
-    Ok(axum::Json(with_all(AccountRecord { account, ..record })))
+    Ok(record)
 }
 
 /// The account with its keys and grants.

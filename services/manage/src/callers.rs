@@ -19,7 +19,7 @@ pub(crate) struct Builder(pub Caller);
 
 /// A caller with the role `Operator`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Operator;
+pub(crate) struct Operator(pub Caller);
 
 /// What a caller sees: everything as an operator, otherwise what belongs to its account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let caller = Caller::from_request_parts(parts, state).await?;
         caller.require(Role::Operator)?;
-        Ok(Self)
+        Ok(Self(caller))
     }
 }
 

@@ -5,6 +5,7 @@ use crate::openapi::{Conflict, Forbidden, Malformed, Missing, Refused};
 use crate::paging::{List, PageParams, Paging};
 use crate::path::At;
 use crate::query::Query;
+use crate::schemas::{ErrorName, StatusName, WebhookName};
 use crate::{Manage, ledger_away, subscriptions};
 use axum::Json;
 use axum::extract::State;
@@ -33,10 +34,9 @@ pub(crate) struct Delivery {
     #[schema(value_type = Uuid)]
     subscription_guid: SubscriptionId,
     /// What the subscription asked for when the event was matched.
-    #[schema(example = "PacketCreated")]
+    #[schema(value_type = WebhookName)]
     webhook: &'static str,
-    /// `Open`, `Held`, `Delivered`, `Dead`, `Cancelled` or `Refused`.
-    #[schema(example = "Dead")]
+    #[schema(value_type = StatusName)]
     status: &'static str,
     /// Why it was closed without success: `gave_up`, `max_attempts`, `gone`, `address_refused`,
     /// `subscription_inactive`, `subscription_deleted`, `account_inactive`, `role_missing`,
@@ -55,7 +55,7 @@ pub(crate) struct Delivery {
     #[schema(required, example = 503)]
     last_status_code: Option<i32>,
     /// As in an attempt.
-    #[schema(required, example = "http")]
+    #[schema(required, value_type = Option<ErrorName>)]
     last_error: Option<String>,
 }
 
@@ -73,9 +73,8 @@ pub(crate) struct Attempt {
     /// Null if there was no answer.
     #[schema(required, example = 503)]
     status_code: Option<i32>,
-    /// Null if it succeeded, else `timeout`, `connect`, `tls`, `dns`, `address_refused`, `reset`,
-    /// `response_too_large` or `http`.
-    #[schema(required, example = "http")]
+    /// Null if it succeeded.
+    #[schema(required, value_type = Option<ErrorName>)]
     error: Option<String>,
     /// The error in words.
     #[schema(required)]
@@ -129,7 +128,7 @@ pub(crate) struct DeliveryParams {
 #[utoipa::path(
     get, path = "/v1/deliveries", operation_id = "list_deliveries", tag = "Deliveries", security(("key" = [])),
     params(
-        ("Status" = Option<String>, Query, description = "Open, Held, Delivered, Dead, Cancelled or Refused."),
+        ("Status" = Option<StatusName>, Query, description = "Only those of this status."),
         DeliveryParams,
         PageParams,
     ),

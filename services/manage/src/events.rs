@@ -4,6 +4,7 @@ use crate::callers::Sight;
 use crate::deliveries::Delivery;
 use crate::openapi::{Missing, Refused};
 use crate::path::At;
+use crate::schemas::EventTypeName;
 use crate::{Manage, ledger_away};
 use axum::Json;
 use axum::extract::State;
@@ -29,9 +30,7 @@ pub(crate) struct RecordedEvent {
     id: EventId,
     /// In whose scope the `Id` is unique: an account's id, or the AMQP user.
     account: String,
-    /// `PacketCreated`, `PacketUpdated`, `NewCommunication`, `BusinessObjectCreated` or
-    /// `BusinessObjectUpdated`.
-    #[schema(example = "PacketCreated")]
+    #[schema(value_type = EventTypeName)]
     r#type: &'static str,
     /// When it happened, if the producer said.
     #[schema(required, value_type = Option<String>, format = DateTime)]

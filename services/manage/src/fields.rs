@@ -9,6 +9,7 @@ use herald_domain::problem::{Fault, Faults, pointer_to};
 use herald_domain::signing::SigningKey;
 use herald_domain::time::Timestamp;
 use serde_json::{Map, Value};
+use std::time::Duration;
 
 const MAX_NAME_CHARS: usize = 100;
 
@@ -177,6 +178,20 @@ impl<'a> Fields<'a> {
             self.fault(name, "date_time", format!("{name} must be {rule}"));
         }
         time
+    }
+
+    /// A time of 0 to `most`; 0 where it is absent.
+    pub(crate) fn seconds(&mut self, name: &str, most: Duration) -> Duration {
+        let read = self.get(name).map_or(Some(0.0), Value::as_f64);
+        if let Some(seconds) = read.filter(|seconds| (0.0..=most.as_secs_f64()).contains(seconds)) {
+            return Duration::from_secs_f64(seconds);
+        }
+        self.fault(
+            name,
+            "range",
+            format!("{name} must be a number from 0 to {}", most.as_secs()),
+        );
+        Duration::ZERO
     }
 
     /// The secret as it was given, with the key that it means.

@@ -1,19 +1,22 @@
 //! What an account's subscriptions may filter by, for operators.
 
-use crate::accounts::find;
+use crate::accounts::{change, find};
 use crate::callers::Operator;
+use crate::etag::{IfMatch, IfNoneMatch, Representation};
 use crate::fields::Fields;
 use crate::json::{Json, OptionalJson};
 use crate::openapi::{BodyRefused, Forbidden, Malformed, Missing, Refused};
 use crate::paging::List;
 use crate::path::At;
 use crate::query::Query;
-use crate::{Manage, ledger_away, schemas};
+use crate::{Manage, schemas};
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use herald_access::problem::Problem;
 use herald_domain::access::Grant;
 use herald_domain::id::{AccountId, ObjectGuid};
+use herald_ledger::accounts::{AccountChange, AccountRecord};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -72,15 +75,17 @@ pub(crate) struct GrantParams {
 )]
 pub(crate) async fn create(
     State(manage): State<Manage>,
-    _operator: Operator,
+    Operator(by): Operator,
     At(account): At<AccountId>,
+    if_match: IfMatch,
     Json(body): Json,
 ) -> Result<(StatusCode, axum::Json<GrantJson>), Problem> {
     let grant = read(&body)?;
-    if !manage.ledger.add_grant(account, grant).await.map_err(ledger_away)? {
-        return Err(Problem::not_found("account"));
-    }
-    manage.refresh().await;
+    let given = change(&manage, account, by, move |present| {
+        if_match.check(&listed(present))?;
+        Ok(AccountChange::AddGrant(grant))
+    });
+    given.await?;
     Ok((StatusCode::CREATED, axum::Json(grant.into())))
 }
 
@@ -96,9 +101,10 @@ pub(crate) async fn list(
     State(manage): State<Manage>,
     _operator: Operator,
     At(account): At<AccountId>,
-) -> Result<axum::Json<List<GrantJson>>, Problem> {
+    if_none_match: IfNoneMatch,
+) -> Result<Response, Problem> {
     let record = find(&manage, account).await?;
-    Ok(axum::Json(List::whole(record.account.grants).map(GrantJson::from)))
+    Representation::of(&listed(&record))?.unless(&if_none_match)
 }
 
 /// Take a permission
@@ -116,8 +122,9 @@ pub(crate) async fn list(
 )]
 pub(crate) async fn remove(
     State(manage): State<Manage>,
-    _operator: Operator,
+    Operator(by): Operator,
     At(account): At<AccountId>,
+    if_match: IfMatch,
     query: Query,
     OptionalJson(body): OptionalJson,
 ) -> Result<StatusCode, Problem> {
@@ -125,12 +132,19 @@ pub(crate) async fn remove(
         Some(body) if query.is_empty() => read(&body)?,
         Some(_) | None => read(&named_in(query)?)?,
     };
-    if !find(&manage, account).await?.account.grants.contains(&grant) {
-        return Err(Problem::not_found("permission of this account"));
-    }
-    manage.ledger.remove_grant(account, grant).await.map_err(ledger_away)?;
-    manage.refresh().await;
+    let taken = change(&manage, account, by, move |present| {
+        if_match.check(&listed(present))?;
+        if !present.account.grants.contains(&grant) {
+            return Err(Problem::not_found("permission of this account"));
+        }
+        Ok(AccountChange::RemoveGrant(grant))
+    });
+    taken.await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn listed(record: &AccountRecord) -> List<GrantJson> {
+    List::whole(record.account.grants.clone()).map(GrantJson::from)
 }
 
 /// The body that the query parameters stand for.

@@ -1,22 +1,25 @@
 //! An account's API keys, for operators.
 
-use crate::accounts::{find, role_names};
+use crate::accounts::{change, find, role_names};
 use crate::callers::Operator;
+use crate::etag::{IfMatch, IfNoneMatch, Representation};
 use crate::fields::Fields;
 use crate::json::OptionalJson;
 use crate::openapi::{BodyRefused, Forbidden, Malformed, Missing, Refused};
 use crate::paging::List;
 use crate::path::At;
-use crate::{Manage, fresh_id, ledger_away, secrets};
+use crate::schemas::RoleName;
+use crate::{Manage, fresh_id, secrets};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use herald_access::hash_key;
 use herald_access::problem::Problem;
 use herald_domain::access::Roles;
 use herald_domain::id::{AccountId, KeyId};
 use herald_domain::time::Timestamp;
-use herald_ledger::accounts::ApiKey;
+use herald_ledger::accounts::{AccountChange, AccountRecord, ApiKey};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -31,7 +34,7 @@ pub(crate) struct Key {
     #[schema(required)]
     name: Option<String>,
     /// What it may do, if its account may too.
-    #[schema(example = json!(["Producer"]))]
+    #[schema(value_type = Vec<RoleName>, example = json!(["Producer"]))]
     roles: Vec<&'static str>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -56,7 +59,8 @@ pub(crate) struct NewKey {
 pub(crate) struct KeyRequest {
     /// 1 to 100 characters.
     name: Option<String>,
-    /// `Producer`, `ProcessBuilder`, `Operator`; the account's where it is absent.
+    /// The account's where it is absent.
+    #[schema(value_type = Option<Vec<RoleName>>)]
     roles: Option<Vec<String>>,
 }
 
@@ -74,32 +78,29 @@ pub(crate) struct KeyRequest {
 )]
 pub(crate) async fn create(
     State(manage): State<Manage>,
-    _operator: Operator,
+    Operator(by): Operator,
     At(account): At<AccountId>,
+    if_match: IfMatch,
     OptionalJson(body): OptionalJson,
 ) -> Result<(StatusCode, Json<NewKey>), Problem> {
-    let record = find(&manage, account).await?;
-    let (name, roles) = read(&body.unwrap_or_else(|| json!({})), record.account.roles)?;
     let secret = secrets::api_key(secrets::system)?;
-    let key = ApiKey {
-        id: KeyId(fresh_id()),
-        account,
-        name,
-        hash: hash_key(&secret),
-        roles,
-        created_at: manage.ledger.now(),
-    };
-    if !manage.ledger.create_key(key.clone()).await.map_err(ledger_away)? {
-        return Err(Problem::not_found("account"));
-    }
-    manage.refresh().await;
-    Ok((
-        StatusCode::CREATED,
-        Json(NewKey {
-            key: key.into(),
-            secret,
-        }),
-    ))
+    let id = KeyId(fresh_id());
+    let (hash, created_at) = (hash_key(&secret), manage.ledger.now());
+    let record = change(&manage, account, by, move |present| {
+        if_match.check(&listed(present))?;
+        let (name, roles) = read(&body.unwrap_or_else(|| json!({})), present.account.roles)?;
+        Ok(AccountChange::AddKey(ApiKey {
+            id,
+            account,
+            name,
+            hash,
+            roles,
+            created_at,
+        }))
+    });
+    let made = record.await?.keys.into_iter().find(|key| key.id == id);
+    let key = made.ok_or_else(|| Problem::not_found("key"))?.into();
+    Ok((StatusCode::CREATED, Json(NewKey { key, secret })))
 }
 
 /// List keys
@@ -114,9 +115,31 @@ pub(crate) async fn list(
     State(manage): State<Manage>,
     _operator: Operator,
     At(account): At<AccountId>,
-) -> Result<Json<List<Key>>, Problem> {
+    if_none_match: IfNoneMatch,
+) -> Result<Response, Problem> {
     let record = find(&manage, account).await?;
-    Ok(Json(List::whole(record.keys).map(Key::from)))
+    Representation::of(&listed(&record))?.unless(&if_none_match)
+}
+
+/// Look at a key
+#[utoipa::path(
+    get, path = "/v1/accounts/{id}/keys/{keyId}", operation_id = "get_key",
+    tag = "Accounts", security(("key" = [])),
+    params(
+        ("id" = Uuid, Path, description = "The account's `Id`."),
+        ("keyId" = Uuid, Path, description = "The key's `Id`."),
+    ),
+    responses((status = 200, description = "The key, without what is secret.", body = Key), Refused, Forbidden, Missing),
+)]
+pub(crate) async fn show(
+    State(manage): State<Manage>,
+    _operator: Operator,
+    At(account): At<AccountId>,
+    At(id): At<KeyId>,
+    if_none_match: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let record = find(&manage, account).await?;
+    Representation::of(&of(&record, id)?)?.unless(&if_none_match)
 }
 
 /// Delete a key
@@ -133,17 +156,26 @@ pub(crate) async fn list(
 )]
 pub(crate) async fn remove(
     State(manage): State<Manage>,
-    _operator: Operator,
+    Operator(by): Operator,
     At(account): At<AccountId>,
-    At(key): At<KeyId>,
+    At(id): At<KeyId>,
+    if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    let found = manage.ledger.delete_key(account, key).await.map_err(ledger_away)?;
-    manage.refresh().await;
-    if found {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::not_found("key"))
-    }
+    let removed = change(&manage, account, by, move |present| {
+        if_match.check(&of(present, id)?)?;
+        Ok(AccountChange::RemoveKey(id))
+    });
+    removed.await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn listed(record: &AccountRecord) -> List<Key> {
+    List::whole(record.keys.clone()).map(Key::from)
+}
+
+fn of(record: &AccountRecord, id: KeyId) -> Result<Key, Problem> {
+    let found = record.keys.iter().find(|key| key.id == id).cloned();
+    found.map(Key::from).ok_or_else(|| Problem::not_found("key"))
 }
 
 fn read(body: &Value, default: Roles) -> Result<(Option<String>, Roles), Problem> {

@@ -17,11 +17,13 @@
 mod accounts;
 mod callers;
 mod deliveries;
+mod etag;
 mod events;
 mod fields;
 mod grants;
 mod json;
 mod keys;
+mod names;
 mod openapi;
 mod paging;
 mod path;
@@ -37,12 +39,13 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::http::{Method, StatusCode};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use herald_access::problem::Problem;
 use herald_domain::address::EgressPolicy;
 use herald_ledger::{Error, Ledger};
 use herald_registry::Registry;
-pub use openapi::openapi;
+pub use names::Names;
+pub use openapi::describe;
 use std::sync::Arc;
 use turns::{Turns, take_turn};
 use uuid::Uuid;
@@ -54,8 +57,10 @@ pub struct Manage {
     pub ledger: Ledger,
     /// Who is calling and what they may do; refreshed after every change.
     pub registry: Arc<Registry>,
-    /// Judges the literal addresses in subscriptions.
+    /// Judges the addresses in subscriptions.
     pub egress: Arc<EgressPolicy>,
+    /// Looks up the names in subscriptions.
+    pub names: Arc<dyn Names>,
 }
 
 impl FromRef<Manage> for Arc<Registry> {
@@ -108,7 +113,7 @@ pub fn router(manage: Manage) -> Router {
         .route("/v1/accounts", get(accounts::list).post(accounts::create))
         .route("/v1/accounts/{id}", get(accounts::show).patch(accounts::patch))
         .route("/v1/accounts/{id}/keys", get(keys::list).post(keys::create))
-        .route("/v1/accounts/{id}/keys/{keyId}", delete(keys::remove))
+        .route("/v1/accounts/{id}/keys/{keyId}", get(keys::show).delete(keys::remove))
         .route(
             "/v1/accounts/{id}/grants",
             get(grants::list).post(grants::create).delete(grants::remove),

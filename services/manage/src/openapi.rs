@@ -1,12 +1,16 @@
 //! This crate's part of `/openapi.json`.
 
+mod messages;
+mod whole;
+
 use crate::{accounts, deliveries, events, grants, keys, rejected, subscriptions, webhooks};
 use herald_access::problem::Problem;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoResponses, Modify, OpenApi};
+pub use whole::describe;
 
 /// This crate's part of the description: title, security scheme, and every route of [`crate::router`].
-pub fn openapi() -> utoipa::openapi::OpenApi {
+fn openapi() -> utoipa::openapi::OpenApi {
     Description::openapi()
 }
 
@@ -14,7 +18,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 #[openapi(
     info(
         title = "Herald",
-        description = "Durable webhook delivery. JSON is PascalCase, times are RFC 3339 in UTC, GUIDs compare \
+        license(name = "Apache-2.0", url = "https://www.apache.org/licenses/LICENSE-2.0"),
+        description = "Durable webhook delivery: what is accepted is delivered, or provably not. JSON is PascalCase, times are RFC 3339 in UTC, GUIDs compare \
                        case-insensitively and are written in lower case. What belongs to another account is answered \
                        with 404, as if it were not there; an operator sees everything.",
     ),
@@ -26,7 +31,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         events::show, rejected::list,
         webhooks::list, webhooks::show,
         accounts::create, accounts::list, accounts::show, accounts::patch,
-        keys::create, keys::list, keys::remove,
+        keys::create, keys::list, keys::show, keys::remove,
         grants::create, grants::list, grants::remove,
     ),
     components(schemas(Problem)),

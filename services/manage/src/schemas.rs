@@ -2,9 +2,66 @@
 //! OpenAPI.
 #![expect(dead_code, reason = "describes JSON that other types read and write")]
 
+use herald_domain::access::Role;
+use herald_domain::catalogue::{EventType, Webhook};
+use herald_domain::delivery::{AttemptError, Status};
 use serde::Serialize;
-use utoipa::ToSchema;
+use std::borrow::Cow;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
+
+/// A text that is one of the domain's names.
+macro_rules! one_of {
+    ($type:ident, $name:literal, $description:literal, $names:expr) => {
+        #[doc = $description]
+        #[derive(Debug)]
+        pub(crate) struct $type;
+
+        impl PartialSchema for $type {
+            fn schema() -> RefOr<Schema> {
+                let schema = ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .description(Some($description))
+                    .enum_values(Some($names));
+                schema.into()
+            }
+        }
+
+        impl ToSchema for $type {
+            fn name() -> Cow<'static, str> {
+                $name.into()
+            }
+        }
+    };
+}
+
+one_of!(RoleName, "Role", "What a key may do.", Role::ALL.map(Role::name));
+one_of!(
+    WebhookName,
+    "Webhook",
+    "A kind of subscription.",
+    Webhook::ALL.map(Webhook::name)
+);
+one_of!(
+    EventTypeName,
+    "EventType",
+    "What kind of thing happened.",
+    EventType::ALL.map(EventType::name)
+);
+one_of!(
+    StatusName,
+    "DeliveryStatus",
+    "What has become of a delivery.",
+    Status::ALL.map(Status::name)
+);
+one_of!(
+    ErrorName,
+    "AttemptError",
+    "Why an attempt failed.",
+    AttemptError::ALL.map(AttemptError::name)
+);
 
 /// What to deliver where.
 #[derive(ToSchema)]
@@ -14,8 +71,8 @@ use uuid::Uuid;
     "CustomHeader": "X-Route", "CustomHeaderValue": "starters"
 }))]
 pub(crate) struct SubscriptionRequest {
-    /// `PacketCreated`, `PacketUpdated`, `NewCommunication`, `BusinessObjectCreated`,
-    /// `BusinessObjectUpdated` or `SpecificBusinessObjectUpdated`.
+    /// What to be told of.
+    #[schema(value_type = WebhookName)]
     webhook: String,
     /// The number of an object type, or its name; `/v1/webhooks` says which go with the webhook.
     #[schema(value_type = ObjectTypeInput)]
@@ -24,11 +81,11 @@ pub(crate) struct SubscriptionRequest {
     /// `BusinessObjectUpdated`, required otherwise.
     #[schema(rename = "FilterObjectGUID")]
     filter_object_guid: Option<Uuid>,
-    /// Where messages go; http or https, at most 2048 characters. A literal address that egress
-    /// forbids is refused.
+    /// Where messages go; http or https, at most 2048 characters. An address that egress forbids is
+    /// refused, and so is a name that resolves only to such. A name that does not resolve yet is accepted.
     #[schema(rename = "SubscriberURL", format = "uri")]
     subscriber_url: String,
-    /// A header for every message.
+    /// A header for every message. One that Herald sets, or that changes what the request is, is refused.
     custom_header: Option<String>,
     /// Its value.
     custom_header_value: Option<String>,
@@ -37,7 +94,8 @@ pub(crate) struct SubscriptionRequest {
     /// No messages while false, and what is open is cancelled; an attempt under way that succeeds is Delivered.
     #[schema(default = true)]
     active: Option<bool>,
-    /// What messages are signed with: `whsec_` and base64, or any other text of at most 256 characters.
+    /// What messages are signed with: `whsec_` and the base64 of 24 to 64 bytes, or any other text of 16 bytes
+    /// to 256 characters, whose UTF-8 is the key. Verifiers of Standard Webhooks are given `SigningSecret`.
     secret_key: Option<String>,
     /// How long an attempt may take in all.
     #[schema(default = 15, minimum = 0.1, maximum = 30)]
@@ -50,12 +108,16 @@ pub(crate) struct SubscriptionRequest {
     /// The most attempts a second; null for no limit.
     #[schema(exclusive_minimum = 0, maximum = 1_000_000)]
     rate_limit_per_second: Option<f64>,
+    /// The account that it is to belong to; the key's own where it is absent. Only an operator may name
+    /// another, and only on creation.
+    owner: Option<Uuid>,
 }
 
 /// Fields of a subscription to change; any of those of a request.
 #[derive(ToSchema)]
 #[schema(rename_all = "PascalCase", example = json!({"Active": false, "Retry": {"MaxAttempts": 10}}))]
 pub(crate) struct SubscriptionPatch {
+    #[schema(value_type = Option<WebhookName>)]
     webhook: Option<String>,
     #[schema(value_type = Option<ObjectTypeInput>)]
     filter_object_type: Option<i16>,
@@ -116,10 +178,10 @@ pub(crate) struct Subscription {
     #[serde(rename = "GUID")]
     #[schema(value_type = Uuid)]
     guid: String,
-    /// The account that made it.
+    /// The account that it belongs to.
     #[schema(value_type = Uuid)]
     owner: String,
-    #[schema(example = "PacketCreated")]
+    #[schema(value_type = WebhookName)]
     webhook: String,
     #[schema(example = 31)]
     filter_object_type: i16,
@@ -197,4 +259,7 @@ pub(crate) struct Retried {
 pub(crate) struct NewSecret {
     /// As in a subscription; absent for 32 random bytes.
     secret_key: Option<String>,
+    /// How long the former secret signs beside the new one.
+    #[schema(default = 0, minimum = 0, maximum = 604_800)]
+    overlap_seconds: Option<f64>,
 }

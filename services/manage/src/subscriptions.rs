@@ -1,24 +1,31 @@
 //! Subscriptions.
 
 use crate::callers::{Builder, Sight, permit};
+use crate::etag::{IfMatch, IfNoneMatch, Representation};
 use crate::fields::Fields;
 use crate::json::{Json, OptionalJson};
 use crate::openapi::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refused};
 use crate::paging::{List, PageParams, Paging};
 use crate::path::At;
 use crate::query::Query;
-use crate::{Manage, fresh_id, ledger_away, schemas, secrets};
+use crate::{Manage, fresh_id, ledger_away, names, schemas, secrets};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use herald_access::Caller;
 use herald_access::problem::Problem;
+use herald_domain::access::Role;
 use herald_domain::address::EgressPolicy;
+use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::Closed;
-use herald_domain::id::SubscriptionId;
+use herald_domain::id::{AccountId, SubscriptionId};
+use herald_domain::problem::Fault;
 use herald_domain::signing::SigningKey;
-use herald_domain::subscription::{Draft, Settings, Subscription, merge_patch, parse};
+use herald_domain::subscription::{Draft, MAX_OVERLAP, Settings, Subscription, merge_patch, parse};
 use herald_domain::time::Timestamp;
 use herald_ledger::retrying::RetriedSome;
+use herald_ledger::subscriptions::SubscriptionFilter;
+use herald_registry::Registry;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +37,8 @@ type Shown = Map<String, Value>;
 
 /// Create a subscription
 ///
-/// The account needs permission on the filter's object. `SecretKey` is shown in this answer and no
+/// The owner, which is the key's account unless an operator names another in `Owner`, needs permission on
+/// the filter's object. `SecretKey` is shown in this answer and no
 /// other; where none is given, 32 random bytes are made. Events published after this answer match.
 #[utoipa::path(
     post, path = "/v1/subscriptions", operation_id = "create_subscription",
@@ -48,14 +56,17 @@ pub(crate) async fn create(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     let draft = read(&body, &manage.egress)?;
-    permit(&manage.registry, caller.account(), draft.settings.topic)?;
+    let owner = owner(&manage, caller, draft.owner)?;
+    permit(&manage.registry, owner, draft.settings.topic)?;
+    names::check(&manage, &draft.settings.url).await?;
     let (secret, key) = draft.secret.map_or_else(generate, Ok)?;
     let now = manage.ledger.now();
     let subscription = Subscription {
         id: SubscriptionId(fresh_id()),
-        owner: caller.account(),
+        owner,
         settings: draft.settings,
         key,
+        former_key: None,
         created_at: now,
         updated_at: now,
         open_from: Timestamp::from_micros(0),
@@ -65,21 +76,62 @@ pub(crate) async fn create(
     };
     manage
         .ledger
-        .create_subscription(subscription.clone())
+        .create_subscription(subscription.clone(), caller.account())
         .await
         .map_err(ledger_away)?;
     manage.refresh().await;
     let location = format!("/v1/subscriptions/{}", subscription.id);
+    let etag = Representation::of(&shown(&subscription))?.etag()?;
     let body = axum::Json(shown_with_secret(&subscription, secret));
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], body).into_response())
+    let headers = [(header::ETAG, etag)];
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], headers, body).into_response())
+}
+
+/// Whose a subscription is to be: the caller's own, or for an operator any account's.
+fn owner(manage: &Manage, caller: Caller, given: Option<AccountId>) -> Result<AccountId, Problem> {
+    let owner = given.unwrap_or_else(|| caller.account());
+    if owner == caller.account() {
+        return Ok(owner);
+    }
+    if !caller.has(Role::Operator) {
+        return Err(Problem::forbidden(
+            "Owner may name another account only with a key that has the role Operator; leave it out",
+        ));
+    }
+    if manage.registry.view().account(owner).is_none() {
+        let detail = "Owner must be the Id of an account; there is none of that Id";
+        return Err(Problem::faults(vec![Fault::new("/Owner", "account", detail)]));
+    }
+    Ok(owner)
+}
+
+/// Which subscriptions to list.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query, rename_all = "PascalCase")]
+#[expect(dead_code, reason = "describes what list reads")]
+pub(crate) struct SubscriptionParams {
+    /// Only those that filter by this object.
+    #[param(rename = "FilterObjectGUID")]
+    filter_object_guid: Option<uuid::Uuid>,
+    /// Only to exactly this URL.
+    #[param(rename = "SubscriberURL")]
+    subscriber_url: Option<String>,
+    /// Only active ones, or only inactive ones.
+    active: Option<bool>,
+    /// Only this account's.
+    owner: Option<uuid::Uuid>,
 }
 
 /// List subscriptions
 ///
-/// An account's own; an operator sees all.
+/// An account's own; an operator sees all. Several parameters narrow the list together.
 #[utoipa::path(
     get, path = "/v1/subscriptions", operation_id = "list_subscriptions", tag = "Subscriptions", security(("key" = [])),
-    params(PageParams),
+    params(
+        ("Webhook" = Option<schemas::WebhookName>, Query, description = "Only of this kind."),
+        SubscriptionParams,
+        PageParams,
+    ),
     responses(
         (status = 200, description = "A page.", body = List<schemas::Subscription>),
         Refused, Forbidden, Malformed,
@@ -88,14 +140,39 @@ pub(crate) async fn create(
 pub(crate) async fn list(
     State(manage): State<Manage>,
     Builder(caller): Builder,
-    query: Query,
+    mut query: Query,
 ) -> Result<axum::Json<List<Shown>>, Problem> {
-    let paging = Paging::only(query)?;
+    query.only(&[
+        "Webhook",
+        "FilterObjectGUID",
+        "SubscriberURL",
+        "Active",
+        "Owner",
+        "Limit",
+        "Cursor",
+    ]);
+    let paging = Paging::read(&mut query);
+    let names = Webhook::ALL.map(Webhook::name).join(", ");
+    let wanted = SubscriptionFilter {
+        webhook: query.read("Webhook", "one_of", format!("one of {names}"), Webhook::named),
+        object: query.guid("FilterObjectGUID"),
+        url: query.get("SubscriberURL").map(str::to_owned),
+        active: query.read("Active", "boolean", "true or false", |text| text.parse().ok()),
+        owner: query.guid("Owner"),
+    };
+    query.finish(())?;
+    let sight = Sight::of(caller);
+    if wanted.owner.is_some_and(|owner| !sight.includes(owner)) {
+        return Ok(axum::Json(List::whole(Vec::new())));
+    }
+    let wanted = SubscriptionFilter {
+        owner: wanted.owner.or_else(|| sight.account()),
+        ..wanted
+    };
     let ask = u64::try_from(paging.ask()).unwrap_or(u64::MAX);
-    let owner = Sight::of(caller).account();
     let found = manage
         .ledger
-        .subscriptions(owner, paging.before, ask)
+        .subscriptions(wanted, paging.before, ask)
         .await
         .map_err(ledger_away)?;
     let page = List::page(found, paging.limit, |subscription| subscription.id);
@@ -116,9 +193,10 @@ pub(crate) async fn show(
     State(manage): State<Manage>,
     Builder(caller): Builder,
     At(id): At<SubscriptionId>,
-) -> Result<axum::Json<Shown>, Problem> {
+    if_none_match: IfNoneMatch,
+) -> Result<Response, Problem> {
     let subscription = seen(&manage, Sight::of(caller), id).await?;
-    Ok(axum::Json(shown(&subscription)))
+    Representation::of(&shown(&subscription))?.unless(&if_none_match)
 }
 
 /// Replace a subscription
@@ -139,10 +217,12 @@ pub(crate) async fn replace(
     State(manage): State<Manage>,
     Builder(caller): Builder,
     At(id): At<SubscriptionId>,
+    if_match: IfMatch,
     Json(body): Json,
-) -> Result<axum::Json<Shown>, Problem> {
+) -> Result<Response, Problem> {
+    check_moved(&manage, id, &body).await?;
     let egress = Arc::clone(&manage.egress);
-    change(&manage, Builder(caller), id, move |_| read(&body, &egress)).await
+    change(&manage, caller, id, if_match, move |_| read(&body, &egress)).await
 }
 
 /// Change a subscription
@@ -153,7 +233,7 @@ pub(crate) async fn replace(
     tag = "Subscriptions", security(("key" = [])),
     params(("guid" = uuid::Uuid, Path, description = "The subscription's `GUID`.")),
     request_body(
-        content((schemas::SubscriptionPatch = "application/merge-patch+json"), (schemas::SubscriptionPatch = "application/json")),
+        content((schemas::SubscriptionPatch = "application/merge-patch+json")),
         description = "The fields to change; null gives a field its default.",
     ),
     responses(
@@ -165,15 +245,17 @@ pub(crate) async fn patch(
     State(manage): State<Manage>,
     Builder(caller): Builder,
     At(id): At<SubscriptionId>,
+    if_match: IfMatch,
     Json(body): Json,
-) -> Result<axum::Json<Shown>, Problem> {
+) -> Result<Response, Problem> {
+    check_moved(&manage, id, &body).await?;
     let egress = Arc::clone(&manage.egress);
     let merged = move |present: &Subscription| {
         let mut merged = Value::Object(present.settings.to_json());
         merge_patch(&mut merged, &body);
         read(&merged, &egress)
     };
-    change(&manage, Builder(caller), id, merged).await
+    change(&manage, caller, id, if_match, merged).await
 }
 
 /// Delete a subscription
@@ -190,25 +272,27 @@ pub(crate) async fn remove(
     State(manage): State<Manage>,
     Builder(caller): Builder,
     At(id): At<SubscriptionId>,
+    if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    seen(&manage, Sight::of(caller), id).await?;
-    let found = manage
-        .ledger
-        .delete_subscription(id, caller.account())
-        .await
-        .map_err(ledger_away)?;
+    let registry = Arc::clone(&manage.registry);
+    let check = move |present: &Subscription| {
+        may_change(&registry, caller, present)?;
+        if_match.check(&shown(present))
+    };
+    let deleted = manage.ledger.delete_subscription(id, caller.account(), check).await;
+    deleted
+        .map_err(ledger_away)?
+        .ok_or_else(|| Problem::not_found("subscription"))??;
     manage.refresh().await;
-    if found {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::not_found("subscription"))
-    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Give a subscription a new secret
 ///
 /// The one given, or 32 random bytes. Every attempt from now on is signed with it, also of messages
-/// that are waiting to be sent again.
+/// that are waiting to be sent again. For `OverlapSeconds` the former secret signs as well:
+/// `webhook-signature` has both signatures, the new one first, and a receiver that knows either secret
+/// verifies. Without it a receiver has to know the new secret before, or refuses messages until it does.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{guid}/rotate-secret", operation_id = "rotate_subscription_secret",
     tag = "Subscriptions", security(("key" = [])),
@@ -223,23 +307,23 @@ pub(crate) async fn rotate_secret(
     State(manage): State<Manage>,
     Builder(caller): Builder,
     At(id): At<SubscriptionId>,
+    if_match: IfMatch,
     OptionalJson(body): OptionalJson,
-) -> Result<axum::Json<Shown>, Problem> {
-    seen(&manage, Sight::of(caller), id).await?;
-    let given = body.as_ref().map_or(Ok(None), read_secret)?;
+) -> Result<Response, Problem> {
+    let (given, overlap) = body.as_ref().map_or(Ok((None, Duration::ZERO)), read_rotation)?;
     let (secret, key) = given.map_or_else(generate, Ok)?;
-    let change = move |subscription: &mut Subscription| -> Result<(), Problem> {
-        subscription.key = key;
+    let registry = Arc::clone(&manage.registry);
+    let now = manage.ledger.now();
+    let changed = update(&manage, caller, id, move |subscription| {
+        may_change(&registry, caller, subscription)?;
+        if_match.check(&shown(subscription))?;
+        subscription.rotate(key, overlap, now);
         Ok(())
-    };
-    let changed = manage
-        .ledger
-        .update_subscription(id, caller.account(), change)
-        .await
-        .map_err(ledger_away)?;
-    let subscription = changed.ok_or_else(|| Problem::not_found("subscription"))??;
-    manage.refresh().await;
-    Ok(axum::Json(shown_with_secret(&subscription, secret)))
+    });
+    let subscription = changed.await?;
+    let etag = Representation::of(&shown(&subscription))?.etag()?;
+    let body = axum::Json(shown_with_secret(&subscription, secret));
+    Ok(([(header::ETAG, etag)], body).into_response())
 }
 
 /// Try deliveries of a subscription again
@@ -297,10 +381,11 @@ pub(crate) async fn permit_owner(manage: &Manage, id: SubscriptionId) -> Result<
     }
 }
 
-fn read_secret(body: &Value) -> Result<Option<(String, SigningKey)>, Problem> {
-    let mut fields = Fields::of(body, &["SecretKey"], &[])?;
+fn read_rotation(body: &Value) -> Result<(Option<(String, SigningKey)>, Duration), Problem> {
+    let mut fields = Fields::of(body, &["SecretKey", "OverlapSeconds"], &[])?;
     let secret = fields.secret();
-    fields.finish(Some(secret))
+    let overlap = fields.seconds("OverlapSeconds", MAX_OVERLAP);
+    fields.finish(Some((secret, overlap)))
 }
 
 fn generate() -> Result<(String, SigningKey), Problem> {
@@ -308,40 +393,79 @@ fn generate() -> Result<(String, SigningKey), Problem> {
     Ok((key.to_signing_secret(), key))
 }
 
+/// Looks up the name in a URL that is another than before.
+async fn check_moved(manage: &Manage, id: SubscriptionId, body: &Value) -> Result<(), Problem> {
+    let Some(url) = body["SubscriberURL"].as_str() else {
+        return Ok(());
+    };
+    let present = manage.registry.view().subscription(id).map(Arc::clone);
+    if present.is_some_and(|present| present.settings.url == url) {
+        return Ok(());
+    }
+    names::check(manage, url).await
+}
+
 /// Makes of the subscription what `draft` says, which sees it as it is in the transaction, so that of
 /// two changes at a time neither undoes the other.
 async fn change(
     manage: &Manage,
-    Builder(caller): Builder,
+    caller: Caller,
     id: SubscriptionId,
+    if_match: IfMatch,
     draft: impl FnOnce(&Subscription) -> Result<Draft, Problem> + Send + 'static,
-) -> Result<axum::Json<Shown>, Problem> {
-    let sight = Sight::of(caller);
+) -> Result<Response, Problem> {
     let registry = Arc::clone(&manage.registry);
-    let change = move |subscription: &mut Subscription| {
-        if !sight.includes(subscription.owner) {
+    let now = manage.ledger.now();
+    let changed = update(manage, caller, id, move |subscription| {
+        if !Sight::of(caller).includes(subscription.owner) {
             return Err(Problem::not_found("subscription"));
         }
+        if_match.check(&shown(subscription))?;
         let draft = draft(subscription)?;
+        if draft.owner.is_some_and(|owner| owner != subscription.owner) {
+            let detail = "Owner cannot be changed; create the subscription anew with another Owner";
+            return Err(Problem::faults(vec![Fault::new("/Owner", "read_only", detail)]));
+        }
         let topic = draft.settings.topic;
-        // An operator may mend what its owner no longer may, but not widen what the owner listens to.
-        if sight != Sight::Everything || topic != subscription.settings.topic {
+        if topic == subscription.settings.topic {
+            may_change(&registry, caller, subscription)?;
+        } else {
             permit(&registry, subscription.owner, topic)?;
         }
         subscription.settings = draft.settings;
         if let Some((_, key)) = draft.secret {
-            subscription.key = key;
+            subscription.rotate(key, Duration::ZERO, now);
         }
         Ok(())
-    };
-    let changed = manage
-        .ledger
-        .update_subscription(id, caller.account(), change)
-        .await
-        .map_err(ledger_away)?;
-    let subscription = changed.ok_or_else(|| Problem::not_found("subscription"))??;
+    });
+    Representation::of(&shown(&changed.await?))?.answer()
+}
+
+/// Changes the subscription in a transaction; what is refused is not changed.
+async fn update(
+    manage: &Manage,
+    caller: Caller,
+    id: SubscriptionId,
+    change: impl FnOnce(&mut Subscription) -> Result<(), Problem> + Send + 'static,
+) -> Result<Subscription, Problem> {
+    let changed = manage.ledger.update_subscription(id, caller.account(), change).await;
+    let subscription = changed
+        .map_err(ledger_away)?
+        .ok_or_else(|| Problem::not_found("subscription"))??;
     manage.refresh().await;
-    Ok(axum::Json(shown(&subscription)))
+    Ok(subscription)
+}
+
+/// Answers 404 where the caller does not see the subscription, and 403 where its owner has not the role
+/// or the permission any more. An operator may mend and delete what its owner no longer may.
+fn may_change(registry: &Registry, caller: Caller, subscription: &Subscription) -> Result<(), Problem> {
+    match Sight::of(caller) {
+        Sight::Everything => Ok(()),
+        Sight::Of(account) if account == subscription.owner => {
+            permit(registry, subscription.owner, subscription.settings.topic)
+        }
+        Sight::Of(_) => Err(Problem::not_found("subscription")),
+    }
 }
 
 /// The subscription, if the caller may see it.

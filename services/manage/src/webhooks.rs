@@ -3,6 +3,7 @@
 use crate::openapi::{Missing, Refused};
 use crate::paging::List;
 use crate::path::{Addressed, At};
+use crate::schemas::{EventTypeName, WebhookName};
 use axum::Json;
 use herald_access::Caller;
 use herald_access::problem::Problem;
@@ -22,12 +23,12 @@ use uuid::{Uuid, uuid};
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct WebhookDescription {
     /// The name, as in a subscription's `Webhook`.
-    #[schema(example = "PacketCreated")]
+    #[schema(value_type = WebhookName)]
     webhook: &'static str,
     /// When it fires.
-    description: &'static str,
+    pub(crate) description: &'static str,
     /// The `Type` of the events that it fires for.
-    #[schema(example = "PacketCreated")]
+    #[schema(value_type = EventTypeName)]
     event_type: &'static str,
     /// What `FilterObjectType` may be.
     filter_object_types: Vec<FilterObjectType>,
@@ -36,12 +37,12 @@ pub(crate) struct WebhookDescription {
     #[schema(example = "required")]
     filter_object_guid: &'static str,
     /// The headers of a message.
-    headers: Vec<MessageHeader>,
+    pub(crate) headers: Vec<MessageHeader>,
     /// The fields of a message, in order. A producer may send further ones, which pass through.
-    message: Vec<MessageField>,
+    pub(crate) message: Vec<MessageField>,
     /// A message.
     #[schema(value_type = Object)]
-    example: Box<RawValue>,
+    pub(crate) example: Box<RawValue>,
 }
 
 /// An object type of a filter.
@@ -59,8 +60,8 @@ pub(crate) struct FilterObjectType {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct MessageHeader {
     #[schema(example = "webhook-id")]
-    name: &'static str,
-    description: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) description: &'static str,
 }
 
 /// A field of a message.
@@ -68,15 +69,15 @@ pub(crate) struct MessageHeader {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct MessageField {
     #[schema(example = "Status")]
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// `text`, `integer`, `date-time` (RFC 3339) or `guid`.
     #[schema(example = "integer")]
-    r#type: &'static str,
+    pub(crate) r#type: &'static str,
     /// Always there and not null; others may be absent or null.
-    required: bool,
+    pub(crate) required: bool,
     /// Where it is one of some numbers: each with what it means. Null otherwise.
     #[schema(required, value_type = Option<Object>, example = json!({"0": "Draft", "1": "ToDo"}))]
-    values: Option<BTreeMap<i64, &'static str>>,
+    pub(crate) values: Option<BTreeMap<i64, &'static str>>,
     /// Not part of the event's `Data`; Herald adds it.
     added_by_herald: bool,
 }
@@ -120,7 +121,7 @@ pub(crate) async fn show(_caller: Caller, At(Named(webhook)): At<Named>) -> Resu
     describe(webhook).map(Json)
 }
 
-fn describe(webhook: Webhook) -> Result<WebhookDescription, Problem> {
+pub(crate) fn describe(webhook: Webhook) -> Result<WebhookDescription, Problem> {
     let kind = webhook.event_type();
     let types = webhook.filter_types().iter();
     let added = kind.added_fields().iter().map(|name| added_field(name));
@@ -224,7 +225,7 @@ const fn header(name: &'static str, description: &'static str) -> MessageHeader 
     MessageHeader { name, description }
 }
 
-const HEADERS: [MessageHeader; 11] = [
+pub(crate) const HEADERS: [MessageHeader; 11] = [
     header("content-type", "application/json"),
     header(
         "webhook-id",

@@ -14,7 +14,8 @@ use problem::Problem;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
-/// The account behind a request's key; extracting it answers 401 where there is none.
+/// The account behind a request's key; extracting it answers 401 where there is none, and 503 where the
+/// ledger would have to be asked whether there is one, and is away.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller(pub herald_registry::Caller);
 
@@ -65,6 +66,7 @@ where
         let registry = Arc::<Registry>::from_ref(state);
         let caller = registry.caller(&hash_key(key.trim())).await;
         caller
+            .map_err(|error| Problem::unavailable("ledger, which knows the keys,", &error))?
             .map(Self)
             .ok_or_else(|| Problem::unauthorized("this key is not known, or its account is inactive"))
     }

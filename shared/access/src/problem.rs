@@ -24,7 +24,7 @@ pub struct Problem {
     #[schema(example = 400)]
     status: u16,
     /// What is wrong.
-    #[schema(example = "the request has 1 fault")]
+    #[schema(example = "Status must be one of 0 to 5")]
     detail: String,
     /// The faults of the request, each with its field and rule.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -66,16 +66,19 @@ impl Problem {
         }
     }
 
-    /// 400 with the faults; where there are too many to list, it says how many there are.
+    /// 400 with the faults; `detail` says the first, and how many there are and are listed.
     pub fn faults(faults: impl Into<Faults>) -> Self {
         let faults = faults.into();
+        let first = faults
+            .first()
+            .map_or("the request is malformed", |first| first.detail.as_str());
         let detail = match (faults.count(), faults.len()) {
-            (1, _) => "the request has 1 fault".to_owned(),
+            (0 | 1, _) => first.to_owned(),
             (count, listed) if listed < count => {
                 let more = count - listed;
-                format!("the request has {count} faults: {listed} are listed, and {more} more are not")
+                format!("{first} (the first of {count} faults: {listed} are listed, and {more} more are not)")
             }
-            (count, _) => format!("the request has {count} faults"),
+            (count, _) => format!("{first} (the first of {count} faults)"),
         };
         Self {
             errors: faults.into_listed(),

@@ -7,9 +7,16 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 /// The longest `SecretKey`, in characters.
 pub const MAX_SECRET_CHARS: usize = 256;
+
+/// The shortest `SecretKey` that is text, in bytes: 128 bits, if every bit of it were random.
+pub const MIN_SECRET_BYTES: usize = 16;
+
+/// How long a key after `whsec_` is, in bytes, by Standard Webhooks.
+pub const KEY_BYTES: RangeInclusive<usize> = 24..=64;
 
 const PREFIX: &str = "whsec_";
 
@@ -20,28 +27,65 @@ pub struct SigningKey(Box<[u8]>);
 /// The text is no usable `SecretKey`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadSecret {
-    /// Empty, or too long.
-    #[error("must have 1 to {MAX_SECRET_CHARS} characters")]
+    /// Too short or too long.
+    #[error("must have at least {MIN_SECRET_BYTES} bytes and at most {MAX_SECRET_CHARS} characters")]
     Length,
+    /// `whsec_` and then a key that is too short or too long.
+    #[error("has a key of {0} bytes after whsec_; it must have {least} to {most}", least = KEY_BYTES.start(), most = KEY_BYTES.end())]
+    KeyLength(usize),
     /// `whsec_` and then something that is not base64, or nothing.
-    #[error("after whsec_ must come the key in base64")]
+    #[error(
+        "must have the key in standard base64 after whsec_: letters, digits, + and /, filled up with = to a multiple \
+         of 4 characters"
+    )]
     Base64,
+    /// Almost `whsec_`.
+    #[error("begins almost with whsec_; write that exactly, in lower case and without space before it")]
+    Prefix,
 }
 
 impl SigningKey {
-    /// The key of a `SecretKey`: what follows `whsec_` is decoded from base64; any other text is the
+    /// The key of a new `SecretKey`: what follows `whsec_` is decoded from base64; any other text is the
     /// key itself, as UTF-8.
+    ///
+    /// After `whsec_` only what every library of Standard Webhooks decodes to the same key is accepted: the
+    /// standard alphabet, padding, no bits left over, 24 to 64 bytes. Text without `whsec_` is for
+    /// receivers that verify by themselves; libraries would take it for base64, so they are given
+    /// `SigningSecret`.
     pub fn from_secret(secret: &str) -> Result<Self, BadSecret> {
+        let key = Self::meant_by(secret)?;
+        let bytes = key.0.len();
+        if secret.starts_with(PREFIX) {
+            if !KEY_BYTES.contains(&bytes) {
+                return Err(BadSecret::KeyLength(bytes));
+            }
+        } else if bytes < MIN_SECRET_BYTES {
+            return Err(BadSecret::Length);
+        }
+        Ok(key)
+    }
+
+    /// The key of a `SecretKey` or `SigningSecret` that is in use, however short it is: subscriptions keep
+    /// the keys that they were given when there was no least length, and `SigningSecret` has the bytes of
+    /// a text.
+    pub fn meant_by(secret: &str) -> Result<Self, BadSecret> {
         if secret.is_empty() || secret.chars().count() > MAX_SECRET_CHARS {
             return Err(BadSecret::Length);
         }
-        match secret.strip_prefix(PREFIX) {
-            None => Ok(Self(secret.as_bytes().into())),
-            Some(base64) => match BASE64_STANDARD.decode(base64) {
+        if let Some(base64) = secret.strip_prefix(PREFIX) {
+            return match BASE64_STANDARD.decode(base64) {
                 Ok(key) if !key.is_empty() => Ok(Self(key.into())),
                 _ => Err(BadSecret::Base64),
-            },
+            };
         }
+        let almost = secret.trim_start().to_ascii_lowercase();
+        if ["whsec_", "whsec-", "whsec:"]
+            .iter()
+            .any(|prefix| almost.starts_with(prefix))
+        {
+            return Err(BadSecret::Prefix);
+        }
+        Ok(Self(secret.as_bytes().into()))
     }
 
     /// A key of these bytes.
@@ -69,6 +113,41 @@ impl SigningKey {
     /// [`Signer::sign`], for one signature.
     pub fn sign(&self, id: &str, at: Timestamp, body: &[u8]) -> String {
         self.signer().sign(id, at, body)
+    }
+}
+
+/// A key that signs beside the one that replaced it, so that a receiver has time to learn that one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormerKey {
+    /// The key.
+    pub key: SigningKey,
+    /// When it signs no more.
+    pub until: Timestamp,
+}
+
+/// The keys of a subscription, made ready to sign with. Never shown by `Debug`.
+#[derive(Debug, Clone)]
+pub struct Signers {
+    newest: Signer,
+    former: Option<(Signer, Timestamp)>,
+}
+
+impl Signers {
+    /// Signs with `key`, and with the former one as long as it does.
+    pub fn new(key: &SigningKey, former: Option<&FormerKey>) -> Self {
+        Self {
+            newest: key.signer(),
+            former: former.map(|former| (former.key.signer(), former.until)),
+        }
+    }
+
+    /// The value of `webhook-signature`: one signature, or two with the newest key's first.
+    pub fn sign(&self, id: &str, at: Timestamp, body: &[u8]) -> String {
+        let newest = self.newest.sign(id, at, body);
+        match &self.former {
+            Some((former, until)) if at < *until => format!("{newest} {}", former.sign(id, at, body)),
+            Some(_) | None => newest,
+        }
     }
 }
 
@@ -128,23 +207,69 @@ mod tests {
     }
 
     #[test]
+    fn a_former_key_signs_behind_the_newest_until_its_time_is_over() {
+        let (new, old) = (SigningKey::from_bytes(vec![1; 32]), SigningKey::from_bytes(vec![2; 32]));
+        let until = Timestamp::from_micros(10_000_000);
+        let former = FormerKey {
+            key: old.clone(),
+            until,
+        };
+        let signers = Signers::new(&new, Some(&former));
+        let before = Timestamp::from_micros(9_999_999);
+        let both = format!("{} {}", new.sign("a", before, b"{}"), old.sign("a", before, b"{}"));
+        assert_eq!(signers.sign("a", before, b"{}"), both);
+        assert_eq!(signers.sign("a", until, b"{}"), new.sign("a", until, b"{}"));
+        assert_eq!(
+            Signers::new(&new, None).sign("a", before, b"{}"),
+            new.sign("a", before, b"{}")
+        );
+    }
+
+    #[test]
     fn a_secret_is_decoded_or_taken_as_it_is() {
-        assert_eq!(SigningKey::from_secret("geheim").unwrap().as_bytes(), b"geheim");
-        assert_eq!(SigningKey::from_secret("whsec_Z2VoZWlt").unwrap().as_bytes(), b"geheim");
-        assert_eq!(
-            SigningKey::from_secret("geheim").unwrap().to_signing_secret(),
-            "whsec_Z2VoZWlt"
-        );
-        assert_eq!(SigningKey::from_secret("whsec_?").unwrap_err(), BadSecret::Base64);
-        assert_eq!(SigningKey::from_secret("whsec_").unwrap_err(), BadSecret::Base64);
-        assert_eq!(SigningKey::from_secret("").unwrap_err(), BadSecret::Length);
-        assert_eq!(
-            SigningKey::from_secret(&"x".repeat(257)).unwrap_err(),
-            BadSecret::Length
-        );
-        assert_eq!(
-            format!("{:?}", SigningKey::from_secret("geheim").unwrap()),
-            "SigningKey(..)"
-        );
+        let text = "geheim, geheimer";
+        assert_eq!(SigningKey::from_secret(text).unwrap().as_bytes(), text.as_bytes());
+        let key = SigningKey::from_secret("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3").unwrap();
+        assert_eq!(key.as_bytes(), b"0123456789abcdef01234567");
+        assert_eq!(key.to_signing_secret(), "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3");
+        assert_eq!(format!("{key:?}"), "SigningKey(..)");
+    }
+
+    #[test]
+    fn what_libraries_decode_differently_or_is_too_short_is_refused() {
+        let encoded = |bytes: usize| SigningKey::from_bytes(vec![0xfb; bytes]).to_signing_secret();
+        for bytes in [24, 25, 26, 32, 64] {
+            assert!(SigningKey::from_secret(&encoded(bytes)).is_ok(), "{bytes}");
+        }
+        for (secret, rule) in [
+            (encoded(23), BadSecret::KeyLength(23)),
+            (encoded(65), BadSecret::KeyLength(65)),
+            ("whsec_Z2VoZWlt".to_owned(), BadSecret::KeyLength(6)),
+            // Not padded, not the standard alphabet, with bits left over, twice the prefix, with space.
+            (encoded(25).replace('=', ""), BadSecret::Base64),
+            (encoded(24).replace('+', "-").replace('/', "_"), BadSecret::Base64),
+            (encoded(25).replace("w==", "x=="), BadSecret::Base64),
+            (format!("whsec_{}", encoded(24)), BadSecret::Base64),
+            (format!("{} ", encoded(24)), BadSecret::Base64),
+            (encoded(24).replace("whsec_", "whsec_\n"), BadSecret::Base64),
+            ("whsec_".to_owned(), BadSecret::Base64),
+            ("whsec_?".to_owned(), BadSecret::Base64),
+            (format!(" {}", encoded(24)), BadSecret::Prefix),
+            (encoded(24).replace("whsec_", "WHSEC_"), BadSecret::Prefix),
+            (encoded(24).replace("whsec_", "whsec-"), BadSecret::Prefix),
+            (String::new(), BadSecret::Length),
+            ("fifteen letters".to_owned(), BadSecret::Length),
+            ("x".repeat(257), BadSecret::Length),
+        ] {
+            assert_eq!(SigningKey::from_secret(&secret).unwrap_err(), rule, "{secret:?}");
+        }
+        assert!(SigningKey::from_secret("sixteen letters!").is_ok());
+    }
+
+    #[test]
+    fn a_short_secret_that_is_in_use_goes_on_verifying() {
+        assert_eq!(SigningKey::meant_by("geheim").unwrap().as_bytes(), b"geheim");
+        assert_eq!(SigningKey::meant_by("whsec_Z2VoZWlt").unwrap().as_bytes(), b"geheim");
+        assert_eq!(SigningKey::meant_by("whsec_").unwrap_err(), BadSecret::Base64);
     }
 }

@@ -1,5 +1,6 @@
 //! Subscriptions: their fields, rules and defaults.
 
+mod header;
 mod reader;
 
 use crate::address::EgressPolicy;
@@ -8,7 +9,7 @@ use crate::id::{AccountId, SubscriptionId};
 use crate::index::Topic;
 use crate::problem::{Fault, Faults};
 use crate::retry::RetryPolicy;
-use crate::signing::SigningKey;
+use crate::signing::{FormerKey, SigningKey};
 use crate::time::Timestamp;
 use reader::Reader;
 use serde_json::{Map, Value, json};
@@ -27,6 +28,8 @@ pub struct Subscription {
     pub settings: Settings,
     /// What messages are signed with.
     pub key: SigningKey,
+    /// The key before that, where a rotation said that it signs for a while.
+    pub former_key: Option<FormerKey>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -81,17 +84,30 @@ pub struct Draft {
     pub settings: Settings,
     /// `SecretKey` as it was given, if it was, with the key that it means.
     pub secret: Option<(String, SigningKey)>,
+    /// Whose it is to be, where the request says.
+    pub owner: Option<AccountId>,
+}
+
+/// How long a former key may sign beside the new one.
+pub const MAX_OVERLAP: Duration = Duration::from_hours(7 * 24);
+
+impl Subscription {
+    /// Gives it a new key. The present one signs beside it for `overlap`; one from a rotation before ends now.
+    pub fn rotate(&mut self, key: SigningKey, overlap: Duration, now: Timestamp) {
+        let former = std::mem::replace(&mut self.key, key);
+        let until = now.plus(overlap);
+        self.former_key = (until > now).then_some(FormerKey { key: former, until });
+    }
 }
 
 /// Fields that answers have and requests may repeat; they are passed over.
-const READ_ONLY: [&str; 7] = [
+const READ_ONLY: [&str; 6] = [
     "GUID",
     "CreatedAt",
     "UpdatedAt",
     "DeactivatedAt",
     "DeactivationReason",
     "SigningSecret",
-    "Owner",
 ];
 
 /// The longest `Name`.
@@ -176,6 +192,7 @@ pub fn parse(body: &Value, egress: &EgressPolicy) -> Result<Draft, Faults> {
             "Retry",
             "MaxInFlight",
             "RateLimitPerSecond",
+            "Owner",
         ],
         &READ_ONLY,
     );
@@ -189,6 +206,7 @@ pub fn parse(body: &Value, egress: &EgressPolicy) -> Result<Draft, Faults> {
     let retry = reader.retry();
     let max_in_flight = reader.whole("MaxInFlight", 1, 1000).and_then(|n| u16::try_from(n).ok());
     let rate_limit_per_second = reader.positive("RateLimitPerSecond", 1_000_000.0);
+    let owner = reader.owner();
     let faults = reader.faults;
     let (Some(topic), Some(url), true) = (topic, url, faults.is_empty()) else {
         return Err(faults);
@@ -206,6 +224,7 @@ pub fn parse(body: &Value, egress: &EgressPolicy) -> Result<Draft, Faults> {
             rate_limit_per_second,
         },
         secret,
+        owner,
     })
 }
 
@@ -235,6 +254,14 @@ pub fn literal_address(url: &Url) -> Option<std::net::IpAddr> {
         Host::Ipv4(address) => Some(address.into()),
         Host::Ipv6(address) => Some(address.into()),
         Host::Domain(_) => None,
+    }
+}
+
+/// The name in a URL's host, if it is one and not an address.
+pub fn named_host(url: &str) -> Option<String> {
+    match Url::parse(url).ok()?.host()? {
+        Host::Domain(name) => Some(name.to_owned()),
+        Host::Ipv4(_) | Host::Ipv6(_) => None,
     }
 }
 

@@ -38,115 +38,81 @@ pub struct AccountRecord {
     pub created_at: Timestamp,
 }
 
+/// One change of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccountChange {
+    /// Name, activity and roles as given.
+    Settings {
+        /// A name for people.
+        name: String,
+        /// Whether its keys work and its subscriptions are sent to.
+        active: bool,
+        /// What its keys may do at most.
+        roles: Roles,
+    },
+    /// One more key.
+    AddKey(ApiKey),
+    /// The key of that id no more.
+    RemoveKey(KeyId),
+    /// A permission; giving it twice is giving it once.
+    AddGrant(Grant),
+    /// A permission no more.
+    RemoveGrant(Grant),
+}
+
+impl AccountChange {
+    /// The action and its subject, for the audit log.
+    fn named(&self, account: AccountId) -> (&'static str, String) {
+        match self {
+            Self::Settings { .. } => ("account.update", account.to_string()),
+            Self::AddKey(key) => ("key.create", key.id.to_string()),
+            Self::RemoveKey(key) => ("key.delete", key.to_string()),
+            Self::AddGrant(_) => ("grant.create", account.to_string()),
+            Self::RemoveGrant(_) => ("grant.delete", account.to_string()),
+        }
+    }
+}
+
 impl Ledger {
     /// Adds an account without keys.
-    pub async fn create_account(&self, account: Account) -> Result<Timestamp, Error> {
+    pub async fn create_account(&self, account: Account, by: AccountId) -> Result<Timestamp, Error> {
         self.change(move |txn, now| {
             Box::pin(async move {
                 insert_account(txn, &account, now).await?;
-                registry::log(txn, None, "account.create", &account.id.to_string(), now).await?;
+                registry::log(txn, Some(by), "account.create", &account.id.to_string(), now).await?;
                 Ok(now)
             })
         })
         .await
     }
 
-    /// Changes an account's name, activity and roles; whether there is such an account.
-    pub async fn update_account(&self, account: Account) -> Result<bool, Error> {
-        self.change(move |txn, now| {
-            Box::pin(async move {
-                let version = registry::bump(txn).await?;
-                let changed = execute(
-                    txn,
-                    "UPDATE accounts SET name = $1, active = $2, roles = $3, version = $4 WHERE id = $5",
-                    [
-                        account.name.as_str().into(),
-                        account.active.into(),
-                        account.roles.bits().into(),
-                        version.into(),
-                        account.id.0.into(),
-                    ],
-                )
-                .await?;
-                registry::log(txn, None, "account.update", &account.id.to_string(), now).await?;
-                Ok(changed > 0)
-            })
-        })
-        .await
-    }
-
-    /// Adds a key; whether there is such an account.
-    pub async fn create_key(&self, key: ApiKey) -> Result<bool, Error> {
-        self.change(move |txn, now| {
-            Box::pin(async move {
-                if !touch(txn, key.account).await? {
-                    return Ok(false);
-                }
-                insert_key(txn, &key).await?;
-                registry::log(txn, None, "key.create", &key.id.to_string(), now).await?;
-                Ok(true)
-            })
-        })
-        .await
-    }
-
-    /// Removes a key; whether there was one.
-    pub async fn delete_key(&self, account: AccountId, key: KeyId) -> Result<bool, Error> {
-        self.change(move |txn, now| {
-            Box::pin(async move {
-                let values = [key.0.into(), account.0.into()];
-                let deleted = execute(txn, "DELETE FROM api_keys WHERE id = $1 AND account = $2", values).await?;
-                touch(txn, account).await?;
-                registry::log(txn, None, "key.delete", &key.to_string(), now).await?;
-                Ok(deleted > 0)
-            })
-        })
-        .await
-    }
-
-    /// Gives a permission; giving it twice is giving it once. Whether there is such an account.
-    pub async fn add_grant(&self, account: AccountId, grant: Grant) -> Result<bool, Error> {
-        self.change_grant(
-            account,
-            grant,
-            "grant.create",
-            "INSERT INTO grants (account, object_type, object) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-        )
-        .await
-    }
-
-    /// Takes a permission; whether there is such an account.
-    pub async fn remove_grant(&self, account: AccountId, grant: Grant) -> Result<bool, Error> {
-        self.change_grant(
-            account,
-            grant,
-            "grant.delete",
-            "DELETE FROM grants WHERE account = $1 AND object_type = $2 AND object = $3",
-        )
-        .await
-    }
-
-    async fn change_grant(
+    /// Changes an account as `decide` says, which sees it as it is in the transaction, so that of two
+    /// changes at a time neither undoes the other; the account as it is then, or `None` if there is none.
+    /// Where `decide` refuses, nothing is written.
+    pub async fn change_account<R>(
         &self,
-        account: AccountId,
-        grant: Grant,
-        action: &'static str,
-        sql: &'static str,
-    ) -> Result<bool, Error> {
+        id: AccountId,
+        by: AccountId,
+        decide: impl FnOnce(&AccountRecord) -> Result<AccountChange, R> + Send + 'static,
+    ) -> Result<Option<Result<AccountRecord, R>>, Error>
+    where
+        R: Send + 'static,
+    {
         self.change(move |txn, now| {
             Box::pin(async move {
-                if !touch(txn, account).await? {
-                    return Ok(false);
-                }
-                let object = grant.object.map_or(Uuid::nil(), |object| object.0);
-                execute(
-                    txn,
-                    sql,
-                    [account.0.into(), grant.object_type.number().into(), object.into()],
-                )
-                .await?;
-                registry::log(txn, None, action, &account.to_string(), now).await?;
-                Ok(true)
+                let Some(present) = find(txn, id).await? else {
+                    return Ok(None);
+                };
+                let change = match decide(&present) {
+                    Ok(change) => change,
+                    Err(refusal) => return Ok(Some(Err(refusal))),
+                };
+                let (action, subject) = change.named(id);
+                write(txn, id, change).await?;
+                touch(txn, id).await?;
+                registry::log(txn, Some(by), action, &subject, now).await?;
+                let changed = find(txn, id).await?.ok_or_else(|| corrupt("no account"))?;
+                Ok(Some(Ok(changed)))
             })
         })
         .await
@@ -154,9 +120,7 @@ impl Ledger {
 
     /// One account.
     pub async fn account(&self, id: AccountId) -> Result<Option<AccountRecord>, Error> {
-        let read = load(self.store.api(), "WHERE a.id = $1", vec![id.0.into()], u64::MAX);
-        let found = self.store.ask(read).await?;
-        Ok(found.into_iter().next())
+        self.store.ask(find(self.store.api(), id)).await
     }
 
     /// Accounts, the operator's and then the newest first, those before `before`.
@@ -222,6 +186,34 @@ impl Ledger {
     }
 }
 
+async fn write(txn: &DatabaseTransaction, account: AccountId, change: AccountChange) -> Result<(), Error> {
+    let grant_values = |grant: Grant| {
+        let object = grant.object.map_or(Uuid::nil(), |object| object.0);
+        [account.0.into(), grant.object_type.number().into(), object.into()]
+    };
+    match change {
+        AccountChange::Settings { name, active, roles } => {
+            let sql = "UPDATE accounts SET name = $1, active = $2, roles = $3 WHERE id = $4";
+            let values = [name.into(), active.into(), roles.bits().into(), account.0.into()];
+            execute(txn, sql, values).await?;
+        }
+        AccountChange::AddKey(key) => insert_key(txn, &key).await?,
+        AccountChange::RemoveKey(key) => {
+            let sql = "DELETE FROM api_keys WHERE id = $1 AND account = $2";
+            execute(txn, sql, [key.0.into(), account.0.into()]).await?;
+        }
+        AccountChange::AddGrant(grant) => {
+            let sql = "INSERT INTO grants (account, object_type, object) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+            execute(txn, sql, grant_values(grant)).await?;
+        }
+        AccountChange::RemoveGrant(grant) => {
+            let sql = "DELETE FROM grants WHERE account = $1 AND object_type = $2 AND object = $3";
+            execute(txn, sql, grant_values(grant)).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn insert_account(txn: &DatabaseTransaction, account: &Account, now: Timestamp) -> Result<(), Error> {
     let version = registry::bump(txn).await?;
     execute(
@@ -264,6 +256,11 @@ async fn touch(txn: &DatabaseTransaction, account: AccountId) -> Result<bool, Er
     Ok(execute(txn, "UPDATE accounts SET version = $1 WHERE id = $2", values).await? > 0)
 }
 
+async fn find<C: ConnectionTrait>(connection: &C, id: AccountId) -> Result<Option<AccountRecord>, Error> {
+    let found = load(connection, "WHERE a.id = $1", vec![id.0.into()], u64::MAX).await?;
+    Ok(found.into_iter().next())
+}
+
 /// Accounts changed since that version.
 pub(crate) async fn changed_since<C: ConnectionTrait>(
     connection: &C,
@@ -292,7 +289,7 @@ async fn load<C: ConnectionTrait>(
     let mut grants = grouped(
         all(
             connection,
-            &format!("SELECT g.* FROM grants g JOIN ({chosen}) c ON c.id = g.account"),
+            &format!("SELECT g.* FROM grants g JOIN ({chosen}) c ON c.id = g.account ORDER BY g.object_type, g.object"),
             values.clone(),
         )
         .await?,

@@ -8,7 +8,7 @@ use herald_domain::delivery::Reason;
 use herald_domain::id::{AccountId, ObjectGuid, SubscriptionId};
 use herald_domain::index::{Amendment, Topic};
 use herald_domain::retry::RetryPolicy;
-use herald_domain::signing::SigningKey;
+use herald_domain::signing::{FormerKey, SigningKey};
 use herald_domain::subscription::{Deactivation, Settings, Subscription};
 use herald_domain::time::Timestamp;
 use sea_orm::entity::prelude::*;
@@ -35,6 +35,8 @@ mod entity {
         pub name: Option<String>,
         pub active: bool,
         pub signing_key: Vec<u8>,
+        pub former_key: Option<Vec<u8>>,
+        pub former_key_until: Option<i64>,
         pub timeout_ms: i64,
         pub retry_initial_ms: i64,
         pub retry_multiplier: f64,
@@ -59,22 +61,30 @@ mod entity {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+/// What is asked of a list of subscriptions.
+#[derive(Debug, Clone, Default)]
+pub struct SubscriptionFilter {
+    /// Only this account's.
+    pub owner: Option<AccountId>,
+    /// Only of this webhook.
+    pub webhook: Option<Webhook>,
+    /// Only those that filter by this object.
+    pub object: Option<ObjectGuid>,
+    /// Only to this URL.
+    pub url: Option<String>,
+    /// Only active ones, or only inactive ones.
+    pub active: Option<bool>,
+}
+
 impl Ledger {
     /// Adds a subscription.
-    pub async fn create_subscription(&self, subscription: Subscription) -> Result<(), Error> {
+    pub async fn create_subscription(&self, subscription: Subscription, by: AccountId) -> Result<(), Error> {
         self.store
             .write(move |txn, now| {
                 Box::pin(async move {
                     let now = registry::change(txn, now).await?;
                     let version = registry::bump(txn).await?;
-                    registry::log(
-                        txn,
-                        Some(subscription.owner),
-                        "subscription.create",
-                        &subscription.id.to_string(),
-                        now,
-                    )
-                    .await?;
+                    registry::log(txn, Some(by), "subscription.create", &subscription.id.to_string(), now).await?;
                     let row = to_row(&subscription, version).into_active_model();
                     entity::Entity::insert(row).exec_without_returning(txn).await?;
                     Ok(())
@@ -128,16 +138,29 @@ impl Ledger {
         Ok(changed)
     }
 
-    /// Deletes a subscription; whether there was one. What is open is cancelled.
-    pub async fn delete_subscription(&self, id: SubscriptionId, by: AccountId) -> Result<bool, Error> {
+    /// Deletes a subscription unless `check` refuses, which sees it as it is in the transaction; `None` if
+    /// there was none. What is open is cancelled.
+    pub async fn delete_subscription<F, R>(
+        &self,
+        id: SubscriptionId,
+        by: AccountId,
+        check: F,
+    ) -> Result<Option<Result<(), R>>, Error>
+    where
+        F: FnOnce(&Subscription) -> Result<(), R> + Send + 'static,
+        R: Send + 'static,
+    {
         let found = self
             .store
             .write(move |txn, now| {
                 Box::pin(async move {
                     let now = registry::change(txn, now).await?;
                     let Some(mut subscription) = find(txn, id).await? else {
-                        return Ok(false);
+                        return Ok(None);
                     };
+                    if let Err(refusal) = check(&subscription) {
+                        return Ok(Some(Err(refusal)));
+                    }
                     subscription.settings.active = false;
                     subscription.deleted = true;
                     subscription.updated_at = now;
@@ -145,7 +168,7 @@ impl Ledger {
                     cancel_open(txn, &mut subscription, version, now).await?;
                     save(txn, &subscription, version).await?;
                     registry::log(txn, Some(by), "subscription.delete", &id.to_string(), now).await?;
-                    Ok(true)
+                    Ok(Some(Ok(())))
                 })
             })
             .await?;
@@ -170,21 +193,27 @@ impl Ledger {
         Ok(row.map(|row| AccountId(row.owner)))
     }
 
-    /// Subscriptions, newest first, those before `before`; one owner's only, if one is given.
+    /// Subscriptions, newest first, those before `before` that have all that the filter asks for.
     pub async fn subscriptions(
         &self,
-        owner: Option<AccountId>,
+        wanted: SubscriptionFilter,
         before: Option<SubscriptionId>,
         limit: u64,
     ) -> Result<Vec<Subscription>, Error> {
-        let mut query = entity::Entity::find().filter(entity::Column::Deleted.eq(false));
-        if let Some(owner) = owner {
-            query = query.filter(entity::Column::Owner.eq(owner.0));
-        }
-        if let Some(before) = before {
-            query = query.filter(entity::Column::Id.lt(before.0));
-        }
-        let query = query.order_by_desc(entity::Column::Id).limit(limit);
+        use entity::Column;
+        let asked = [
+            wanted.owner.map(|owner| Column::Owner.eq(owner.0)),
+            wanted.webhook.map(|webhook| Column::Webhook.eq(webhook.code())),
+            wanted.object.map(|object| Column::Object.eq(object.0)),
+            wanted.url.map(|url| Column::Url.eq(url)),
+            wanted.active.map(|active| Column::Active.eq(active)),
+            before.map(|before| Column::Id.lt(before.0)),
+        ];
+        let query = asked.into_iter().flatten().fold(
+            entity::Entity::find().filter(Column::Deleted.eq(false)),
+            QueryFilter::filter,
+        );
+        let query = query.order_by_desc(Column::Id).limit(limit);
         let read = async { Ok(query.all(self.store.api()).await?) };
         let rows = self.store.ask(read).await?;
         rows.into_iter().map(from_row).collect()
@@ -334,6 +363,11 @@ fn to_row(subscription: &Subscription, version: i64) -> entity::Model {
         name: settings.name.clone(),
         active: settings.active,
         signing_key: subscription.key.as_bytes().to_vec(),
+        former_key: subscription
+            .former_key
+            .as_ref()
+            .map(|former| former.key.as_bytes().to_vec()),
+        former_key_until: subscription.former_key.as_ref().map(|former| former.until.as_micros()),
         timeout_ms: millis(settings.timeout),
         retry_initial_ms: millis(settings.retry.initial),
         retry_multiplier: settings.retry.multiplier,
@@ -389,6 +423,10 @@ fn from_row(row: entity::Model) -> Result<Subscription, Error> {
             rate_limit_per_second: row.rate_limit,
         },
         key: SigningKey::from_bytes(row.signing_key),
+        former_key: row.former_key.zip(row.former_key_until).map(|(key, until)| FormerKey {
+            key: SigningKey::from_bytes(key),
+            until: Timestamp::from_micros(until),
+        }),
         created_at: Timestamp::from_micros(row.created_at),
         updated_at: Timestamp::from_micros(row.updated_at),
         open_from: Timestamp::from_micros(row.open_from),

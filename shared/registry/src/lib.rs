@@ -115,21 +115,16 @@ impl Registry {
     }
 
     /// Whom the key of that hash belongs to. A key that this process does not know may have been made at
-    /// another a moment ago, so the ledger is asked before the answer is nobody.
-    pub async fn caller(&self, key: &KeyHash) -> Option<Caller> {
+    /// another a moment ago, so the ledger is asked before the answer is nobody; where it cannot be asked,
+    /// that is not known.
+    pub async fn caller(&self, key: &KeyHash) -> Result<Option<Caller>, Error> {
         let known = self.view().caller(key);
         if known.is_some() {
-            return known;
+            return Ok(known);
         }
-        match timeout(MAX_AGE, self.refresh()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "an unknown key could not be looked up"
-            ),
-            Err(_elapsed) => tracing::debug!("an unknown key could not be looked up in time"),
-        }
-        self.view().caller(key)
+        let refreshed = timeout(MAX_AGE, self.refresh()).await;
+        refreshed.unwrap_or(Err(Error::Slow(MAX_AGE)))?;
+        Ok(self.view().caller(key))
     }
 
     /// Keeps the view up to date until shutdown. Where it goes stale, `health` hears of it.

@@ -48,7 +48,7 @@ impl Expectations {
                 .with_context(|| format!("the answer has no {name}: {created}"))
         };
         let id: SubscriptionId = text("GUID")?.parse()?;
-        let key = SigningKey::from_secret(text("SecretKey")?)?;
+        let key = SigningKey::meant_by(text("SecretKey")?)?;
         let settings = subscription::parse(request, egress)
             .map_err(|faults| anyhow!("{request}: {faults:?}"))?
             .settings;

@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn another_body_key_or_signature_is_wrong() {
         let right = key().sign("0193f1a0", NOW, b"{}");
-        let other = SigningKey::from_secret("another").unwrap();
+        let other = SigningKey::from_secret("another secret between two").unwrap();
         assert_eq!(
             verify(&headers(NOW, &right), b"{ }", &key(), NOW),
             Err(Wrong::Signature)

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod catalogue;
+mod changes;
 mod deliveries;
 mod description;
 mod events;

@@ -51,11 +51,11 @@ async fn a_secret_is_shown_as_given() {
     let world = World::new().await;
     let user = world.builder().await;
     let mut body = subscription();
-    body["SecretKey"] = json!("geheim");
+    body["SecretKey"] = json!("geheim, geheimer");
     let made = world.post(&user.key, "/v1/subscriptions", body).await.expect(201);
     assert_eq!(
         (&made["SecretKey"], &made["SigningSecret"]),
-        (&json!("geheim"), &json!("whsec_Z2VoZWlt"))
+        (&json!("geheim, geheimer"), &json!("whsec_Z2VoZWltLCBnZWhlaW1lcg=="))
     );
 }
 
@@ -109,11 +109,43 @@ async fn every_fault_is_named() {
 }
 
 #[tokio::test]
+async fn a_name_that_leads_only_where_nothing_may_go_is_refused_at_once() {
+    let world = World::new().await;
+    let at = |url: &str| {
+        let mut body = subscription();
+        body["SubscriberURL"] = json!(url);
+        body
+    };
+    let refused = world
+        .post(KEY, "/v1/subscriptions", at("http://inside.example/x"))
+        .await;
+    assert!(refused.text.contains("--egress-allow") && refused.text.contains("10.0.0.1, ::1"));
+    assert_eq!(refused.faults(), [fault("/SubscriberURL", "address_refused")]);
+    let mut made = Value::Null;
+    for accepted in [
+        "https://both.example/",
+        "https://silent.example/",
+        "https://not.yet.example/",
+    ] {
+        made = world.post(KEY, "/v1/subscriptions", at(accepted)).await.expect(201);
+    }
+    let path = format!("/v1/subscriptions/{}", made["GUID"].as_str().unwrap());
+    for answer in [
+        world.put(KEY, &path, at("http://inside.example/x")).await,
+        world
+            .patch(KEY, &path, json!({"SubscriberURL": "http://inside.example/x"}))
+            .await,
+    ] {
+        assert_eq!(answer.faults(), [fault("/SubscriberURL", "address_refused")]);
+    }
+}
+
+#[tokio::test]
 async fn put_takes_what_get_gave_and_keeps_the_key() {
     let world = World::new().await;
     let user = world.builder().await;
     let mut body = subscription();
-    body["SecretKey"] = json!("geheim");
+    body["SecretKey"] = json!("geheim, geheimer");
     body["Name"] = json!("starters");
     body["TimeoutSeconds"] = json!(0.2501);
     body["CustomHeader"] = json!("X-Route");
@@ -125,11 +157,11 @@ async fn put_takes_what_get_gave_and_keeps_the_key() {
     assert_eq!(shown["TimeoutSeconds"], made["TimeoutSeconds"]);
     let replaced = world.put(&user.key, &path, shown.clone()).await.expect(200);
     assert_eq!(without_time(replaced), without_time(shown));
-    assert_eq!(signing_key(&world, &path).await, b"geheim");
+    assert_eq!(signing_key(&world, &path).await, b"geheim, geheimer");
 
     // Also by an operator, who does not become the owner.
     let mut body = subscription();
-    body["SecretKey"] = json!("anders");
+    body["SecretKey"] = json!("anders als zuvor");
     let replaced = world.put(KEY, &path, body).await.expect(200);
     assert_eq!(replaced["Owner"], user.account);
     assert_eq!(
@@ -138,7 +170,7 @@ async fn put_takes_what_get_gave_and_keeps_the_key() {
     );
     assert_eq!(replaced["TimeoutSeconds"], 15);
     assert!(replaced.get("SecretKey").is_none() && replaced.get("SigningSecret").is_none());
-    assert_eq!(signing_key(&world, &path).await, b"anders");
+    assert_eq!(signing_key(&world, &path).await, b"anders als zuvor");
 }
 
 #[tokio::test]
@@ -263,12 +295,12 @@ async fn rotation_shows_the_new_secret_once() {
     let path = format!("/v1/subscriptions/{}", world.subscription(&user).await);
     let rotate = format!("{path}/rotate-secret");
     let given = world
-        .post(&user.key, &rotate, json!({"SecretKey": "geheim"}))
+        .post(&user.key, &rotate, json!({"SecretKey": "geheim, geheimer"}))
         .await
         .expect(200);
     assert_eq!(
         (&given["SecretKey"], &given["SigningSecret"]),
-        (&json!("geheim"), &json!("whsec_Z2VoZWlt"))
+        (&json!("geheim, geheimer"), &json!("whsec_Z2VoZWltLCBnZWhlaW1lcg=="))
     );
     let made = world
         .send(&user.key, axum::http::Method::POST, &rotate, None)
@@ -279,6 +311,28 @@ async fn rotation_shows_the_new_secret_once() {
     let again = world.post(&user.key, &rotate, json!({})).await.expect(200);
     assert_ne!(made["SecretKey"], again["SecretKey"]);
     assert!(world.get(&user.key, &path).await.expect(200).get("SecretKey").is_none());
+    let overlapping = world
+        .post(&user.key, &rotate, json!({"OverlapSeconds": 86400}))
+        .await
+        .expect(200);
+    let guid = made["GUID"].as_str().unwrap().parse().unwrap();
+    let kept = world.ledger.subscription(guid).await.unwrap().unwrap();
+    let former = kept.former_key.unwrap();
+    assert_eq!(former.key.to_signing_secret(), again["SecretKey"]);
+    assert_eq!(kept.key.to_signing_secret(), overlapping["SecretKey"]);
+    assert!((86395..=86400).contains(&former.until.since(world.ledger.now()).as_secs()));
+    for wrong in [json!(-1), json!(604_801), json!("1")] {
+        let faults = world
+            .post(&user.key, &rotate, json!({"OverlapSeconds": wrong}))
+            .await
+            .faults();
+        assert_eq!(faults, [fault("/OverlapSeconds", "range")]);
+    }
+    world
+        .patch(&user.key, &path, json!({"SecretKey": "geheim, geheimer"}))
+        .await
+        .expect(200);
+    assert_eq!(world.ledger.subscription(guid).await.unwrap().unwrap().former_key, None);
     assert_eq!(
         world.post(&user.key, &rotate, json!({"Secret": "x"})).await.faults(),
         [fault("/Secret", "known_field")]
@@ -332,6 +386,45 @@ async fn lists_are_paged_newest_first() {
             "{query}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_list_is_narrowed() {
+    let world = World::new().await;
+    let (user, other) = (world.builder().await, world.builder().await);
+    let (first, of_other) = (world.subscription(&user).await, world.subscription(&other).await);
+    let path = format!("/v1/subscriptions/{first}");
+    world
+        .patch(&user.key, &path, json!({"Active": false}))
+        .await
+        .expect(200);
+    let list = async |key: &str, query: &str| -> Vec<String> {
+        let page = world.get(key, &format!("/v1/subscriptions?{query}")).await.expect(200);
+        let items = page["Items"].as_array().unwrap().iter();
+        items.map(|item| item["GUID"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(list(KEY, "Active=false").await, [first.clone()]);
+    assert_eq!(list(KEY, "Active=true").await, [of_other.clone()]);
+    let all = [of_other.clone(), first.clone()];
+    assert_eq!(
+        list(KEY, "Webhook=PacketCreated&SubscriberURL=https://example.com/hooks").await,
+        all
+    );
+    assert_eq!(list(KEY, &format!("FilterObjectGUID={COMPANY}")).await, all);
+    assert_eq!(list(KEY, "Webhook=PacketUpdated").await, [""; 0]);
+    assert_eq!(list(KEY, &format!("Owner={}", other.account)).await, [of_other]);
+    assert_eq!(list(&user.key, &format!("Owner={}", user.account)).await, [first]);
+    assert_eq!(list(&user.key, &format!("Owner={}", other.account)).await, [""; 0]);
+    let faults = world
+        .get(KEY, "/v1/subscriptions?Webhook=x&Active=1&Owner=me")
+        .await
+        .faults();
+    let expected = [
+        fault("/Webhook", "one_of"),
+        fault("/Active", "boolean"),
+        fault("/Owner", "guid"),
+    ];
+    assert_eq!(faults, expected);
 }
 
 fn without_time(mut subscription: Value) -> Value {

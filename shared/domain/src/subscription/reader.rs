@@ -1,35 +1,17 @@
 //! Reading a subscription's fields from JSON, each by its rule.
 
+use super::header::reserved;
 use super::literal_address;
 use crate::address::EgressPolicy;
 use crate::catalogue::{ObjectType, Webhook};
-use crate::id::{ObjectGuid, parse_guid};
+use crate::id::{AccountId, ObjectGuid, parse_guid};
 use crate::index::Topic;
 use crate::problem::{Fault, Faults, pointer_to};
 use crate::retry::RetryPolicy;
-use crate::signing::{BadSecret, SigningKey};
+use crate::signing::SigningKey;
 use serde_json::{Map, Value};
 use std::time::Duration;
 use url::Url;
-
-/// Headers that Herald sets itself, or that belong to the transport.
-pub(super) const RESERVED_HEADERS: [&str; 15] = [
-    "content-type",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "keep-alive",
-    "te",
-    "trailer",
-    "upgrade",
-    "host",
-    "expect",
-    "user-agent",
-    "traceparent",
-    "proxy-authorization",
-    "proxy-connection",
-    "accept-encoding",
-];
 
 const MAX_URL_CHARS: usize = 2048;
 const MAX_HEADER_CHARS: usize = 4096;
@@ -197,18 +179,17 @@ impl Reader<'_> {
             return None;
         };
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-        let lower = name.to_ascii_lowercase();
         if !name.chars().all(token) {
             self.fault(
                 "CustomHeader",
                 "header_name",
                 "CustomHeader must be an HTTP header name (RFC 9110): letters, digits and !#$%&'*+-.^_`|~",
             );
-        } else if lower.starts_with("webhook-") || RESERVED_HEADERS.contains(&lower.as_str()) {
+        } else if let Some(reason) = reserved(&name) {
             self.fault(
                 "CustomHeader",
                 "reserved",
-                format!("{name} is set by Herald or belongs to the transport"),
+                format!("{name} {reason}; use a name of your own"),
             );
         }
         let Some(value) = value else {
@@ -231,14 +212,23 @@ impl Reader<'_> {
         Some((name, value))
     }
 
+    pub(super) fn owner(&mut self) -> Option<AccountId> {
+        let value = self.get("Owner")?;
+        let owner = value.as_str().and_then(|text| text.parse().ok());
+        if owner.is_none() {
+            self.fault("Owner", "guid", "Owner must be the Id of an account");
+        }
+        owner
+    }
+
     pub(super) fn secret(&mut self) -> Option<(String, SigningKey)> {
         let value = self.get("SecretKey")?;
-        let read = match value.as_str() {
-            Some(text) => SigningKey::from_secret(text).map(|key| (text.to_owned(), key)),
-            None => Err(BadSecret::Length),
+        let Some(text) = value.as_str() else {
+            self.fault("SecretKey", "text", "SecretKey must be text");
+            return None;
         };
-        match read {
-            Ok(secret) => Some(secret),
+        match SigningKey::from_secret(text) {
+            Ok(key) => Some((text.to_owned(), key)),
             Err(rule) => {
                 self.fault("SecretKey", "secret", format!("SecretKey {rule}"));
                 None

@@ -1,4 +1,4 @@
-use super::reader::RESERVED_HEADERS;
+use super::header::reserved;
 use super::*;
 use proptest::prelude::*;
 
@@ -102,6 +102,9 @@ fn each_fault_names_its_field_and_rule() {
         ("Active", json!("yes"), "/Active", "boolean"),
         ("SecretKey", json!("whsec_%"), "/SecretKey", "secret"),
         ("SecretKey", json!(""), "/SecretKey", "secret"),
+        ("SecretKey", json!("too short"), "/SecretKey", "secret"),
+        ("SecretKey", json!(7), "/SecretKey", "text"),
+        ("Owner", json!("me"), "/Owner", "guid"),
         ("TimeoutSeconds", json!(0), "/TimeoutSeconds", "range"),
         ("TimeoutSeconds", json!(31), "/TimeoutSeconds", "range"),
         ("Retry", json!({"Multiplier": 0.5}), "/Retry/Multiplier", "range"),
@@ -261,7 +264,7 @@ proptest! {
         body["TimeoutSeconds"] = (f64::from(timeout) / 10.0).into();
         body["Retry"] = json!({"InitialSeconds": f64::from(initial) / 100.0, "MaxAttempts": attempts});
         body["RateLimitPerSecond"] = rate.into();
-        if let Some(header) = header.filter(|name| !RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str())) {
+        if let Some(header) = header.filter(|name| reserved(name).is_none()) {
             body["CustomHeader"] = header.into();
             body["CustomHeaderValue"] = "value".into();
         }

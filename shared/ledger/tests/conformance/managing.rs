@@ -2,10 +2,14 @@
 
 use crate::rig::{Database, Rig, guid, topic};
 use herald_domain::access::{Account, Grant, OPERATOR, Role, Roles};
-use herald_domain::catalogue::ObjectType;
-use herald_domain::id::{AccountId, KeyId};
-use herald_ledger::accounts::ApiKey;
+use herald_domain::catalogue::{ObjectType, Webhook};
+use herald_domain::id::{AccountId, KeyId, SubscriptionId};
+use herald_domain::signing::SigningKey;
+use herald_ledger::accounts::{AccountChange, AccountRecord, ApiKey};
+use herald_ledger::subscriptions::SubscriptionFilter;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 use uuid::Uuid;
 
 async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted(database: Database) {
@@ -18,6 +22,11 @@ async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted(database: Da
         .update_subscription(id, OPERATOR, |it| {
             it.settings.custom_header = Some(Box::new(("X-Key".to_owned(), "v".to_owned())));
             it.settings.rate_limit_per_second = Some(0.5);
+            it.rotate(
+                SigningKey::from_bytes(vec![2; 32]),
+                Duration::from_secs(60),
+                it.created_at,
+            );
             Arc::make_mut(&mut it.settings.retry).max_attempts = Some(3);
             Ok::<(), ()>(())
         })
@@ -25,6 +34,7 @@ async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted(database: Da
         .unwrap()
         .unwrap()
         .unwrap();
+    assert!(changed.former_key.is_some());
     let refused = rig
         .ledger
         .update_subscription(id, OPERATOR, |_| Err("no"))
@@ -33,10 +43,19 @@ async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted(database: Da
         .unwrap();
     assert_eq!(refused, Err("no"));
     assert_eq!(rig.ledger.subscription(id).await.unwrap().unwrap(), changed);
-    assert!(rig.ledger.delete_subscription(id, OPERATOR).await.unwrap());
-    assert!(!rig.ledger.delete_subscription(id, OPERATOR).await.unwrap());
+    let refused = rig.ledger.delete_subscription(id, OPERATOR, |_| Err("no")).await;
+    assert_eq!(refused.unwrap(), Some(Err("no")));
+    assert!(rig.ledger.subscription(id).await.unwrap().is_some());
+    assert_eq!(delete(&rig, id).await, Some(Ok(())));
+    assert_eq!(delete(&rig, id).await, None);
     assert_eq!(rig.ledger.subscription(id).await.unwrap(), None);
-    assert!(rig.ledger.subscriptions(None, None, 10).await.unwrap().is_empty());
+    assert!(
+        rig.ledger
+            .subscriptions(SubscriptionFilter::default(), None, 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 async fn subscriptions_are_listed_newest_first_in_pages(database: Database) {
@@ -46,10 +65,49 @@ async fn subscriptions_are_listed_newest_first_in_pages(database: Database) {
         ids.push(rig.subscribe(n).await);
     }
     ids.reverse();
+    let wanted = || SubscriptionFilter {
+        owner: Some(OPERATOR),
+        webhook: Some(topic().webhook),
+        object: topic().object,
+        url: Some("https://example.com".to_owned()),
+        active: Some(true),
+    };
+    let others = [
+        SubscriptionFilter {
+            owner: Some(AccountId(Uuid::from_u128(9))),
+            ..wanted()
+        },
+        SubscriptionFilter {
+            webhook: Some(Webhook::PacketCreated),
+            ..wanted()
+        },
+        SubscriptionFilter {
+            object: Some(guid(9)),
+            ..wanted()
+        },
+        SubscriptionFilter {
+            url: Some("https://example.com/".to_owned()),
+            ..wanted()
+        },
+        SubscriptionFilter {
+            active: Some(false),
+            ..wanted()
+        },
+    ];
+    for other in others {
+        assert!(
+            rig.ledger
+                .subscriptions(other.clone(), None, 10)
+                .await
+                .unwrap()
+                .is_empty(),
+            "{other:?}"
+        );
+    }
     let mut listed = Vec::new();
     let mut before = None;
     loop {
-        let page = rig.ledger.subscriptions(Some(OPERATOR), before, 2).await.unwrap();
+        let page = rig.ledger.subscriptions(wanted(), before, 2).await.unwrap();
         before = page.last().map(|subscription| subscription.id);
         if page.is_empty() {
             break;
@@ -58,9 +116,13 @@ async fn subscriptions_are_listed_newest_first_in_pages(database: Database) {
     }
     assert_eq!(listed, ids);
     let somebody = AccountId(Uuid::from_u128(9));
+    let of_somebody = SubscriptionFilter {
+        owner: Some(somebody),
+        ..SubscriptionFilter::default()
+    };
     assert!(
         rig.ledger
-            .subscriptions(Some(somebody), None, 10)
+            .subscriptions(of_somebody, None, 10)
             .await
             .unwrap()
             .is_empty()
@@ -88,7 +150,7 @@ async fn the_registry_hears_of_every_change_and_of_nothing_else(database: Databa
     );
     assert_eq!(version, rig.version().await);
     assert!(changes(version).await.0.is_empty());
-    rig.ledger.delete_subscription(first, OPERATOR).await.unwrap();
+    delete(&rig, first).await;
     let (subscriptions, _, version) = changes(version).await;
     assert!(subscriptions.len() == 1 && subscriptions[0].deleted);
 
@@ -100,7 +162,7 @@ async fn the_registry_hears_of_every_change_and_of_nothing_else(database: Databa
         roles: Roles::NONE.with(Role::Producer),
         grants: Vec::new(),
     };
-    rig.ledger.create_account(account.clone()).await.unwrap();
+    rig.ledger.create_account(account.clone(), OPERATOR).await.unwrap();
     let key = ApiKey {
         id: KeyId(Uuid::from_u128(6)),
         account: id,
@@ -109,7 +171,7 @@ async fn the_registry_hears_of_every_change_and_of_nothing_else(database: Databa
         roles: account.roles,
         created_at: rig.ledger.now(),
     };
-    assert!(rig.ledger.create_key(key.clone()).await.unwrap());
+    change(&rig, id, AccountChange::AddKey(key.clone())).await.unwrap();
     let grant = Grant {
         object_type: ObjectType::Packet,
         object: Some(guid(3)),
@@ -119,26 +181,52 @@ async fn the_registry_hears_of_every_change_and_of_nothing_else(database: Databa
         object: None,
     };
     for grant in [grant, grant, of_type] {
-        assert!(rig.ledger.add_grant(id, grant).await.unwrap());
+        change(&rig, id, AccountChange::AddGrant(grant)).await.unwrap();
     }
     let (_, accounts, version) = changes(version).await;
     assert_eq!(accounts[0].keys, std::slice::from_ref(&key));
     assert_eq!(accounts[0].account.grants.len(), 2);
-    assert!(rig.ledger.remove_grant(id, grant).await.unwrap());
-    assert!(rig.ledger.delete_key(id, key.id).await.unwrap());
+    change(&rig, id, AccountChange::RemoveGrant(grant)).await.unwrap();
+    change(&rig, id, AccountChange::RemoveKey(key.id)).await.unwrap();
+    let inactive = AccountChange::Settings {
+        name: account.name,
+        active: false,
+        roles: account.roles,
+    };
+    let changed = change(&rig, id, inactive).await.unwrap();
+    assert_eq!(Some(changed), rig.ledger.account(id).await.unwrap());
     assert!(
-        rig.ledger
-            .update_account(Account {
-                active: false,
-                ..account
-            })
+        change(&rig, AccountId(Uuid::from_u128(9)), AccountChange::RemoveKey(key.id))
             .await
-            .unwrap()
+            .is_none()
     );
     let (_, accounts, _) = changes(version).await;
     assert_eq!(accounts[0].account.grants, [of_type]);
     assert!(accounts[0].keys.is_empty() && !accounts[0].account.active);
     assert_eq!(rig.ledger.accounts(None, 10).await.unwrap().len(), 1);
+}
+
+async fn of_two_changes_of_an_account_neither_undoes_the_other(database: Database) {
+    let rig = Rig::new(database).await;
+    rig.ledger.ensure_operator(None).await.unwrap();
+    let rename = |record: &AccountRecord| -> Result<AccountChange, Infallible> {
+        Ok(AccountChange::Settings {
+            name: format!("{}x", record.account.name),
+            active: record.account.active,
+            roles: record.account.roles,
+        })
+    };
+    let (one, two) = tokio::join!(
+        rig.ledger.change_account(OPERATOR, OPERATOR, rename),
+        rig.ledger.change_account(OPERATOR, OPERATOR, rename),
+    );
+    assert!(one.unwrap().is_some() && two.unwrap().is_some());
+    let changed = rig.ledger.account(OPERATOR).await.unwrap().unwrap();
+    assert_eq!(changed.account.name, "operatorxx");
+    let version = rig.version().await;
+    let refused = rig.ledger.change_account(OPERATOR, OPERATOR, |_| Err("no")).await;
+    assert_eq!(refused.unwrap(), Some(Err("no")));
+    assert_eq!(rig.version().await, version);
 }
 
 async fn the_operators_first_key_is_made_once(database: Database) {
@@ -158,7 +246,21 @@ async fn the_operators_first_key_is_made_once(database: Database) {
     assert_eq!(operator.keys.iter().map(|key| key.hash[0]).collect::<Vec<_>>(), [1]);
 }
 
+async fn delete(rig: &Rig, id: SubscriptionId) -> Option<Result<(), Infallible>> {
+    rig.ledger.delete_subscription(id, OPERATOR, |_| Ok(())).await.unwrap()
+}
+
+async fn change(rig: &Rig, id: AccountId, change: AccountChange) -> Option<AccountRecord> {
+    let changed = rig
+        .ledger
+        .change_account(id, OPERATOR, |_| Ok::<_, Infallible>(change))
+        .await;
+    let Ok(record) = changed.unwrap()?;
+    Some(record)
+}
+
 on_both!(
+    of_two_changes_of_an_account_neither_undoes_the_other,
     a_subscription_is_found_as_it_was_made_until_it_is_deleted,
     subscriptions_are_listed_newest_first_in_pages,
     the_registry_hears_of_every_change_and_of_nothing_else,

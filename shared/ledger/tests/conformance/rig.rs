@@ -133,6 +133,7 @@ impl Rig {
             owner: OPERATOR,
             settings: parse(&body, &EgressPolicy::default()).unwrap().settings,
             key: SigningKey::from_bytes(vec![1]),
+            former_key: None,
             created_at: now,
             updated_at: now,
             open_from: now,
@@ -141,7 +142,7 @@ impl Rig {
             deleted: false,
         };
         let id = subscription.id;
-        self.ledger.create_subscription(subscription).await.unwrap();
+        self.ledger.create_subscription(subscription, OPERATOR).await.unwrap();
         id
     }
 

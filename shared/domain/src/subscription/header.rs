@@ -1,0 +1,139 @@
+//! Names that a subscription's `CustomHeader` may not have.
+
+/// Names that Herald sets, or will once a format does.
+const SET_BY_HERALD: [&str; 5] = [
+    "user-agent",
+    "traceparent",
+    "tracestate",
+    "accept-encoding",
+    "x-hook-signature",
+];
+
+/// Names that frame the request or belong to one connection.
+const TRANSPORT: [&str; 13] = [
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "host",
+    "expect",
+    "max-forwards",
+    "via",
+    "date",
+    "early-data",
+];
+
+/// Names that ask for another answer, or for another method or address, than a plain POST does.
+const MEANING: [&str; 12] = [
+    "range",
+    "if-range",
+    "if-match",
+    "if-none-match",
+    "if-modified-since",
+    "if-unmodified-since",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-method",
+];
+
+/// Names that say where a request came from; a receiver may trust them.
+const ORIGIN: [&str; 4] = ["forwarded", "x-real-ip", "true-client-ip", "x-client-ip"];
+
+/// Why a header of that name may not be added, or nothing if it may.
+///
+/// `_` counts as `-`, as it does for receivers behind CGI, WSGI or PHP.
+pub(super) fn reserved(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    let is = |names: &[&str]| names.contains(&name.as_str());
+    if begins(&["webhook-", "ce-"]) || is(&SET_BY_HERALD) {
+        Some("is set by Herald")
+    } else if begins(&["content-"]) || is(&["digest", "repr-digest"]) {
+        Some("describes the body, which is Herald's")
+    } else if begins(&["proxy-", "sec-"]) || is(&TRANSPORT) {
+        Some("belongs to the transport")
+    } else if is(&MEANING) {
+        Some("changes what the request asks for")
+    } else if begins(&["x-forwarded-"]) || is(&ORIGIN) {
+        Some("says where the request came from")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_the_request_is_refused_in_every_spelling() {
+        for name in [
+            "Content-Type",
+            "Content-Length",
+            "Content-Encoding",
+            "Content-Digest",
+            "Content-MD5",
+            "Digest",
+            "Transfer-Encoding",
+            "Connection",
+            "Keep-Alive",
+            "TE",
+            "Trailer",
+            "Upgrade",
+            "HTTP2-Settings",
+            "Host",
+            "Expect",
+            "Via",
+            "Max-Forwards",
+            "Date",
+            "Proxy-Authorization",
+            "Proxy-Connection",
+            "Sec-WebSocket-Key",
+            "Range",
+            "If-Range",
+            "If-Match",
+            "If-None-Match",
+            "If-Modified-Since",
+            "If-Unmodified-Since",
+            "X-HTTP-Method-Override",
+            "X-Original-URL",
+            "Forwarded",
+            "X-Forwarded-For",
+            "X-Real-IP",
+            "User-Agent",
+            "Accept-Encoding",
+            "traceparent",
+            "tracestate",
+            "webhook-id",
+            "Webhook-Anything",
+            "ce-type",
+            "X-Hook-Signature",
+        ] {
+            let spellings = [name.to_owned(), name.to_ascii_uppercase(), name.replace('-', "_")];
+            for spelling in spellings {
+                assert!(reserved(&spelling).is_some(), "{spelling}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_authenticates_or_routes_is_allowed() {
+        for name in [
+            "Authorization",
+            "X-Api-Key",
+            "X-Route",
+            "Cookie",
+            "Ocp-Apim-Subscription-Key",
+            "Idempotency-Key",
+            "Secret",
+        ] {
+            assert_eq!(reserved(name), None, "{name}");
+        }
+    }
+}
