@@ -85,4 +85,33 @@ mod tests {
         let seconds: Vec<_> = (1..=10).map(|n| delay(n, &policy, 0.5).as_secs()).collect();
         assert_eq!(seconds, [5, 15, 45, 135, 405, 1215, 3645, 10935, 21600, 21600]);
     }
+
+    #[test]
+    fn the_documented_table_is_the_schedule() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/receiving.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let (_, behind) = document.split_once("| failed attempts |").unwrap();
+        let rows = behind.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let policy = RetryPolicy::default();
+        let mut since_first = 0;
+        let mut expected = Vec::new();
+        for failed in 1..=10 {
+            let seconds = delay(failed, &policy, 0.5).as_secs();
+            since_first += seconds;
+            expected.push(format!(
+                "| {failed} | {} | {} |",
+                in_words(seconds),
+                in_words(since_first)
+            ));
+        }
+        assert_eq!(rows.collect::<Vec<_>>(), expected);
+    }
+
+    fn in_words(seconds: u64) -> String {
+        let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "min"), (seconds % 60, "s")];
+        let said = parts.into_iter().filter(|(number, _)| *number > 0);
+        said.map(|(number, unit)| format!("{number} {unit}"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
 }

@@ -1,7 +1,7 @@
-//! README's commands run as they are printed.
+//! The commands of README and of `docs/` run as they are printed.
 //!
 //! The convention: a fenced block (`sh` or `console`) directly below the line `<!-- tested -->` is run,
-//! all such blocks in one shell, in order. In a `console` block the commands are the lines that begin
+//! all such blocks of a document in one shell, in order. In a `console` block the commands are the lines that begin
 //! with `$ `, with what a backslash continues; the rest is output, shown for the reader and not compared,
 //! because GUIDs and times differ. What the blocks may rely on:
 //!
@@ -17,10 +17,9 @@
 //! by itself (`herald up`, `herald listen`) stays outside of the blocks. Afterwards at least one message
 //! must have arrived at the receiver.
 
-use crate::embedded::embedded;
+use crate::embedded::{document, embedded};
 use herald_tests::binary::binary;
 use herald_tests::{PATIENCE, Receiver, wait_until};
-use std::path::Path;
 use std::process::Command;
 
 /// The commands of the marked blocks.
@@ -62,13 +61,22 @@ fn commands_are_told_from_output() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_readme_does_what_it_says() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let Ok(readme) = std::fs::read_to_string(path) else {
-        println!("skipped: there is no README.md yet");
-        return;
-    };
-    let commands = commands(&readme);
-    assert!(!commands.is_empty(), "README.md has no block below <!-- tested -->");
+    does_what_it_says("README.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_on_failed_deliveries_does_what_it_says() {
+    does_what_it_says("docs/failed-deliveries.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_on_accounts_does_what_it_says() {
+    does_what_it_says("docs/accounts.md").await;
+}
+
+async fn does_what_it_says(path: &str) {
+    let commands = commands(&document(path));
+    assert!(!commands.is_empty(), "{path} has no block below <!-- tested -->");
     let herald = embedded().start().await;
     let receiver = Receiver::start().await;
     let address = format!("http://127.0.0.1:{}", herald.port());
@@ -77,11 +85,12 @@ async fn the_readme_does_what_it_says() {
         .replace("http://127.0.0.1:9000", receiver.url("").as_str());
     let script = format!("set -euxo pipefail\ncurl() {{ command curl --fail-with-body \"$@\"; }}\n{commands}");
     let folder = binary().parent().expect("a file is in a folder").to_owned();
-    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
-    let output = Command::new("bash")
-        .args(["-c", &script])
+    let programs = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    // Some wait until something is so.
+    let output = Command::new("timeout")
+        .args(["60", "bash", "-c", &script])
         .current_dir(herald.scratch())
-        .env("PATH", path)
+        .env("PATH", programs)
         .env("KEY", herald.operator_key())
         .env("HERALD_OPERATOR_KEY", herald.operator_key())
         .output()
