@@ -74,7 +74,7 @@ async fn a_batch_is_recorded_by_the_registry_as_it_is_then(database: Database) {
     let made = rig.subscribe(5).await;
     set_active(&rig, returns, true).await;
     set_active(&rig, goes, false).await;
-    assert!(rig.ledger.delete_subscription(deleted, OPERATOR).await.unwrap());
+    assert!(rig.delete(deleted).await);
     let recorded = rig
         .ledger
         .record(vec![matched.clone()], version, rig.owned.clone())
