@@ -94,7 +94,7 @@ async fn does_what_it_says(path: &str) {
         .env("KEY", herald.operator_key())
         .env("HERALD_OPERATOR_KEY", herald.operator_key())
         .output()
-        .unwrap();
+        .expect("there is a shell");
     let said = format!(
         "{}\n{}",
         String::from_utf8_lossy(&output.stdout),

@@ -403,8 +403,8 @@ async fn a_list_is_narrowed() {
         let items = page["Items"].as_array().unwrap().iter();
         items.map(|item| item["GUID"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(list(KEY, "Active=false").await, [first.clone()]);
-    assert_eq!(list(KEY, "Active=true").await, [of_other.clone()]);
+    assert_eq!(list(KEY, "Active=false").await, std::slice::from_ref(&first));
+    assert_eq!(list(KEY, "Active=true").await, std::slice::from_ref(&of_other));
     let all = [of_other.clone(), first.clone()];
     assert_eq!(
         list(KEY, "Webhook=PacketCreated&SubscriberURL=https://example.com/hooks").await,

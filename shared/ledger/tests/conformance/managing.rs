@@ -24,7 +24,7 @@ async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted(database: Da
             it.settings.rate_limit_per_second = Some(0.5);
             it.rotate(
                 SigningKey::from_bytes(vec![2; 32]),
-                Duration::from_secs(60),
+                Duration::from_mins(1),
                 it.created_at,
             );
             Arc::make_mut(&mut it.settings.retry).max_attempts = Some(3);
