@@ -134,7 +134,11 @@ async fn accept(
     body: Body,
     within: Option<TraceContext>,
 ) -> Result<(serde_json::Value, Vec<EventType>), Refused> {
-    let caller = caller.map_err(|problem| (Refusal::Unauthorized, problem))?;
+    let caller = caller.map_err(|problem| match problem.status() {
+        // Whether the key is known could not be looked up.
+        StatusCode::SERVICE_UNAVAILABLE => (Refusal::Unavailable, problem),
+        _ => (Refusal::Unauthorized, problem),
+    })?;
     caller
         .require(Role::Producer)
         .map_err(|problem| (Refusal::Forbidden, problem))?;

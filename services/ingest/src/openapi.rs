@@ -89,3 +89,25 @@ struct Accepted {
 )]
 #[expect(dead_code, reason = "carries the description of the handler")]
 fn publish_events() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_event_or_an_array_is_described_with_every_answer() {
+        let description = serde_json::to_value(openapi()).unwrap();
+        let publish = &description["paths"]["/v1/events"]["post"];
+        let body = &publish["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(body["$ref"], "#/components/schemas/Events");
+        let events = &description["components"]["schemas"]["Events"]["oneOf"];
+        assert_eq!(events[0]["$ref"], "#/components/schemas/Event");
+        assert_eq!(
+            (&events[1]["type"], &events[1]["maxItems"]),
+            (&"array".into(), &10_000.into())
+        );
+        for status in ["202", "400", "401", "403", "408", "413", "415", "503"] {
+            assert!(publish["responses"].get(status).is_some(), "{status}");
+        }
+    }
+}

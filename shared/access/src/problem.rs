@@ -66,6 +66,11 @@ impl Problem {
         }
     }
 
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     /// 400 with the faults; `detail` says the first, and how many there are and are listed.
     pub fn faults(faults: impl Into<Faults>) -> Self {
         let faults = faults.into();
@@ -189,7 +194,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = self.status();
         let (retry_after, encoded) = (self.retry_after_seconds, self.encoded);
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
