@@ -70,24 +70,20 @@ fn property(field: &MessageField) -> Value {
         "date-time" => ("string", Some("date-time")),
         _ => ("string", None),
     };
-    let mut property = if field.required {
-        json!({"type": kind})
-    } else {
-        json!({"type": [kind, "null"]})
-    };
+    let mut property = json!({"type": kind});
     if let Some(format) = format {
         property["format"] = format.into();
     }
     if let Some(values) = &field.values {
         let named: Vec<_> = values.iter().map(|(code, name)| format!("{code} {name}")).collect();
         property["description"] = named.join(", ").into();
-        let mut codes: Vec<Value> = values.keys().map(|code| Value::from(*code)).collect();
-        if !field.required {
-            codes.push(Value::Null);
-        }
-        property["enum"] = codes.into();
+        property["enum"] = values.keys().copied().collect();
     }
-    property
+    if field.required {
+        property
+    } else {
+        json!({"oneOf": [property, {"type": "null"}]})
+    }
 }
 
 /// The headers of a message; those that OpenAPI has another place for, or that bear another name, are left
