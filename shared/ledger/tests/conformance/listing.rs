@@ -5,8 +5,8 @@ use herald_domain::id::{EventUid, SubscriptionId};
 use herald_domain::lanes::Scope;
 use herald_domain::time::Timestamp;
 use herald_ledger::dispatching::Rejected;
-use herald_ledger::subscriptions::SubscriptionFilter;
 use herald_ledger::reading::DeliveryFilter;
+use herald_ledger::subscriptions::SubscriptionFilter;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -95,7 +95,12 @@ async fn lists_that_wait_hold_up_no_delivery() {
     let mut lists = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let ledger = rig.ledger.clone();
-        lists.spawn(async move { ledger.subscriptions(SubscriptionFilter::default(), None, 10).await.map(drop) });
+        lists.spawn(async move {
+            ledger
+                .subscriptions(SubscriptionFilter::default(), None, 10)
+                .await
+                .map(drop)
+        });
         let ledger = rig.ledger.clone();
         lists.spawn(async move { ledger.accounts(None, 10).await.map(drop) });
         let ledger = rig.ledger.clone();

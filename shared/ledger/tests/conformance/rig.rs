@@ -146,6 +146,13 @@ impl Rig {
         id
     }
 
+    /// Deletes a subscription; whether there was one.
+    pub(crate) async fn delete(&self, id: SubscriptionId) -> bool {
+        let agree = |_: &Subscription| Ok::<(), std::convert::Infallible>(());
+        let deleted = self.ledger.delete_subscription(id, OPERATOR, agree).await;
+        deleted.unwrap().is_some()
+    }
+
     pub(crate) async fn version(&self) -> i64 {
         self.ledger.registry_version().await.unwrap()
     }
