@@ -56,7 +56,6 @@ fn used(command: &str) -> Option<&'static [&'static str]> {
             "broker",
             "broker_ca",
             "egress_allow",
-            "egress_dns",
             "retain_days",
             "retain_dead_days",
             "retain_audit_log_days",
