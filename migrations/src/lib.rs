@@ -38,6 +38,12 @@ impl MigratorTrait for Migrator {
                 postgres: include_str!("postgres/0005_openings.sql"),
             }),
             Box::new(Migration {
+                name: "0007_owners_rights",
+                // A file has no owners.
+                sqlite: "",
+                postgres: include_str!("postgres/0007_owners_rights.sql"),
+            }),
+            Box::new(Migration {
                 name: "0011_rejected_by_account",
                 sqlite: include_str!("sqlite/0011_rejected_by_account.sql"),
                 postgres: include_str!("postgres/0011_rejected_by_account.sql"),

@@ -14,7 +14,7 @@ use crate::fair_share::{Change, change, share, to_give};
 use crate::metrics::{Direction, Metrics};
 use herald_domain::id::{DeliveryId, SHARDS, Shard};
 use herald_domain::time::Timestamp;
-use herald_ledger::shards::{Look, Ownership, Renewal, Taken};
+use herald_ledger::shards::{Look, Ownership, Renewal, Taken, slept};
 use herald_ledger::{Error, Ledger};
 use herald_telemetry::health::Health;
 use std::collections::{HashMap, HashSet};
@@ -60,8 +60,9 @@ pub struct Keeper {
     owner: Uuid,
     owned: watch::Sender<Ownership>,
     epochs: HashMap<Shard, i64>,
-    /// When the lease ends.
+    /// When the lease ends, if the machine sleeps no more than it had slept when it was renewed.
     until: Instant,
+    slept: Duration,
     /// When the next renewal is due.
     renew_at: Instant,
     workers: usize,
@@ -80,6 +81,7 @@ impl Keeper {
             owned,
             epochs: HashMap::new(),
             until: now,
+            slept: slept(),
             renew_at: now,
             workers: 1,
             giving: HashSet::new(),
@@ -109,7 +111,7 @@ impl Keeper {
                     "shards could not be kept or shared out; it is tried again"
                 );
             }
-            let holds = Instant::now() < self.until;
+            let holds = self.holds();
             if !holds {
                 // They may be another's by now, and nothing is sent of them here.
                 metrics.shards_owned(0);
@@ -126,12 +128,12 @@ impl Keeper {
     }
 
     async fn keep(&mut self, questions: &mpsc::Sender<Question>, metrics: &Metrics) -> Result<(), Error> {
-        if Instant::now() >= self.renew_at {
+        if Instant::now() >= self.renew_at || !self.holds() {
             self.renew(metrics).await?;
         }
         // Again, if it failed before.
         self.release(questions, metrics).await?;
-        let Look { free, workers } = limited(self.ledger.look_at_shards()).await?;
+        let Look { free, workers } = limited(self.ledger.look_at_shards(LEASE)).await?;
         // At least itself, also when its own lease is over.
         self.workers = workers.max(1);
         match change(self.epochs.len(), self.workers) {
@@ -153,7 +155,7 @@ impl Keeper {
 
     async fn renew(&mut self, metrics: &Metrics) -> Result<(), Error> {
         // Counted from before the renewal was sent, so it never holds longer here than there.
-        let began = Instant::now();
+        let (began, slept_before) = (Instant::now(), slept());
         let Renewal { epochs, workers } = limited(self.ledger.renew(self.owner, LEASE)).await?;
         let before = self.epochs.len();
         self.epochs = epochs;
@@ -166,6 +168,7 @@ impl Keeper {
         }
         self.workers = workers;
         self.until = began + LEASE;
+        self.slept = slept_before;
         self.renew_at = began + RENEW_EVERY;
         self.publish(metrics);
         Ok(())
@@ -217,7 +220,7 @@ impl Keeper {
             match left {
                 Ok(()) | Err(Error::Closed) => return,
                 // Nobody needs to be told any more.
-                Err(_) if Instant::now() >= self.until => return,
+                Err(_) if !self.holds() => return,
                 Err(error) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "shards could not be given back; it is tried again"
@@ -230,7 +233,17 @@ impl Keeper {
     fn publish(&self, metrics: &Metrics) {
         metrics.shards_owned(self.epochs.len());
         self.owned
-            .send_replace(Ownership::leased(self.owner, self.epochs.clone(), self.until));
+            .send_replace(Ownership::leased(self.owner, self.epochs.clone(), self.until()));
+    }
+
+    /// When the lease ends: it ran on while the machine slept.
+    fn until(&self) -> Instant {
+        let slept = slept().saturating_sub(self.slept);
+        self.until.checked_sub(slept).unwrap_or_else(Instant::now)
+    }
+
+    fn holds(&self) -> bool {
+        Instant::now() < self.until()
     }
 }
 

@@ -430,7 +430,8 @@ impl Owner {
             epoch,
         };
         let sender = Arc::clone(&self.deliver.sender);
-        let clock = Arc::clone(&self.deliver.clock);
+        // The receiver compares it with its own.
+        let clock = self.deliver.ledger.time_of_day();
         let traces = self.deliver.traces.clone();
         let (reports, hard) = (self.reports.clone(), self.hard.clone());
         self.tasks.spawn(async move {

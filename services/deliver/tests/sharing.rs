@@ -13,7 +13,7 @@ use herald_domain::event::Objects;
 use herald_domain::id::{EventId, EventUid, ObjectGuid, SubscriptionId};
 use herald_domain::signing::SigningKey;
 use herald_domain::subscription::{Subscription, parse};
-use herald_domain::time::SystemClock;
+use herald_domain::time::{Clock, SystemClock, Timestamp};
 use herald_ledger::Ledger;
 use herald_ledger::dispatching::{EventRecord, NewEvent, Recorded};
 use herald_ledger::handover::HandOver;
@@ -22,8 +22,10 @@ use herald_ledger::shards::Ownership;
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
 use herald_telemetry::traces::Traces;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,10 +45,10 @@ struct Shared {
     subscription: SubscriptionId,
 }
 
-async fn subscribe(ledger: &Ledger, egress: &EgressPolicy, id: SubscriptionId, subscriber: SocketAddr) {
-    let body = serde_json::json!({
+async fn subscribe(ledger: &Ledger, egress: &EgressPolicy, id: SubscriptionId, subscriber: SocketAddr, retry: Value) {
+    let body = json!({
         "Webhook": "PacketUpdated", "FilterObjectType": 81, "FilterObjectGUID": Uuid::from_u128(1).to_string(),
-        "SubscriberURL": format!("http://{subscriber}/"),
+        "SubscriberURL": format!("http://{subscriber}/"), "Retry": retry,
     });
     let now = ledger.now();
     let row = Subscription {
@@ -66,15 +68,15 @@ async fn subscribe(ledger: &Ledger, egress: &EgressPolicy, id: SubscriptionId, s
 }
 
 impl Shared {
-    async fn new(subscriber: SocketAddr) -> Self {
+    async fn new(subscriber: SocketAddr, clock: Arc<dyn Clock>, retry: Value) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = herald_ledger::file_in(folder.path());
-        let (ledger, writer) = Ledger::open(&file, Arc::new(SystemClock)).await.unwrap();
+        let (ledger, writer) = Ledger::open(&file, clock).await.unwrap();
         tokio::spawn(writer.run());
         ledger.ensure_operator(None).await.unwrap();
         let egress = Arc::new(EgressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()]));
         let subscription = SubscriptionId(Uuid::from_u128(7));
-        subscribe(&ledger, &egress, subscription, subscriber).await;
+        subscribe(&ledger, &egress, subscription, subscriber, retry).await;
         let registry = Arc::new(Registry::load(ledger.clone(), None).await.unwrap());
         let refreshed = Arc::clone(&registry);
         tokio::spawn(async move { refreshed.run(CancellationToken::new(), None).await });
@@ -94,7 +96,7 @@ impl Shared {
 
     async fn publish_for(&self, subscription: SubscriptionId) {
         let record = EventRecord {
-            uid: EventUid(Uuid::now_v7()),
+            uid: EventUid(self.ledger.ids().next()),
             id: EventId(Uuid::now_v7()),
             kind: EventType::PacketUpdated,
             objects: Objects {
@@ -182,10 +184,15 @@ impl Process {
 
 /// The next request; whoever reads it may answer it.
 async fn request(listener: &TcpListener) -> TcpStream {
+    request_and_head(listener).await.0
+}
+
+async fn request_and_head(listener: &TcpListener) -> (TcpStream, String) {
     let (mut stream, _) = timeout(SOON, listener.accept()).await.expect("a request").unwrap();
     let mut head = [0; 4096];
-    assert!(stream.read(&mut head).await.unwrap() > 0);
-    stream
+    let length = stream.read(&mut head).await.unwrap();
+    assert!(length > 0);
+    (stream, String::from_utf8_lossy(&head[..length]).into_owned())
 }
 
 async fn answer(stream: &mut TcpStream, status: &str) {
@@ -194,10 +201,14 @@ async fn answer(stream: &mut TcpStream, status: &str) {
 }
 
 async fn setup() -> (TcpListener, Shared) {
+    setup_by(Arc::new(SystemClock), json!({})).await
+}
+
+async fn setup_by(clock: Arc<dyn Clock>, retry: Value) -> (TcpListener, Shared) {
     // Another test may have done so.
     drop(rustls::crypto::ring::default_provider().install_default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let shared = Shared::new(listener.local_addr().unwrap()).await;
+    let shared = Shared::new(listener.local_addr().unwrap(), clock, retry).await;
     (listener, shared)
 }
 
@@ -229,7 +240,15 @@ async fn shards_are_shared_out_and_handed_over_with_a_request_in_flight() {
     second.soft.cancel();
     timeout(SOON, second.running).await.expect("an end").unwrap();
     assert_eq!(shared.closed("Delivered").await, 2);
-    assert_eq!(shared.ledger.look_at_shards().await.unwrap().free, 256);
+    assert_eq!(
+        shared
+            .ledger
+            .look_at_shards(Duration::from_secs(15))
+            .await
+            .unwrap()
+            .free,
+        256
+    );
 }
 
 #[tokio::test]
@@ -265,7 +284,14 @@ async fn a_subscription_that_this_process_has_not_heard_of_yet_is_not_taken_for_
     process.owns(256).await;
     let new = SubscriptionId(Uuid::from_u128(8));
     registry.refresh().await.unwrap();
-    subscribe(&shared.ledger, &shared.egress, new, listener.local_addr().unwrap()).await;
+    subscribe(
+        &shared.ledger,
+        &shared.egress,
+        new,
+        listener.local_addr().unwrap(),
+        json!({}),
+    )
+    .await;
     shared.publish_for(new).await;
     answer(&mut request(&listener).await, "200 OK").await;
     process.soft.cancel();
@@ -309,4 +335,38 @@ async fn what_is_in_flight_when_its_subscription_is_deactivated_is_not_cancelled
     );
     process.soft.cancel();
     timeout(SOON, process.running).await.expect("an end").unwrap();
+}
+
+/// The machine's clock, set wrong by so many seconds.
+#[derive(Debug, Default)]
+struct Wrong(AtomicI64);
+
+impl Clock for Wrong {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(SystemClock.now().as_micros() + self.0.load(Ordering::Relaxed) * 1_000_000)
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_stops_no_delivery_and_is_what_messages_are_signed_by() {
+    let clock = Arc::new(Wrong::default());
+    let soon = json!({ "InitialSeconds": 0.2, "MaxSeconds": 0.4 });
+    let (listener, shared) = setup_by(Arc::<Wrong>::clone(&clock), soon).await;
+    let mut process = Process::start(&shared);
+    process.owns(256).await;
+    for seconds in [0, -3600, 7200, -86400] {
+        clock.0.store(seconds, Ordering::Relaxed);
+        shared.publish().await;
+        let (mut stream, head) = request_and_head(&listener).await;
+        let line = head.lines().find_map(|line| line.strip_prefix("webhook-timestamp: "));
+        let signed: i64 = line.unwrap().parse().unwrap();
+        let off = signed - clock.now().as_unix_seconds();
+        assert!((-20..=0).contains(&off), "set by {seconds} s: {off}");
+        // A failure is retried at the first try's delay, and not when the former time comes again.
+        answer(&mut stream, "500 Internal Server Error").await;
+        answer(&mut request(&listener).await, "200 OK").await;
+    }
+    process.soft.cancel();
+    timeout(SOON, process.running).await.expect("an end").unwrap();
+    assert_eq!(shared.closed("Delivered").await, 4);
 }

@@ -7,12 +7,12 @@ use herald_domain::problem::Fault;
 use herald_domain::text;
 use herald_domain::trace::{SpanPlace, Step, TraceContext};
 use herald_ledger::dispatching::{EventRecord, NewEvent, Rejected};
+use herald_ledger::ids::Ids;
 use herald_queue::{Message, Received};
 use herald_telemetry::traces::Traces;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// How often a message may be handed out again before it is taken alone.
 const MAX_REDELIVERIES: u64 = 20;
@@ -49,8 +49,6 @@ pub(crate) struct Read {
     pub(crate) events: Vec<NewEvent>,
     /// What are none.
     pub(crate) rejected: VecDeque<Refused>,
-    /// It is a message that was handed out over and over, alone.
-    pub(crate) doubtful: bool,
     /// The spans of those events that are recorded as such.
     pub(crate) spans: HashMap<EventUid, SpanPlace>,
 }
@@ -71,15 +69,13 @@ pub(crate) struct Refused {
 struct Reader<'a> {
     read: Read,
     traces: &'a Traces,
+    ids: &'a Ids,
 }
 
-/// Reads messages.
-pub(crate) fn events(batch: Vec<Received>, traces: &Traces) -> Read {
-    let read = Read {
-        doubtful: batch.iter().any(is_doubtful),
-        ..Read::default()
-    };
-    let mut reader = Reader { read, traces };
+/// Reads messages; the uids of their events are made by `ids`.
+pub(crate) fn events(batch: Vec<Received>, traces: &Traces, ids: &Ids) -> Read {
+    let read = Read::default();
+    let mut reader = Reader { read, traces, ids };
     for received in batch {
         reader.message(&received);
     }
@@ -119,6 +115,20 @@ fn rejected(account: &Arc<str>, body: &[u8], faults: &[Fault]) -> Rejected {
         account: Arc::clone(account),
         faults,
         body: body.to_vec(),
+    }
+}
+
+impl Read {
+    /// Gives the events other uids, after the ledger had no day for theirs: the clock by which they were made may
+    /// have been set right since. None of them is recorded under the former one.
+    pub(crate) fn date_anew(&mut self, ids: &Ids) {
+        for event in &mut self.events {
+            let record = Arc::make_mut(&mut event.record);
+            let former = std::mem::replace(&mut record.uid, EventUid(ids.next()));
+            if let Some(place) = self.spans.remove(&former) {
+                self.spans.insert(record.uid, place);
+            }
+        }
     }
 }
 
@@ -176,7 +186,8 @@ impl Reader<'_> {
             Err(fault) => return self.reject(Rejection::Id, received, text.as_bytes(), &[fault]),
         };
         let step = self.step(received);
-        let event = new_event(&received.message, id, &event, step.context());
+        let uid = EventUid(self.ids.next());
+        let event = new_event(&received.message, uid, id, &event, step.context());
         if let Some(place) = step.recorded() {
             self.read.spans.insert(event.record.uid, place);
         }
@@ -214,9 +225,15 @@ fn id_of(received: &Received) -> Result<Option<EventId>, Fault> {
     }
 }
 
-fn new_event(message: &Message, id: EventId, event: &Event<'_>, traceparent: Option<TraceContext>) -> NewEvent {
+fn new_event(
+    message: &Message,
+    uid: EventUid,
+    id: EventId,
+    event: &Event<'_>,
+    traceparent: Option<TraceContext>,
+) -> NewEvent {
     let record = EventRecord {
-        uid: EventUid(Uuid::now_v7()),
+        uid,
         id,
         kind: event.kind,
         objects: event.objects,

@@ -1,7 +1,8 @@
 //! Records what was read, until it is recorded.
 //!
-//! A ledger that is away is waited for. Data that the ledger refuses are found by halving, so that one
-//! event that cannot be recorded holds up no other; it is kept as rejected.
+//! A ledger that is away is waited for, and so is one that lacks a right or a table: its refusal says nothing of
+//! the events. Data that the ledger refuses are found by halving, so that one event that cannot be recorded holds up
+//! no other; it is kept as rejected.
 
 use crate::reading::{self, Read, Refused};
 use crate::{Dispatch, PART, RETRY_AFTER, spans};
@@ -22,7 +23,7 @@ impl Dispatch {
             self.metrics.received(received);
         }
         let began = self.ledger.now();
-        let mut read = reading::events(batch, &self.traces);
+        let mut read = reading::events(batch, &self.traces, &self.ledger.ids());
         let mut failed = false;
         loop {
             match self.record_all(&mut read, began).await {
@@ -40,6 +41,9 @@ impl Dispatch {
                         error = &error as &dyn std::error::Error,
                         "a batch could not be recorded; it is tried again"
                     );
+                    if error.lacks_a_day() {
+                        read.date_anew(&self.ledger.ids());
+                    }
                 }
             }
             tokio::select! {
@@ -57,6 +61,8 @@ impl Dispatch {
             read.rejected.pop_front();
         }
         let mut limit = usize::MAX;
+        // It was refused while its like was not: once more, and it is the event and not a moment.
+        let mut suspected = None;
         while !read.events.is_empty() {
             let (matched, version) = self.match_some(&read.events, limit);
             let taken = matched.len();
@@ -71,19 +77,49 @@ impl Dispatch {
                     read.events.drain(..taken);
                     limit = limit.saturating_mul(2);
                 }
-                Err(error) if !is_hopeless(&error, read) => return Err(error),
-                Err(_) if taken > 1 => limit = taken / 2,
                 Err(error) => {
-                    if let Some(event) = read.events.first() {
+                    let Some(event) = read.events.first() else {
+                        return Err(error);
+                    };
+                    if !self.is_to_blame(read, &error).await {
+                        return Err(error);
+                    }
+                    if taken > 1 {
+                        limit = taken / 2;
+                    } else if error.cause() == Cause::Data
+                        || suspected.replace(event.record.id) == Some(event.record.id)
+                    {
                         let span = read.spans.get(&event.record.uid).copied();
                         self.keep_unrecordable(event, &error, span, began).await?;
+                        read.events.drain(..taken);
+                        limit = 1;
                     }
-                    read.events.drain(..taken);
-                    limit = 1;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether what is at the head of `read` was refused for what is in it, so that trying again is of no use. Where
+    /// the ledger's code does not tell, the proof is that it takes the like of the first event meanwhile.
+    async fn is_to_blame(&self, read: &Read, error: &Error) -> bool {
+        match error.cause() {
+            Cause::Data => true,
+            Cause::Away => false,
+            Cause::Unknown => {
+                let (first, version) = self.match_some(&read.events, 1);
+                let Some(event) = first.first() else { return false };
+                let owned = self.owned.borrow().clone();
+                let like = self.ledger.records_the_like(event, version, owned).await;
+                if let Err(refused) = &like {
+                    tracing::debug!(
+                        error = refused as &dyn std::error::Error,
+                        "the like of an event that was refused was refused too"
+                    );
+                }
+                like.is_ok()
+            }
+        }
     }
 
     /// Matches events until their deliveries fill a transaction; at least one, at most `limit`.
@@ -169,16 +205,6 @@ impl Dispatch {
                 .record(spans::rejected(place, times, self.queue.system(), id, why));
         }
         Ok(())
-    }
-}
-
-/// Whether trying again is of no use. What was handed out over and over has not earned the benefit of
-/// the doubt; only a ledger that is away says nothing of it.
-fn is_hopeless(error: &Error, read: &Read) -> bool {
-    match error.cause() {
-        Cause::Data => true,
-        Cause::Unknown => read.doubtful,
-        Cause::Away => false,
     }
 }
 

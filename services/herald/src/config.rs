@@ -165,7 +165,7 @@ impl Config {
             ),
             (Some(broker), Some(database)) => {
                 expect_scheme("--broker", broker, &["amqp", "amqps"])?;
-                expect_scheme("--database", database, &["postgres", "postgresql"])?;
+                herald_ledger::Ledger::read_url(database).context("--database")?;
                 Ok(config)
             }
             (None, None) => Ok(config),

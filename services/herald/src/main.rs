@@ -5,6 +5,7 @@
 
 mod audit;
 mod causes;
+mod clocks;
 mod config;
 mod data;
 mod demo;

@@ -39,7 +39,8 @@ pub(crate) async fn open(config: &Config, role: Role, health: &Health, tasks: &m
         return embedded(config, tasks).await;
     };
     let settings = broker_settings(config, broker)?;
-    let ledger = connect(database, health).await;
+    say_what_is_ignored(database)?;
+    let ledger = connect(database, health).await?;
     let (rabbit, publisher) = Rabbit::open(settings, ledger.clock(), health.clone());
     if role.publishes() {
         tasks.supervise("queue publisher", publisher);
@@ -69,6 +70,19 @@ async fn embedded(config: &Config, tasks: &mut Tasks) -> anyhow::Result<Stores> 
     })
 }
 
+/// Says what of the database's URL is ignored, by name: the value may be a secret.
+pub(crate) fn say_what_is_ignored(database: &str) -> anyhow::Result<()> {
+    let ignored = Ledger::read_url(database).context("--database")?;
+    if !ignored.is_empty() {
+        let ignored = ignored.join(", ");
+        tracing::warn!(
+            parameters = ignored,
+            "parameters of --database are not known, and are ignored"
+        );
+    }
+    Ok(())
+}
+
 /// How to reach the broker.
 pub(crate) fn broker_settings(config: &Config, broker: &str) -> anyhow::Result<Settings> {
     let mut settings = Settings::new(broker)?;
@@ -82,7 +96,10 @@ pub(crate) fn broker_settings(config: &Config, broker: &str) -> anyhow::Result<S
 
 /// Connects to the database and brings the schema up to date, however often it takes: a process that is
 /// started before its database waits for it, and says so.
-async fn connect(database: &str, health: &Health) -> Ledger {
+///
+/// # Errors
+/// If waiting is of no use.
+async fn connect(database: &str, health: &Health) -> anyhow::Result<Ledger> {
     let mut delays = Delays::default();
     health.failing(PART, "connecting to the database");
     loop {
@@ -93,11 +110,17 @@ async fn connect(database: &str, health: &Health) -> Ledger {
             },
             connected => connected,
         };
+        // One that only reads is as good as none.
+        let connected = match connected {
+            Ok(ledger) => ledger.registry_version().await.map(|_version| ledger),
+            Err(error) => Err(error),
+        };
         match connected {
             Ok(ledger) => {
                 health.ok(PART);
-                return ledger;
+                return Ok(ledger);
             }
+            Err(error @ Error::Unfit(_)) => return Err(error).context("--database"),
             Err(error) => {
                 let error = causes::of(&error.into());
                 tracing::warn!(error, "the ledger cannot be reached; it is tried again");
@@ -116,6 +139,7 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<String> {
         return Ok(format!("the ledger in {} is up to date", data.path().display()));
     };
     let settings = broker_settings(config, broker)?;
+    say_what_is_ignored(database)?;
     Ledger::migrate(database).await.context("--database")?;
     herald_queue::rabbitmq::declare(&settings).await.context("--broker")?;
     Ok(format!(

@@ -25,6 +25,7 @@ use herald_ingest::Ingest;
 use herald_ledger::Ledger;
 use herald_ledger::accounts::ApiKey;
 use herald_ledger::handover::HandOver;
+use herald_ledger::partitions::Days;
 use herald_ledger::reconnect::Delays;
 use herald_ledger::shards::Ownership;
 use herald_manage::Manage;
@@ -209,10 +210,19 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
         let (until, of_ledger) = (stop.listener.clone(), ledger.clone());
         base.supervise("retention", async move { removal.run(of_ledger, until).await });
     }
-    if role != Role::Ingest {
-        let (until, of_ledger) = (stop.listener.clone(), ledger.clone());
-        base.supervise("partitions", async move { of_ledger.keep_partitions(until).await });
+    if role != Role::Ingest && ledger.is_shared() {
+        let days = Days::new(&metrics)?;
+        let (until, of_ledger, told) = (stop.listener.clone(), ledger.clone(), health.clone());
+        let tell = move |too_few: Option<String>| match too_few {
+            None => told.ok("partitions"),
+            Some(why) => told.degraded("partitions", why),
+        };
+        base.supervise("partitions", async move {
+            of_ledger.keep_partitions(days, tell, until).await;
+        });
     }
+    let clocks = crate::clocks::Clocks::new(&metrics)?;
+    base.supervise("clocks", clocks.watch(ledger.clone(), stop.listener.clone()));
     // Ingest goes on with the rights that it knows while the ledger is away, so it stays ready.
     let reported = (role != Role::Ingest).then(|| health.clone());
     let until = stop.listener.clone();

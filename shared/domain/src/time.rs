@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// An instant: microseconds since 1970-01-01T00:00:00Z.
@@ -209,10 +210,111 @@ impl Clock for SystemClock {
     }
 }
 
+/// A clock that does not go back when the one below it is set back: it then goes a tenth slower than that one until
+/// the two meet again. So what comes later has the later time, and what is due in a while is due in about that while.
+#[derive(Debug)]
+pub struct Monotone {
+    below: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    /// What the clock below said last.
+    last: Timestamp,
+    /// What the two clocks said when the one below was last set back.
+    set_back: (Timestamp, Timestamp),
+}
+
+impl Monotone {
+    /// A clock over that one that is never before `least`.
+    pub fn new(below: Arc<dyn Clock>, least: Timestamp) -> Self {
+        let now = below.now();
+        let state = State {
+            last: now,
+            set_back: (now, least),
+        };
+        Self {
+            below,
+            state: Mutex::new(state),
+        }
+    }
+
+    fn advance(state: &mut State, now: Timestamp) -> Timestamp {
+        if now < state.last {
+            state.set_back = (now, state.time(state.last));
+        }
+        state.last = now;
+        state.time(now)
+    }
+}
+
+impl State {
+    /// The time when the clock below says `now`.
+    fn time(&self, now: Timestamp) -> Timestamp {
+        let (below, time) = self.set_back;
+        now.max(time.plus(now.since(below) / 10 * 9))
+    }
+}
+
+impl Clock for Monotone {
+    fn now(&self) -> Timestamp {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked under the lock: of two that ask, the later one is told the later time.
+        let now = self.below.now();
+        Self::advance(&mut state, now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn over(least: i64) -> State {
+        State {
+            last: Timestamp(0),
+            set_back: (Timestamp(0), Timestamp(least)),
+        }
+    }
+
+    #[test]
+    fn a_clock_set_back_by_an_hour_goes_on_and_meets_the_right_time_again() {
+        let second = |n: i64| Timestamp(n * 1_000_000);
+        let mut state = over(0);
+        assert_eq!(Monotone::advance(&mut state, second(7200)), second(7200));
+        assert_eq!(Monotone::advance(&mut state, second(3600)), second(7200));
+        assert_eq!(
+            Monotone::advance(&mut state, second(3700)),
+            second(7290),
+            "a tenth slower"
+        );
+        let met = second(3600 + 10 * 3600);
+        assert_eq!(Monotone::advance(&mut state, met), met);
+        let ahead = second(50 * 3600);
+        assert_eq!(Monotone::advance(&mut state, ahead), ahead);
+        assert_eq!(
+            Monotone::advance(&mut over(90_000_000), second(10)),
+            second(99),
+            "what stands in the ledger was before"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_ledgers_time_never_goes_back_and_is_never_behind(
+            least in 0i64..1_000_000_000, told in proptest::collection::vec(0i64..1_000_000_000, 1..50),
+        ) {
+            let mut state = over(least);
+            let mut before = Timestamp(least);
+            for now in told {
+                let now = Timestamp(now);
+                let time = Monotone::advance(&mut state, now);
+                prop_assert!(time >= before.max(now));
+                before = time;
+            }
+        }
+    }
 
     proptest! {
         #[test]

@@ -1,6 +1,7 @@
 //! Telling apart why the ledger refused: because of what was to be written, or for another reason.
 
 use crate::Error;
+use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
 /// What a failure is due to.
@@ -10,7 +11,8 @@ pub enum Cause {
     Data,
     /// The ledger is away, busy or full: that passes, and says nothing of the data.
     Away,
-    /// Nobody knows.
+    /// The code does not tell: a missing right or table, for instance, or a defect. Whether it is the data needs a
+    /// proof, see [`Ledger::records_the_like`](crate::Ledger::records_the_like).
     Unknown,
 }
 
@@ -31,6 +33,9 @@ impl Cause {
 impl Error {
     /// What the failure is due to.
     pub fn cause(&self) -> Cause {
+        if self.lacks_a_day() {
+            return Cause::Away;
+        }
         let Self::Database(error) = self else {
             return match self {
                 Self::Corrupt(_) => Cause::Unknown,
@@ -42,6 +47,35 @@ impl Error {
             DbErr::Conn(_) | DbErr::ConnectionAcquire(_) | DbErr::Custom(_) => Cause::Away,
             DbErr::Exec(error) | DbErr::Query(error) => of_runtime(error),
             _ => Cause::Unknown,
+        }
+    }
+}
+
+impl Error {
+    /// Whether there is no partition for the day of what was to be written. PostgreSQL tells it as a violated CHECK
+    /// without a name.
+    pub fn lacks_a_day(&self) -> bool {
+        let code = self.of_database(|error| error.code().as_deref() == Some("23514") && error.constraint().is_none());
+        code.unwrap_or(false)
+    }
+
+    /// Whether the server takes no writes.
+    pub(crate) fn is_read_only(&self) -> bool {
+        let code = self.of_database(|error| error.code().as_deref() == Some("25006"));
+        matches!(self, Self::ReadOnly) || code.unwrap_or(false)
+    }
+
+    /// What `ask` finds in the database's own error, if it is one.
+    fn of_database<T>(&self, ask: impl FnOnce(&dyn DatabaseError) -> T) -> Option<T> {
+        let Self::Database(error) = self else { return None };
+        match &**error {
+            DbErr::Conn(RuntimeErr::SqlxError(error))
+            | DbErr::Exec(RuntimeErr::SqlxError(error))
+            | DbErr::Query(RuntimeErr::SqlxError(error)) => match &**error {
+                SqlxError::Database(error) => Some(ask(&**error)),
+                _ => None,
+            },
+            _ => None,
         }
     }
 }
@@ -77,8 +111,6 @@ fn of_code(code: &str) -> Cause {
     const MISMATCH: u16 = 20;
     if code.len() == 5 {
         return match code.get(..2) {
-            // A partition that is missing is told like this too, and is not the data's fault.
-            _ if code == "23514" => Cause::Away,
             // Data exceptions, and violated constraints.
             Some("22" | "23") => Cause::Data,
             // Connections, rolled back transactions, resources, intervention by an operator, the system.
@@ -99,13 +131,18 @@ mod tests {
 
     #[test]
     fn codes_of_both_databases_are_told_apart() {
-        for data in ["22021", "23505", "22P05", "19", "275", "1299", "2067", "18"] {
+        for data in ["22021", "23505", "22P05", "23514", "19", "275", "1299", "2067", "18"] {
             assert_eq!(of_code(data), Cause::Data, "{data}");
         }
-        for away in ["08006", "23514", "57P01", "53300", "40001", "5", "261", "778", "13"] {
+        for away in [
+            "08006", "25006", "57P01", "57P05", "53300", "40001", "5", "261", "778", "13",
+        ] {
             assert_eq!(of_code(away), Cause::Away, "{away}");
         }
-        for unknown in ["42P01", "XX000", "1", "", "nonsense"] {
+        let unknown = [
+            "42P01", "42501", "42P05", "0A000", "26000", "54000", "F0000", "XX000", "1", "", "nonsense",
+        ];
+        for unknown in unknown {
             assert_eq!(of_code(unknown), Cause::Unknown, "{unknown}");
         }
     }

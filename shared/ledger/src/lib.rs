@@ -10,6 +10,7 @@
 //! | [`shards`] | says who owns which subscriptions' deliveries |
 //! | [`consumers`] | says what is in hand and not recorded yet |
 //! | [`handover`] | the short cut from dispatch to deliver within a process |
+//! | [`ids`] | identifiers that begin with the ledger's time |
 //! | [`outbox`] | does what must follow from a change |
 //! | [`subscriptions`], [`accounts`] | what the management API changes |
 //! | [`registry`] | the changes since a version |
@@ -31,6 +32,7 @@ pub mod consumers;
 pub mod delivering;
 pub mod dispatching;
 pub mod handover;
+pub mod ids;
 mod metrics;
 pub mod notices;
 pub mod outbox;
@@ -47,7 +49,7 @@ pub mod subscriptions;
 
 pub use cause::Cause;
 use herald_domain::id::Shard;
-use herald_domain::time::{Clock, Timestamp};
+use herald_domain::time::{Clock, Monotone, Timestamp};
 use herald_migrations::Migrator;
 use sea_orm::DbErr;
 use sea_orm_migration::MigratorTrait;
@@ -85,6 +87,15 @@ pub enum Error {
     /// Another process does what only one does at a time.
     #[error("another process is at it")]
     Busy,
+    /// The database cannot be a ledger's, or not be reached as it is asked for: nothing changes that but people.
+    #[error("{0}")]
+    Unfit(String),
+    /// The server takes no writes.
+    #[error("the ledger's database takes no writes: the connection leads to a standby, or to a server that is set so")]
+    ReadOnly,
+    /// What was written was a trial, and was undone.
+    #[error("a trial was undone")]
+    Undone,
     /// The process is ending.
     #[error("the ledger is closed")]
     Closed,
@@ -101,6 +112,8 @@ impl From<DbErr> for Error {
 pub struct Ledger {
     store: Store,
     clock: Arc<dyn Clock>,
+    /// The time of day, see [`Ledger::time_of_day`].
+    time_of_day: Arc<dyn Clock>,
     signals: Arc<Signals>,
 }
 
@@ -143,11 +156,15 @@ pub fn file_in(data: &Path) -> PathBuf {
 }
 
 impl Ledger {
-    /// Opens the ledger in that file, made and migrated if need be. The caller runs the writer.
+    /// Opens the ledger in that file, made and migrated if need be. The caller runs the writer. The ledger goes by
+    /// `clock` as long as that does not go back behind what the file holds, and see [`Monotone`].
     pub async fn open(file: &Path, clock: Arc<dyn Clock>) -> Result<(Self, Writer), Error> {
-        let (store, writer) = Store::open(file, Arc::clone(&clock)).await?;
+        let (store, mut writer) = Store::open(file, Arc::clone(&clock)).await?;
         Migrator::up(writer.connection(), None).await?;
-        let ledger = Self::over(store, clock);
+        let latest = latest(writer.connection()).await?;
+        let time: Arc<dyn Clock> = Arc::new(Monotone::new(Arc::clone(&clock), latest));
+        writer.go_by(Arc::clone(&time));
+        let ledger = Self::over(store, time, clock);
         ledger.count_open((0..=u8::MAX).map(Shard)).await?;
         Ok((ledger, writer))
     }
@@ -157,7 +174,8 @@ impl Ledger {
     pub async fn connect(url: &str) -> Result<Self, Error> {
         let (store, clock) = Store::connect(url).await?;
         partitions::check(&store).await?;
-        Ok(Self::over(store, clock))
+        let clock: Arc<dyn Clock> = clock;
+        Ok(Self::over(store, Arc::clone(&clock), clock))
     }
 
     /// Makes or updates the schema of a PostgreSQL database, and its partitions of the days to come. Of
@@ -166,9 +184,24 @@ impl Ledger {
         partitions::migrate(url).await
     }
 
-    /// The clock that the ledger goes by.
+    /// Reads a URL of a PostgreSQL database without connecting: the names of its parameters that are ignored.
+    ///
+    /// # Errors
+    /// If it cannot be used; the words contain nothing secret.
+    pub fn read_url(url: &str) -> Result<Vec<String>, Error> {
+        Ok(store::postgres::Address::read(url)?.ignored)
+    }
+
+    /// The clock that the ledger goes by, and with it whatever is compared with its rows.
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock)
+    }
+
+    /// The clock for what others compare with their own, such as the time in a signature. On PostgreSQL that is the
+    /// ledger's: one for all processes, whatever their machines' clocks say. On a file it is the machine's, which
+    /// the ledger's may be ahead of after it was set back.
+    pub fn time_of_day(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.time_of_day)
     }
 
     /// Opens an existing ledger to read it, beside whoever writes it.
@@ -176,10 +209,14 @@ impl Ledger {
         if !file.is_file() {
             return Err(Error::Missing(file.to_owned()));
         }
-        Ok(Self::over(Store::open_read_only(file).await?, clock))
+        Ok(Self::over(
+            Store::open_read_only(file).await?,
+            Arc::clone(&clock),
+            clock,
+        ))
     }
 
-    fn over(store: Store, clock: Arc<dyn Clock>) -> Self {
+    fn over(store: Store, clock: Arc<dyn Clock>, time_of_day: Arc<dyn Clock>) -> Self {
         let signals = Signals {
             shared: store.is_shared(),
             ..Signals::default()
@@ -187,6 +224,7 @@ impl Ledger {
         Self {
             store,
             clock,
+            time_of_day,
             signals: Arc::new(signals),
         }
     }
@@ -215,8 +253,23 @@ impl Ledger {
         &self.signals
     }
 
+    /// Whether several processes share the ledger.
+    pub fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
     /// The ledger's time.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
+}
+
+/// The latest time that a file holds, as far as a row of every kind tells.
+async fn latest(connection: &sea_orm::DatabaseConnection) -> Result<Timestamp, Error> {
+    let sql = "SELECT max(coalesce((SELECT recorded_at FROM events ORDER BY uid DESC LIMIT 1), 0), \
+               coalesce((SELECT received_at FROM rejected_events ORDER BY id DESC LIMIT 1), 0), \
+               coalesce((SELECT at FROM audit_log ORDER BY id DESC LIMIT 1), 0), \
+               coalesce((SELECT max(opened_at) FROM deliveries_open), 0)) AS latest";
+    let row = sql::one(connection, sql, []).await?;
+    sql::timestamp(&row.ok_or(Error::Corrupt("no time"))?, "latest")
 }

@@ -56,7 +56,9 @@ impl Default for Metrics {
 impl Metrics {
     pub(crate) fn wrote<T>(&self, took: Duration, result: &Result<T, Error>) {
         self.write_seconds.observe(took.as_secs_f64());
-        if let Err(error) = result {
+        if let Err(error) = result
+            && !matches!(error, Error::Undone)
+        {
             self.failures.with_label_values(&[error.cause().name()]).inc();
         }
     }

@@ -6,9 +6,16 @@
 use crate::Ledger;
 use crate::reconnect::Delays;
 use crate::sql::execute;
+use sea_orm::sqlx::Executor;
 use sea_orm::sqlx::postgres::PgListener;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+/// How long nothing may be said before the connection is asked whether it is alive, and how long it may take to answer.
+const SILENCE: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(8);
 
 /// What to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,22 +67,37 @@ impl Ledger {
     }
 
     async fn hear(&self, delays: &mut Delays, heard_before: &mut bool) -> Result<(), sea_orm::sqlx::Error> {
-        let pool = self.store.read().get_postgres_connection_pool();
-        let mut listener = PgListener::connect_with(pool).await?;
+        let Some(pool) = self.store.listening() else {
+            return Ok(());
+        };
+        let connected = Instant::now();
+        let mut listener = PgListener::connect_with(&pool).await?;
         let channels = [Notice::Registry.channel(), Notice::Wakeup.channel()];
         listener.listen_all(channels).await?;
         delays.reset();
         if std::mem::replace(heard_before, true) {
             self.store.reconnected();
         }
-        // Nothing where the connection was lost: what was said meanwhile is not known.
-        while let Some(notice) = listener.try_recv().await? {
+        loop {
+            let notice = match timeout(SILENCE, listener.try_recv()).await {
+                Ok(heard) => heard?,
+                // Nothing was said, or nothing arrives any more.
+                Err(_elapsed) if self.store.is_former(connected) => return Ok(()),
+                Err(_elapsed) => {
+                    let Ok(answer) = timeout(ANSWER, listener.execute("SELECT 1")).await else {
+                        return Err(sea_orm::sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+                    };
+                    answer?;
+                    continue;
+                }
+            };
+            // Nothing where the connection was lost: what was said meanwhile is not known.
+            let Some(notice) = notice else { return Ok(()) };
             if notice.channel() == Notice::Registry.channel() {
                 self.signals.registry.notify_waiters();
             } else {
                 self.signals.wakeup.notify_one();
             }
         }
-        Ok(())
     }
 }

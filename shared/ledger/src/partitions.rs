@@ -4,10 +4,11 @@
 //! which day a row belongs to, and a day is dropped whole. There is no default partition: a row for which
 //! there is no day must not hide where nobody drops it.
 
-use crate::sql::{all, execute, get};
+use crate::sql::{all, execute, get, one};
 use crate::store::{Store, postgres};
 use crate::{Error, Ledger};
 use herald_migrations::Migrator;
+use prometheus::{Gauge, Registry};
 use sea_orm::ConnectionTrait;
 use sea_orm_migration::MigratorTrait;
 use std::time::Duration;
@@ -18,8 +19,12 @@ use tokio_util::sync::CancellationToken;
 const AHEAD: u32 = 7;
 const BACK: u32 = 2;
 
-/// How often to look whether there are enough.
+/// How often to look whether there are enough; sooner while there are not, and at once when one was missing.
 const INTERVAL: Duration = Duration::from_hours(1);
+const SOONER: Duration = Duration::from_mins(1);
+
+/// How long to wait after a look at least: many writes may miss the same day.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The key of the advisory lock under which the schema is changed.
 const SCHEMA_LOCK: i64 = 0x4845_5241_4c44;
@@ -28,7 +33,9 @@ const SCHEMA_LOCK: i64 = 0x4845_5241_4c44;
 /// ledger that may take long, and a half of it is worth nothing, so there is no limit.
 pub(crate) async fn migrate(url: &str) -> Result<(), Error> {
     use sea_orm::TransactionTrait;
-    let patient = postgres::connect(url, 2, postgres::WITHOUT_LIMIT).await?;
+    let address = postgres::Address::read(url)?;
+    postgres::check(&address).await?;
+    let patient = postgres::connect(&address, 2, postgres::WITHOUT_LIMIT, &postgres::Trust::default()).await?;
     let lock = patient.begin().await?;
     // Whoever waits here is not idle, so it is not cut off; the holder is, for as long as it works.
     execute(&lock, "SET LOCAL idle_in_transaction_session_timeout = 0", []).await?;
@@ -72,12 +79,57 @@ async fn make(connection: &impl ConnectionTrait) -> Result<(), Error> {
     Ok(())
 }
 
+/// How many days after today there are partitions for, without a gap: 0 if today's is the last, -1 if there is not even
+/// that.
+async fn ahead(connection: &impl ConnectionTrait) -> Result<i64, Error> {
+    let sql = "SELECT coalesce(min(n), 100)::bigint - 1 AS ahead FROM generate_series(0, 99) AS n \
+               WHERE (SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
+                      WHERE i.inhparent IN ('events'::regclass, 'deliveries_closed'::regclass, 'attempts'::regclass) \
+                      AND right(c.relname, 9) = to_char((clock_timestamp() AT TIME ZONE 'UTC')::date + n, '_YYYYMMDD')) < 3";
+    let row = one(connection, sql, []).await?;
+    get(&row.ok_or(Error::Corrupt("no partitions"))?, "ahead")
+}
+
+/// What the days ahead mean for those who run it.
+fn in_words(ahead: i64) -> Option<String> {
+    match ahead {
+        2.. => None,
+        0 | 1 => Some(format!(
+            "the ledger's partitions end {}: nothing can be recorded after that; run herald migrate as their owner",
+            if ahead == 0 { "today" } else { "tomorrow" }
+        )),
+        _ => Some(
+            "the ledger has no partition for today, so nothing can be recorded; run herald migrate as their owner"
+                .to_owned(),
+        ),
+    }
+}
+
+/// How many days ahead there are partitions for.
+#[derive(Debug, Clone)]
+pub struct Days(Gauge);
+
+impl Days {
+    /// To be shown at `registry`; not a number until it is known.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = Gauge::new(
+            "herald_ledger_partitions_ahead",
+            "For how many days after today the ledger's partitions are there; they are made 7 ahead.",
+        )?;
+        gauge.set(f64::NAN);
+        registry.register(Box::new(gauge.clone()))?;
+        Ok(Self(gauge))
+    }
+}
+
 impl Ledger {
-    /// Makes partitions ahead until shutdown. On SQLite there are none.
-    pub async fn keep_partitions(&self, shutdown: CancellationToken) {
-        if !self.store.is_shared() {
-            return shutdown.cancelled().await;
-        }
+    /// Makes partitions ahead until shutdown; `tell` hears each time whether there are too few, in words.
+    pub async fn keep_partitions(
+        &self,
+        days: Days,
+        tell: impl Fn(Option<String>) + Send + Sync,
+        shutdown: CancellationToken,
+    ) {
         loop {
             let made = self
                 .store
@@ -90,10 +142,44 @@ impl Ledger {
                     "partitions could not be made; those that there are last for days"
                 );
             }
+            let mut wait = SOONER;
+            match self.store.soon(ahead(self.store.read())).await {
+                Ok(ahead) => {
+                    #[expect(clippy::cast_precision_loss, reason = "at most 99")]
+                    days.0.set(ahead as f64);
+                    tell(in_words(ahead));
+                    if ahead >= i64::from(AHEAD) {
+                        wait = INTERVAL;
+                    }
+                }
+                Err(error) => tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "partitions could not be counted"
+                ),
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.store.day_missing() => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_days_ahead_are_told_before_there_are_none() {
+        assert_eq!(in_words(7), None);
+        assert_eq!(in_words(2), None);
+        assert!(in_words(1).is_some_and(|words| words.contains("tomorrow")));
+        assert!(in_words(0).is_some_and(|words| words.contains("today")));
+        assert!(in_words(-1).is_some_and(|words| words.contains("no partition")));
     }
 }

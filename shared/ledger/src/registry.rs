@@ -33,9 +33,19 @@ impl Ledger {
         let mut version = 0;
         let ask = async {
             let rows = self
-                .ask(&format!("SELECT version, {CLOCK} AS now FROM registry_version"), [])
+                .ask(
+                    &format!(
+                        "SELECT version, {CLOCK} AS now, current_setting('transaction_read_only') = 'on' AS read_only \
+                         FROM registry_version"
+                    ),
+                    [],
+                )
                 .await?;
             let row = rows.first().ok_or_else(|| corrupt("no registry version"))?;
+            // After a failover a standby answers for a while as if nothing had happened.
+            if get(row, "read_only")? {
+                return Err(self.store.reads_only());
+            }
             version = get(row, "version")?;
             timestamp(row, "now")
         };

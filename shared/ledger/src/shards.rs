@@ -6,13 +6,17 @@
 //! process that delivers renews its lease, takes its share of what is free, and gives back what is
 //! above its share; see [`Ledger::renew`], [`Ledger::take_free`] and [`Ledger::release`].
 
+mod sleep;
+
 use crate::notices::Notice;
 use crate::sql::{self, all, execute, for_rows, for_values, get, uuid};
+use crate::store::DatabaseClock;
 use crate::{Error, Ledger, notices, registry};
 use herald_domain::delivery::Delivery;
 use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
 use sea_orm::{DatabaseTransaction, Value};
+pub use sleep::slept;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,8 +27,8 @@ use uuid::Uuid;
 pub struct Ownership {
     owner: Uuid,
     epochs: Arc<HashMap<Shard, i64>>,
-    /// When the lease ends, by this process's monotonic clock.
-    until: Option<Instant>,
+    /// When the lease ends, by this process's monotonic clock, and how long the machine had slept when it was given.
+    until: Option<(Instant, Duration)>,
 }
 
 impl Ownership {
@@ -39,7 +43,7 @@ impl Ownership {
         Self {
             owner,
             epochs: Arc::new(epochs),
-            until: Some(until),
+            until: Some((until, slept())),
         }
     }
 
@@ -55,7 +59,12 @@ impl Ownership {
 
     /// Whether the lease holds, so that attempts may begin.
     pub fn holds(&self, now: Instant) -> bool {
-        self.until.is_none_or(|until| now < until)
+        self.holds_after(now, slept())
+    }
+
+    fn holds_after(&self, now: Instant, slept: Duration) -> bool {
+        self.until
+            .is_none_or(|(until, before)| now + slept.saturating_sub(before) < until)
     }
 
     /// The shards, in no order.
@@ -177,20 +186,35 @@ pub struct Taken {
     pub from_dead: usize,
 }
 
+/// How many leases a lease may last from now on. One that lasts longer was given before the database's clock was set
+/// back, and not renewed since.
+const LEASES: u32 = 4;
+
+/// Which shards are free, with `$1` for the time and `$2` for the latest that a lease can last until.
+const FREE: &str = "(owner IS NULL OR lease_until NOT BETWEEN $1 AND $2)";
+
 async fn take_free(
     txn: &DatabaseTransaction,
     owner: Uuid,
     most: u64,
     lease: Duration,
-    now: Timestamp,
+    (now, clock): (Timestamp, Option<Arc<DatabaseClock>>),
 ) -> Result<Taken, Error> {
     // Whoever records a batch meanwhile has it recorded before this, and the look at the lanes finds it; or
     // it sees the new owner, and wakes it.
     let now = registry::change(txn, now).await?;
+    // Who lives renews its lease by the new time before a lease is over; until then all of them look free.
+    let stepped = clock.is_some_and(|clock| clock.stepped(lease, now));
+    let free = if stepped {
+        "owner IS NULL AND $1::bigint <= $2::bigint"
+    } else {
+        FREE
+    };
+    let far = now.plus(lease * LEASES).as_micros();
     let free = all(
         txn,
-        "SELECT shard, owner FROM shards WHERE owner IS NULL OR lease_until < $1 ORDER BY shard LIMIT $2",
-        [now.as_micros().into(), most.into()],
+        &format!("SELECT shard, owner FROM shards WHERE {free} ORDER BY shard LIMIT $3"),
+        [now.as_micros().into(), far.into(), most.into()],
     )
     .await?;
     let mut abandoned = HashSet::new();
@@ -208,16 +232,17 @@ async fn take_free(
                 owner.into(),
                 until.into(),
                 now.as_micros().into(),
+                far.into(),
             ])
         })
-        .collect::<Result<Vec<[Value; 4]>, Error>>()?;
+        .collect::<Result<Vec<[Value; 5]>, Error>>()?;
     // Looked at again in the update: a renewal may have come in between, and its owner was told so.
     let taken = for_rows(
         txn,
-        "WITH taken (shard, owner, until, now) AS (",
+        "WITH taken (shard, owner, until, now, far) AS (",
         rows,
         ") UPDATE shards SET owner = taken.owner, epoch = epoch + 1, lease_until = taken.until FROM taken \
-         WHERE shards.shard = taken.shard AND (shards.owner IS NULL OR shards.lease_until < taken.now) \
+         WHERE shards.shard = taken.shard AND (shards.owner IS NULL OR shards.lease_until NOT BETWEEN taken.now AND taken.far) \
          RETURNING shards.shard, shards.epoch",
     )
     .await?;
@@ -268,10 +293,11 @@ impl Ledger {
                         )
                         .await?,
                     )?;
+                    let far = now.plus(lease * LEASES).as_micros();
                     let rows = all(
                         txn,
-                        "SELECT count(*) AS n FROM workers WHERE lease_until > $1",
-                        [now.as_micros().into()],
+                        "SELECT count(*) AS n FROM workers WHERE lease_until BETWEEN $1 AND $2",
+                        [now.as_micros().into(), far.into()],
                     )
                     .await?;
                     let workers: i64 = rows.first().map_or(Ok(1), |row| get(row, "n"))?;
@@ -285,12 +311,15 @@ impl Ledger {
     }
 
     /// How things stand, without holding anything.
-    pub async fn look_at_shards(&self) -> Result<Look, Error> {
+    pub async fn look_at_shards(&self, lease: Duration) -> Result<Look, Error> {
+        let now = self.now();
         let rows = self
             .ask(
-                "SELECT (SELECT count(*) FROM shards WHERE owner IS NULL OR lease_until < $1) AS free, \
-                 (SELECT count(*) FROM workers WHERE lease_until > $1) AS workers",
-                [self.now().as_micros().into()],
+                &format!(
+                    "SELECT (SELECT count(*) FROM shards WHERE {FREE}) AS free, \
+                     (SELECT count(*) FROM workers WHERE lease_until BETWEEN $1 AND $2) AS workers"
+                ),
+                [now.as_micros().into(), now.plus(lease * LEASES).as_micros().into()],
             )
             .await?;
         let number = |column| {
@@ -306,8 +335,9 @@ impl Ledger {
     /// Takes at most that many of the shards that nobody owns or whose owner's lease ran out.
     pub async fn take_free(&self, owner: Uuid, most: usize, lease: Duration) -> Result<Taken, Error> {
         let most = u64::try_from(most).unwrap_or(u64::MAX);
+        let clock = self.store.database_clock();
         self.store
-            .write(move |txn, now| Box::pin(take_free(txn, owner, most, lease, now)))
+            .write(move |txn, now| Box::pin(take_free(txn, owner, most, lease, (now, clock))))
             .await
     }
 
@@ -408,4 +438,21 @@ pub struct Wakeup {
     pub subscription: SubscriptionId,
     /// When the earliest of its deliveries is due.
     pub due_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_runs_out_while_the_machine_sleeps() {
+        let now = Instant::now();
+        let lease = Duration::from_secs(15);
+        let owned = Ownership::leased(Uuid::nil(), HashMap::new(), now + lease);
+        let (_, before) = owned.until.unwrap();
+        assert!(owned.holds(now));
+        assert!(owned.holds_after(now, before + Duration::from_secs(14)));
+        assert!(!owned.holds_after(now, before + lease), "it slept for as long");
+        assert!(!owned.holds(now + lease));
+    }
 }

@@ -8,14 +8,17 @@ use crate::metrics::{Metrics, Pools};
 use futures_util::future::BoxFuture;
 use herald_domain::time::{Clock, Timestamp};
 pub use postgres::DatabaseClock;
+use postgres::{Address, Trust};
+use sea_orm::sqlx::PgPool;
 use sea_orm::{DatabaseConnection, DatabaseTransaction, QueryResult, Value};
 pub use sqlite::Writer;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
-/// Connections for the delivery path, one of which PostgreSQL's notices keep.
-const READERS: u32 = 5;
+/// Connections for the delivery path. On PostgreSQL one more listens.
+const READERS: u32 = 4;
 
 /// For what takes long and is in no hurry: audits, counts, and removing what has expired.
 const QUERIES: u32 = 2;
@@ -35,6 +38,8 @@ pub struct Store {
     queries: DatabaseConnection,
     api: DatabaseConnection,
     write: Write,
+    trust: Trust,
+    day_missing: Arc<Notify>,
     metrics: Metrics,
 }
 
@@ -43,7 +48,7 @@ enum Write {
     /// One writer for all, in groups.
     Sqlite(sqlite::Handle),
     /// A transaction each; the database groups their commits.
-    Postgres(postgres::Pool),
+    Postgres(Arc<postgres::Pool>),
 }
 
 /// Whether SQLite's log of the file has anything in it.
@@ -64,6 +69,8 @@ impl Store {
             queries: sqlite::connect(file, QUERIES, true).await?,
             api: sqlite::connect(file, API, true).await?,
             write: Write::Sqlite(write),
+            trust: Trust::default(),
+            day_missing: Arc::default(),
             metrics,
         };
         Ok((store, writer))
@@ -85,19 +92,24 @@ impl Store {
             api: read.clone(),
             read,
             write: Write::Sqlite(sqlite::Handle::closed()),
+            trust: Trust::default(),
+            day_missing: Arc::default(),
             metrics: Metrics::default(),
         })
     }
 
     /// Connects to a PostgreSQL database.
     pub async fn connect(url: &str) -> Result<(Self, Arc<DatabaseClock>), Error> {
-        let pool = postgres::Pool::connect(url).await?;
+        let (address, trust) = (Address::read(url)?, Trust::default());
+        let pool = postgres::Pool::connect(address.clone(), &trust).await?;
         let clock = pool.clock();
         let store = Self {
             read: pool.reading().clone(),
-            queries: postgres::connect(url, QUERIES, postgres::SLOW).await?,
-            api: postgres::connect(url, API, API_STATEMENT).await?,
-            write: Write::Postgres(pool),
+            queries: postgres::connect(&address, QUERIES, postgres::SLOW, &trust).await?,
+            api: postgres::connect(&address, API, API_STATEMENT, &trust).await?,
+            write: Write::Postgres(Arc::new(pool)),
+            trust,
+            day_missing: Arc::default(),
             metrics: Metrics::default(),
         };
         Ok((store, clock))
@@ -115,10 +127,7 @@ impl Store {
 
     /// Reads for the API, but not for as long as it takes: somebody waits, and others wait for the connection.
     pub(crate) async fn ask<T>(&self, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        match tokio::time::timeout(API_PATIENCE, read).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(Error::Slow(API_PATIENCE)),
-        }
+        self.trust.watch(API_PATIENCE, read).await
     }
 
     /// Where to read what deliveries wait for.
@@ -129,10 +138,46 @@ impl Store {
     /// Reads, but not for longer than a write may take: what waits for it must hear of a database that
     /// hangs.
     pub(crate) async fn soon<T>(&self, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        match tokio::time::timeout(postgres::PATIENCE, read).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(Error::Slow(postgres::PATIENCE)),
+        self.trust.watch(postgres::PATIENCE, read).await
+    }
+
+    /// The database takes no writes: what is connected now is not used any more.
+    pub(crate) fn reads_only(&self) -> Error {
+        self.trust.replaced();
+        Error::ReadOnly
+    }
+
+    /// Whether connections that were made then are not to be used any more.
+    pub(crate) fn is_former(&self, connected: Instant) -> bool {
+        self.trust.is_former(connected)
+    }
+
+    /// A pool of one connection to listen on, where several processes share the database.
+    pub(crate) fn listening(&self) -> Option<PgPool> {
+        match &self.write {
+            Write::Sqlite(_) => None,
+            Write::Postgres(pool) => Some(pool.listening()),
         }
+    }
+
+    /// The database's clock, where that is not the machine's.
+    pub(crate) fn database_clock(&self) -> Option<Arc<DatabaseClock>> {
+        match &self.write {
+            Write::Sqlite(_) => None,
+            Write::Postgres(pool) => Some(pool.clock()),
+        }
+    }
+
+    /// Returns when a write was refused for want of a partition.
+    pub(crate) async fn day_missing(&self) {
+        self.day_missing.notified().await;
+    }
+
+    fn written<T>(&self, took: Duration, written: &Result<T, Error>) {
+        if written.as_ref().is_err_and(Error::lacks_a_day) {
+            self.day_missing.notify_one();
+        }
+        self.metrics.wrote(took, written);
     }
 
     /// Runs a write, whole or not at all, and returns when it is durable. It is handed the time at which
@@ -148,7 +193,7 @@ impl Store {
             Write::Sqlite(handle) => handle.write(write).await,
             Write::Postgres(pool) => pool.write(write).await,
         };
-        self.metrics.wrote(began.elapsed(), &written);
+        self.written(began.elapsed(), &written);
         written
     }
 
@@ -168,7 +213,7 @@ impl Store {
             Write::Postgres(pool) => {
                 let began = Instant::now();
                 let written = self.soon(crate::sql::all(pool.writing(), sql, values)).await;
-                self.metrics.wrote(began.elapsed(), &written);
+                self.written(began.elapsed(), &written);
                 written
             }
         }

@@ -6,7 +6,7 @@ use herald_ledger::Ledger;
 use herald_ledger::handover::HandOver;
 use herald_ledger::shards::Ownership;
 use herald_ledger::sql;
-use herald_queue::{Embedded, Message, Queue, Route};
+use herald_queue::{Embedded, Message, Queue, Received, Route, Tag};
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
 use herald_telemetry::traces::Traces;
@@ -41,18 +41,15 @@ fn message(events: &[String]) -> Message {
     }
 }
 
-#[tokio::test]
-async fn one_event_that_the_ledger_refuses_holds_up_no_other() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = herald_ledger::file_in(folder.path());
-    let (ledger, writer) = Ledger::open(&file, Arc::new(SystemClock)).await.unwrap();
-    tokio::spawn(writer.run());
-    let trap = "CREATE TRIGGER trap BEFORE INSERT ON events WHEN NEW.data LIKE '%poison%' \
-                BEGIN SELECT RAISE(ABORT, 'refused'); END";
-    let set = ledger
+async fn execute(ledger: &Ledger, sql: &'static str) {
+    let write = ledger
         .store()
-        .write(move |txn, _now| Box::pin(async move { sql::execute(txn, trap, []).await }));
-    set.await.unwrap();
+        .write(move |txn, _now| Box::pin(async move { sql::execute(txn, sql, []).await }));
+    write.await.unwrap();
+}
+
+/// Dispatch over that ledger, and the queue that it reads.
+async fn dispatch(ledger: &Ledger) -> (Queue, Dispatch) {
     let (queue, publisher) = Embedded::open(ledger.store().clone());
     tokio::spawn(publisher);
     let queue = Queue::Embedded(queue);
@@ -67,6 +64,90 @@ async fn one_event_that_the_ledger_refuses_holds_up_no_other() {
         traces: Traces::default(),
     };
     let dispatch = Dispatch::new(parts, &prometheus::Registry::new()).unwrap();
+    (queue, dispatch)
+}
+
+async fn a_ledger(folder: &tempfile::TempDir) -> Ledger {
+    let file = herald_ledger::file_in(folder.path());
+    let (ledger, writer) = Ledger::open(&file, Arc::new(SystemClock)).await.unwrap();
+    tokio::spawn(writer.run());
+    ledger
+}
+
+/// Messages that were handed out over and over, as those are that many a process died with in hand.
+fn handed_out_often(events: &[String]) -> Vec<Received> {
+    let one = |event: &String| Received {
+        tag: Tag::default(),
+        trusted: false,
+        message_id: None,
+        redeliveries: 25,
+        message: message(std::slice::from_ref(event)),
+    };
+    events.iter().map(one).collect()
+}
+
+/// What a missing table says, it says of no event; how often an event was handed out says nothing of it either.
+#[tokio::test]
+async fn a_ledger_that_lacks_a_table_makes_no_event_a_rejected_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = a_ledger(&folder).await;
+    let (_queue, dispatch) = dispatch(&ledger).await;
+    execute(&ledger, "ALTER TABLE events RENAME TO away").await;
+    let failures = prometheus::Registry::new();
+    ledger.register_metrics(&failures).unwrap();
+    let shutdown = CancellationToken::new();
+    let recording = dispatch.record_until_done(handed_out_often(&[event(1), event(2)]), &shutdown);
+    let mending = async {
+        // Tried several times, and each time it was the table.
+        while failed_writes(&failures) < 4.0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        execute(&ledger, "ALTER TABLE away RENAME TO events").await;
+    };
+    let both = async { tokio::join!(recording, mending) };
+    let (recorded, ()) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
+    assert!(recorded);
+    let account = ledger.audit().await.unwrap();
+    assert_eq!((account.events, account.rejected), (2, 0));
+}
+
+/// The code does not tell that it is the event, and that its like is taken does.
+#[tokio::test]
+async fn an_event_is_rejected_whose_like_is_recorded_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = a_ledger(&folder).await;
+    let (_queue, dispatch) = dispatch(&ledger).await;
+    let trap = "CREATE TRIGGER trap BEFORE INSERT ON events WHEN NEW.data LIKE '%poison%' \
+                BEGIN SELECT abs(-9223372036854775807 - 1); END";
+    execute(&ledger, trap).await;
+    let shutdown = CancellationToken::new();
+    let events: Vec<_> = (40..44).map(event).collect();
+    assert!(dispatch.record_until_done(handed_out_often(&events), &shutdown).await);
+    let account = ledger.audit().await.unwrap();
+    assert_eq!((account.events, account.rejected), (3, 1));
+}
+
+/// How many writes failed for a reason that the database's code does not tell.
+fn failed_writes(registry: &prometheus::Registry) -> f64 {
+    let families = registry.gather();
+    let family = families
+        .iter()
+        .find(|family| family.name() == "herald_ledger_write_failures_total");
+    let metrics = family.unwrap().get_metric();
+    let unknown = metrics
+        .iter()
+        .find(|metric| metric.get_label().iter().any(|label| label.value() == "unknown"));
+    unknown.unwrap().get_counter().get_value()
+}
+
+#[tokio::test]
+async fn one_event_that_the_ledger_refuses_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = a_ledger(&folder).await;
+    let trap = "CREATE TRIGGER trap BEFORE INSERT ON events WHEN NEW.data LIKE '%poison%' \
+                BEGIN SELECT RAISE(ABORT, 'refused'); END";
+    execute(&ledger, trap).await;
+    let (queue, dispatch) = dispatch(&ledger).await;
     let events: Vec<_> = (1..=EVENTS).map(event).collect();
     queue.publish(message(&events), Route::Batch).await.unwrap();
     let shutdown = CancellationToken::new();

@@ -66,16 +66,28 @@ fn longer_for_dead(config: &Config, settings: &mut [(&'static str, String, Strin
     }
 }
 
-/// A URL without its password.
+/// A URL without its passwords.
 fn without_password(url: String) -> String {
-    match url::Url::parse(&url) {
-        Ok(mut parsed) if parsed.password().is_some() => match parsed.set_password(Some("***")) {
-            Ok(()) => parsed.to_string(),
-            Err(()) => "(secret)".to_owned(),
-        },
-        Ok(_) => url,
-        Err(_) => "(not a URL)".to_owned(),
+    let Ok(mut parsed) = url::Url::parse(&url) else {
+        return "(not a URL)".to_owned();
+    };
+    let secret = |name: &str| matches!(name, "password" | "sslpassword");
+    let pairs: Vec<(String, String)> = parsed.query_pairs().into_owned().collect();
+    let in_query = pairs.iter().any(|(name, _)| secret(name));
+    if !in_query && parsed.password().is_none() {
+        return url;
     }
+    if in_query {
+        let shown = pairs.into_iter().map(|(name, value)| {
+            let value = if secret(&name) { "***".to_owned() } else { value };
+            (name, value)
+        });
+        parsed.query_pairs_mut().clear().extend_pairs(shown);
+    }
+    if parsed.password().is_some() && parsed.set_password(Some("***")).is_err() {
+        return "(secret)".to_owned();
+    }
+    parsed.to_string()
 }
 
 #[cfg(test)]
@@ -139,5 +151,21 @@ mod tests {
         assert_eq!(dead("retain_days = 100\nretain_dead_days = 200"), "200");
         assert_eq!(dead("retain_dead_days = 0"), "0");
         assert_eq!(dead(""), "90");
+    }
+
+    #[test]
+    fn no_password_of_a_url_is_shown() {
+        for url in [
+            "postgres://u:s3cret@h/db",
+            "postgres://u@h/db?password=s3cret",
+            "postgres://u:s3cret@h/db?sslmode=require&sslpassword=s3cret",
+        ] {
+            let shown = without_password(url.to_owned());
+            assert!(shown.contains("***") && !shown.contains("s3cret"), "{shown}");
+        }
+        assert_eq!(
+            without_password("amqp://h/v?heartbeat=5".to_owned()),
+            "amqp://h/v?heartbeat=5"
+        );
     }
 }

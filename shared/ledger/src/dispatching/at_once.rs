@@ -2,13 +2,13 @@
 
 use super::{Disposition, IDEMPOTENCY_WINDOW, NewEvent, count, deliveries_of, first_chunk};
 use crate::shards::Ownership;
-use crate::sql::{array, corrupt, get, uuid};
+use crate::sql::{all, array, corrupt, get, uuid};
 use crate::{Error, Ledger};
 use herald_domain::delivery::Delivery;
 use herald_domain::id::{EventUid, Shard};
 use herald_domain::time::Timestamp;
 use sea_orm::sea_query::ArrayType;
-use sea_orm::{QueryResult, Value};
+use sea_orm::{DatabaseTransaction, QueryResult, Value};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 const RECORD: &str = "SELECT what, event, number FROM herald_record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
@@ -21,16 +21,37 @@ pub(super) async fn record(
     version: i64,
     owner: &Ownership,
 ) -> Result<Option<Vec<Disposition>>, Error> {
+    let deliveries = not_yet_opened(events, version);
+    let arguments = arguments(events, version, owner, &deliveries);
+    let rows = ledger.store.run(RECORD, arguments).await?;
+    recorded(events, deliveries, &rows)
+}
+
+/// [`record`] as a part of a transaction.
+pub(super) async fn record_in(
+    txn: &DatabaseTransaction,
+    events: &[NewEvent],
+    version: i64,
+    owner: &Ownership,
+) -> Result<Option<Vec<Disposition>>, Error> {
+    let deliveries = not_yet_opened(events, version);
+    let rows = all(txn, RECORD, arguments(events, version, owner, &deliveries)).await?;
+    recorded(events, deliveries, &rows)
+}
+
+/// The deliveries of each event; the call says when they were opened.
+fn not_yet_opened(events: &[NewEvent], version: i64) -> Vec<Vec<Delivery>> {
     let before = Timestamp::from_micros(0);
-    let deliveries: Vec<Vec<Delivery>> = events
-        .iter()
-        .map(|event| deliveries_of(&event.record, first_chunk(&event.matches).0, (version, before)))
-        .collect();
-    let rows = ledger
-        .store
-        .run(RECORD, arguments(events, version, owner, &deliveries))
-        .await?;
-    let Some(answer) = Answer::read(&rows)? else {
+    let of = |event: &NewEvent| deliveries_of(&event.record, first_chunk(&event.matches).0, (version, before));
+    events.iter().map(of).collect()
+}
+
+fn recorded(
+    events: &[NewEvent],
+    deliveries: Vec<Vec<Delivery>>,
+    rows: &[QueryResult],
+) -> Result<Option<Vec<Disposition>>, Error> {
+    let Some(answer) = Answer::read(rows)? else {
         return Ok(None);
     };
     let dispositions = events.iter().zip(deliveries).map(|(event, deliveries)| {

@@ -1,12 +1,19 @@
 //! PostgreSQL: a transaction per write, and the database's own time.
 
+mod address;
+mod session;
+
 use crate::Error;
 use crate::sql::{CLOCK, one, timestamp};
 use futures_util::future::BoxFuture;
 use herald_domain::time::{Clock, Timestamp};
-use sea_orm::{ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
+use sea_orm::sqlx::PgPool;
+use sea_orm::{DatabaseConnection, DatabaseTransaction, SqlxPostgresConnector, TransactionTrait};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+pub(crate) use address::Address;
+pub(crate) use session::Trust;
 
 /// For a statement that takes as long as it takes: PostgreSQL reads 0 as none.
 pub(crate) const WITHOUT_LIMIT: Duration = Duration::ZERO;
@@ -17,7 +24,6 @@ const WRITERS: u32 = 8;
 /// How long anything on the delivery path may take. Whoever was frozen in the middle of a transaction is
 /// cut off by the server a little sooner, so that the locks it holds are not in the way of a takeover.
 pub(super) const PATIENCE: Duration = Duration::from_secs(8);
-const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
 /// How long a query that is in no hurry, such as an audit, may take.
 pub(super) const SLOW: Duration = Duration::from_mins(10);
@@ -27,14 +33,19 @@ pub(super) const SLOW: Duration = Duration::from_mins(10);
 pub(super) struct Pool {
     write: DatabaseConnection,
     read: DatabaseConnection,
+    address: Address,
+    trust: Trust,
     clock: Arc<DatabaseClock>,
 }
 
 impl Pool {
-    pub(super) async fn connect(url: &str) -> Result<Self, Error> {
+    pub(super) async fn connect(address: Address, trust: &Trust) -> Result<Self, Error> {
+        check(&address).await?;
         let pool = Self {
-            write: connect(url, WRITERS, PATIENCE).await?,
-            read: connect(url, super::READERS, PATIENCE).await?,
+            write: connect(&address, WRITERS, PATIENCE, trust).await?,
+            read: connect(&address, super::READERS, PATIENCE, trust).await?,
+            address,
+            trust: trust.clone(),
             clock: Arc::default(),
         };
         pool.tell_time(clock(&pool.read)).await?;
@@ -57,6 +68,11 @@ impl Pool {
         Ok(())
     }
 
+    /// A pool of one connection for what listens: one that is half open must not keep those that read from others.
+    pub(super) fn listening(&self) -> PgPool {
+        session::listening(&self.address)
+    }
+
     pub(super) fn clock(&self) -> Arc<DatabaseClock> {
         Arc::clone(&self.clock)
     }
@@ -73,42 +89,27 @@ impl Pool {
             txn.commit().await?;
             Ok(value)
         };
-        match tokio::time::timeout(PATIENCE, run).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(Error::Slow(PATIENCE)),
-        }
+        self.trust.watch(PATIENCE, run).await
     }
 }
 
-pub(crate) async fn connect(url: &str, connections: u32, patience: Duration) -> Result<DatabaseConnection, DbErr> {
-    let mut options = ConnectOptions::new(url);
-    options
-        .max_connections(connections)
-        .min_connections(0)
-        .acquire_timeout(PATIENCE)
-        .idle_timeout(Duration::from_mins(10))
-        // A server that was restarted has ended them all, and whoever gets such a one would hear of it.
-        .test_before_acquire_if_idle_for(Duration::from_secs(1))
-        .sqlx_logging(false)
-        .map_sqlx_postgres_opts(move |postgres| {
-            postgres
-                .application_name("herald")
-                .statement_cache_capacity(256)
-                .options([
-                    ("statement_timeout", millis(patience)),
-                    ("idle_in_transaction_session_timeout", millis(IDLE_IN_TRANSACTION)),
-                    // A client that is gone without a word holds its locks no longer than that.
-                    ("tcp_keepalives_idle", "10".to_owned()),
-                    ("tcp_keepalives_interval", "5".to_owned()),
-                    ("tcp_keepalives_count", "2".to_owned()),
-                ])
-        });
-    // A future of 17 KB, else a part of every one that waits for it.
-    Box::pin(Database::connect(options)).await
+/// Whether a ledger can be in that database, without changing anything.
+pub(crate) async fn check(address: &Address) -> Result<(), Error> {
+    Box::pin(session::check(address)).await
 }
 
-fn millis(duration: Duration) -> String {
-    duration.as_millis().to_string()
+/// Connects a pool.
+pub(crate) async fn connect(
+    address: &Address,
+    connections: u32,
+    patience: Duration,
+    trust: &Trust,
+) -> Result<DatabaseConnection, Error> {
+    let (pool, session) = session::pool(address, connections, patience, trust);
+    let pool = Box::pin(pool.connect_with(session))
+        .await
+        .map_err(session::of_connection)?;
+    Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
 }
 
 async fn clock(connection: &DatabaseConnection) -> Result<Timestamp, Error> {
@@ -135,10 +136,18 @@ struct Offsets {
     window_began: Duration,
     before: Option<i64>,
     current: Option<i64>,
+    /// When the database's clock was last found to have been set, forward or back.
+    stepped: Option<Duration>,
 }
 
 /// By how many microseconds it must be ahead of what is possible before it is set back at once.
 const STEP: i64 = 100_000;
+
+/// By how many microseconds it must be ahead of what it was to have been set forward, and not to have been told late.
+const LEAP: i64 = 2_000_000;
+
+/// By how many microseconds what a statement told may be behind when it has ended.
+const LATE: i64 = 20_000_000;
 
 /// How long an observation counts at least; clocks drift apart by less than a millisecond in it.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -158,19 +167,38 @@ impl DatabaseClock {
         let offset = told.as_micros() - micros(elapsed);
         let most = told.as_micros() - micros(asked);
         let mut offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
-        if offsets
-            .current
-            .max(offsets.before)
-            .is_some_and(|offset| offset > most + STEP)
-        {
+        let known = offsets.current.max(offsets.before);
+        if known.is_some_and(|known| known > most + STEP) {
             // It was set back, or another database stands in its place.
-            *offsets = Offsets::default();
+            *offsets = Offsets {
+                stepped: Some(elapsed),
+                ..Offsets::default()
+            };
+        } else if known.is_some_and(|known| offset > known + LEAP) {
+            offsets.stepped = Some(elapsed);
         }
         if elapsed.saturating_sub(offsets.window_began) > WINDOW {
             offsets.window_began = elapsed;
             offsets.before = offsets.current.take();
         }
         offsets.current = offsets.current.max(Some(offset));
+    }
+
+    /// Whether the database's clock was found to have been set within that time, or is now, when it says `told`.
+    /// What others wrote by its former time is not to be compared with its present one.
+    pub(crate) fn stepped(&self, within: Duration, told: Timestamp) -> bool {
+        self.stepped_at(within, told, self.started.elapsed())
+    }
+
+    fn stepped_at(&self, within: Duration, told: Timestamp, elapsed: Duration) -> bool {
+        let mut offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = told.as_micros() - micros(elapsed);
+        // Told a while ago by now, but not as long ago as a statement may take.
+        let near = |known: i64| (known - LATE..=known + LEAP).contains(&offset);
+        if offsets.current.max(offsets.before).is_some_and(|known| !near(known)) {
+            offsets.stepped = Some(elapsed);
+        }
+        offsets.stepped.is_some_and(|at| elapsed.saturating_sub(at) < within)
     }
 
     fn at(&self, elapsed: Duration) -> Timestamp {
@@ -219,5 +247,29 @@ mod tests {
         assert_eq!(clock.at(second(122)), told(200_000_000));
         observe(123_000_000, 123);
         assert_eq!(clock.at(second(123)), told(123_000_000));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_noticed_and_a_slow_answer_is_none() {
+        let clock = DatabaseClock::default();
+        let second = |n| Duration::from_secs(n);
+        let told = |n: i64| Timestamp::from_micros((1_000 + n) * 1_000_000);
+        let lease = second(15);
+        clock.observe(told(10), second(9), second(10));
+        assert!(!clock.stepped_at(lease, told(11), second(11)));
+        assert!(!clock.stepped_at(lease, told(11), second(19)), "it took 8 s");
+        clock.observe(told(20), second(19), second(20));
+        clock.observe(told(81), second(20), second(21));
+        assert!(clock.stepped_at(lease, told(82), second(22)), "set forward by a minute");
+        assert!(clock.stepped_at(lease, told(95), second(35)));
+        assert!(!clock.stepped_at(lease, told(97), second(37)), "long ago");
+        assert!(
+            clock.stepped_at(lease, told(3700), second(40)),
+            "told by this statement first"
+        );
+        clock.observe(told(3701), second(40), second(41));
+        clock.observe(told(60), second(59), second(60));
+        assert!(clock.stepped_at(lease, told(61), second(61)), "set back by an hour");
+        assert_eq!(clock.at(second(61)), told(61));
     }
 }

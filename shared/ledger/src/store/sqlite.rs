@@ -36,9 +36,8 @@ pub struct Writer {
     file: PathBuf,
     connection: DatabaseConnection,
     jobs: mpsc::Receiver<Job>,
+    /// It never goes back, so what is written later has the later time.
     clock: Arc<dyn Clock>,
-    /// The time of the last write.
-    last: Timestamp,
     metrics: Metrics,
 }
 
@@ -128,11 +127,15 @@ impl Writer {
             file: file.to_owned(),
             connection,
             jobs,
-            last: clock.now(),
             clock,
             metrics,
         };
         Ok((Handle(write), writer))
+    }
+
+    /// Has writes go by that clock.
+    pub(crate) fn go_by(&mut self, clock: Arc<dyn Clock>) {
+        self.clock = clock;
     }
 
     /// The writing connection, for what comes before the first write: migrations.
@@ -197,8 +200,7 @@ impl Writer {
 
     /// A write that has the transaction to itself needs no savepoint.
     async fn run_alone(&mut self, txn: DatabaseTransaction, job: Job, settles: &mut Vec<Settle>) -> Result<(), DbErr> {
-        self.last = self.last.max(self.clock.now());
-        let (settle, keep) = job.0.run(&txn, self.last).await;
+        let (settle, keep) = job.0.run(&txn, self.clock.now()).await;
         settles.push(settle);
         if keep { txn.commit().await } else { txn.rollback().await }
     }
@@ -217,9 +219,7 @@ impl Writer {
                     return Err(error);
                 }
             };
-            // The ledger's time does not go back when the clock is set.
-            self.last = self.last.max(self.clock.now());
-            let (settle, keep) = job.0.run(&savepoint, self.last).await;
+            let (settle, keep) = job.0.run(&savepoint, self.clock.now()).await;
             settles.push(settle);
             if keep {
                 savepoint.commit().await?;

@@ -3,11 +3,15 @@
 use crate::rig::{Database, Rig, event};
 use herald_domain::access::OPERATOR;
 use herald_domain::catalogue::Webhook;
-use herald_domain::id::{DeliveryId, SubscriptionId};
+use herald_domain::id::{DeliveryId, EventUid, SubscriptionId};
 use herald_domain::subscription::Subscription;
-use herald_ledger::dispatching::{CHUNK, Disposition, Extended, IDEMPOTENCY_WINDOW, MAX_AMENDED, NewEvent, Recorded};
+use herald_ledger::Cause;
+use herald_ledger::dispatching::{
+    CHUNK, Disposition, EventRecord, Extended, IDEMPOTENCY_WINDOW, MAX_AMENDED, NewEvent, Recorded,
+};
 use herald_ledger::shards::Ownership;
 use std::convert::Infallible;
+use std::time::Duration;
 use uuid::Uuid;
 
 async fn an_event_is_recorded_once_per_account(database: Database) {
@@ -219,7 +223,63 @@ async fn what_another_process_owns_is_left_to_it_with_a_wake_up(database: Databa
     assert_eq!(rig.ledger.open_lanes(rig.owned.shards()).await.unwrap().len(), 2);
 }
 
+async fn the_like_of_an_event_is_a_trial_and_leaves_nothing(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let new = event(Uuid::now_v7(), "a", &[subscription]);
+    let version = rig.version().await;
+    let trial = || rig.ledger.records_the_like(&new, version, Ownership::none());
+    trial().await.unwrap();
+    trial().await.unwrap();
+    rig.assert_exact().await;
+    assert_eq!(rig.ledger.audit().await.unwrap().events, 0);
+    assert!(rig.ledger.take_wakeups(&rig.owned).await.unwrap().is_empty());
+    rig.execute("ALTER TABLE deliveries_open RENAME TO away".to_owned())
+        .await
+        .unwrap();
+    let refused = trial().await.unwrap_err();
+    assert_eq!(refused.cause(), Cause::Unknown, "{refused:?}");
+}
+
+/// A worker with a clock of its own ten days ahead would ask for a day that nobody has made.
+#[tokio::test]
+async fn an_event_of_a_day_that_is_not_there_is_not_the_events_fault() {
+    let rig = Rig::new(Database::Postgres).await;
+    let record = |uid| async {
+        let new = event(Uuid::now_v7(), "a", &[]);
+        let record = EventRecord {
+            uid: EventUid(uid),
+            ..(*new.record).clone()
+        };
+        let new = NewEvent {
+            record: record.into(),
+            ..new
+        };
+        rig.ledger
+            .record(vec![new], rig.version().await, Ownership::none())
+            .await
+    };
+    let month = Duration::from_hours(30 * 24);
+    let now = rig.ledger.now();
+    for far in [now.plus(month), now.minus(month)] {
+        let millis = u128::from(far.as_unix_millis());
+        let refused = record(Uuid::from_u128(millis << 80)).await.unwrap_err();
+        assert!(refused.lacks_a_day(), "{refused:?}");
+        assert_eq!(refused.cause(), Cause::Away);
+    }
+    record(rig.ledger.ids().next()).await.unwrap();
+    let broken = "INSERT INTO shards (shard, epoch, lease_until) VALUES (256, 0, 0)".to_owned();
+    let refused = rig.execute(broken).await.unwrap_err();
+    assert!(!refused.lacks_a_day());
+    assert_eq!(
+        refused.cause(),
+        Cause::Data,
+        "a rule of the schema's is the data's affair"
+    );
+}
+
 on_both!(
+    the_like_of_an_event_is_a_trial_and_leaves_nothing,
     an_event_is_recorded_once_per_account,
     the_same_id_is_a_new_event_after_the_window,
     a_batch_is_recorded_by_the_registry_as_it_is_then,

@@ -19,6 +19,7 @@ macro_rules! on_both {
 
 mod cancelling;
 mod dispatching;
+mod environment;
 mod expiring;
 mod finishing;
 mod growth;

@@ -241,10 +241,15 @@ impl Place {
     }
 }
 
-/// Makes a database; they all go with the server.
-async fn own_database() -> String {
-    let server = std::env::var("HERALD_TEST_POSTGRES")
-        .expect("HERALD_TEST_POSTGRES names no server: run tests/run, or tests/with-services cargo test ...");
+/// The server's URL, as its superuser.
+pub(crate) fn server() -> String {
+    std::env::var("HERALD_TEST_POSTGRES")
+        .expect("HERALD_TEST_POSTGRES names no server: run tests/run, or tests/with-services cargo test ...")
+}
+
+/// Makes a database with a ledger in it; they all go with the server.
+pub(crate) async fn own_database() -> String {
+    let server = server();
     let name = format!("t{}", Uuid::new_v4().simple());
     let (base, _database) = server.rsplit_once('/').unwrap();
     let connection = Box::pin(sea_orm::Database::connect(&server)).await.unwrap();

@@ -243,7 +243,26 @@ async fn consumers_tell_what_they_have_in_hand(database: Database) {
     assert_eq!(rig.ledger.told_since(after).await.unwrap().consumers, 0);
 }
 
+async fn a_lease_that_a_clock_set_back_has_made_long_is_over(database: Database) {
+    let rig = Rig::new(database).await;
+    free_all(&rig).await;
+    assert_eq!(worker(&rig.ledger, 256).await.shards().count(), 256);
+    let look = rig.ledger.look_at_shards(LEASE).await.unwrap();
+    assert_eq!((look.free, look.workers), (0, 1));
+    // As if its last renewal had been by a clock that was an hour ahead.
+    for sql in [
+        "UPDATE shards SET lease_until = lease_until + 3600000000",
+        "UPDATE workers SET lease_until = lease_until + 3600000000",
+    ] {
+        rig.execute(sql.to_owned()).await.unwrap();
+    }
+    let look = rig.ledger.look_at_shards(LEASE).await.unwrap();
+    assert_eq!((look.free, look.workers), (256, 0));
+    assert_eq!(worker(&rig.ledger, 256).await.shards().count(), 256);
+}
+
 on_both!(
+    a_lease_that_a_clock_set_back_has_made_long_is_over,
     consumers_tell_what_they_have_in_hand,
     a_lease_is_taken_once_renewed_and_taken_over_when_it_ran_out,
     what_is_given_back_in_flight_is_left_alone_and_its_outcome_counts,

@@ -1,0 +1,80 @@
+//! How long the machine has slept. An [`Instant`] stands still while a machine is suspended, and a lease runs out.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How old what was read may be: an attempt that begins so soon after a machine woke is as one that had begun before.
+const FRESH: Duration = Duration::from_millis(50);
+
+/// The kernel tells its time in hundredths of a second, so that much may be no sleep.
+const LEAST: Duration = Duration::from_millis(200);
+
+/// When it was first asked, and how long the machine had been up then, sleep included.
+static BEGAN: LazyLock<(Instant, Option<Duration>)> = LazyLock::new(|| (Instant::now(), uptime()));
+
+/// What was read last, in milliseconds, and when, in milliseconds since [`BEGAN`].
+static SLEPT: AtomicU64 = AtomicU64::new(0);
+static READ_AT: AtomicU64 = AtomicU64::new(0);
+
+/// For how long the machine has slept since this was first asked. Only Linux tells; elsewhere a machine is taken not to
+/// sleep.
+pub fn slept() -> Duration {
+    let (began, up_before) = *BEGAN;
+    let Some(up_before) = up_before else {
+        return Duration::ZERO;
+    };
+    let awake = began.elapsed();
+    let now = millis(awake);
+    if now.saturating_sub(READ_AT.load(Ordering::Relaxed)) >= millis(FRESH)
+        && let Some(up) = uptime()
+    {
+        SLEPT.store(
+            millis(difference(up.saturating_sub(up_before), awake)),
+            Ordering::Relaxed,
+        );
+        READ_AT.store(now, Ordering::Relaxed);
+    }
+    Duration::from_millis(SLEPT.load(Ordering::Relaxed))
+}
+
+/// What of the time that passed was no time for an [`Instant`].
+fn difference(passed: Duration, awake: Duration) -> Duration {
+    let slept = passed.saturating_sub(awake);
+    if slept < LEAST { Duration::ZERO } else { slept }
+}
+
+/// How long the machine has been up, sleep included.
+fn uptime() -> Option<Duration> {
+    seconds(&std::fs::read_to_string("/proc/uptime").ok()?)
+}
+
+/// The first of the numbers in `/proc/uptime`.
+fn seconds(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sleep_is_what_passed_and_was_not_lived_through() {
+        let second = Duration::from_secs;
+        assert_eq!(difference(second(70), second(10)), second(60));
+        assert_eq!(difference(second(10), second(70)), Duration::ZERO);
+        assert_eq!(difference(Duration::from_millis(10_010), second(10)), Duration::ZERO);
+        assert_eq!(
+            seconds("350735.47 234388.90\n"),
+            Some(Duration::from_millis(350_735_470))
+        );
+        assert_eq!(seconds("-1 0"), None);
+        assert_eq!(seconds(""), None);
+        assert_eq!(slept(), Duration::ZERO, "a test is over sooner than a machine sleeps");
+    }
+}
