@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `roles` | one process killed, frozen, terminated |
 //! | `broker` | RabbitMQ killed, wiped, out of memory, a node of three killed |
-//! | `database` | PostgreSQL killed, frozen |
+//! | `database` | PostgreSQL killed, frozen, behind a pooler |
 //! | `disk` | no room for the embedded file (with the long faults, though it is the other stack) |
 //! | `producers` | events published over AMQP by others, malformed ones too |
 //! | `tracing` | traces that begin with a message over AMQP |

@@ -104,7 +104,8 @@ fn rule_expressions(rules: &[Value], stack: Stack) -> Vec<Query> {
         let spoken_of = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
         let series = |word: &&str| word.starts_with("herald_") || word.starts_with("job:") || *word == "up";
         for word in spoken_of.filter(series) {
-            if stack == Stack::Embedded && word.starts_with("herald_broker_") {
+            let of_a_cluster = ["herald_broker_", "herald_ledger_partitions_"];
+            if stack == Stack::Embedded && of_a_cluster.iter().any(|prefix| word.starts_with(prefix)) {
                 continue;
             }
             queries.push(Query {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`RabbitMq`], [`Postgres`] | a server of one's own, to be killed, frozen, wiped; on loopback, in a temporary folder |
 //! | [`Vhost`], [`Database`] | a place of one's own on the servers that `tests/with-services` shares among all tests |
+//! | [`PgBouncer`] | a pooler before a database |
 //! | [`Ground`] | one of each, prepared by `herald migrate` and ready to be built on |
 //! | [`Management`] | RabbitMQ's management API |
 //!
@@ -11,6 +12,7 @@
 
 mod ground;
 mod management;
+mod pooler;
 mod postgres;
 mod program;
 mod rabbitmq;
@@ -18,6 +20,7 @@ mod shared;
 
 pub use ground::{Ground, migrate};
 pub use management::Management;
+pub use pooler::PgBouncer;
 pub use postgres::{Postgres, dump, query, restore, try_query};
 pub use rabbitmq::RabbitMq;
 pub use shared::{Database, POSTGRES, RABBITMQ, RABBITMQ_API, Vhost};

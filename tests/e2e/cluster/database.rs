@@ -1,8 +1,9 @@
-//! PostgreSQL goes away or hangs: events are accepted all the same, and wait in RabbitMQ.
+//! PostgreSQL goes away or hangs: events are accepted all the same, and wait in RabbitMQ. And what stands before it.
 
 use super::OwnServers;
 use crate::load::{Load, a_while, kills};
 use herald_tests::PATIENCE;
+use herald_tests::services::{Ground, PgBouncer};
 use herald_tests::wait::wait_for;
 use std::time::Duration;
 
@@ -47,4 +48,34 @@ async fn a_database_that_hangs_for_a_while_loses_nothing_and_stops_no_producer()
     servers.postgres.thaw();
     a_while().await;
     load.finish(scene, "PostgreSQL frozen for 8 s").await;
+}
+
+/// What takes sessions apart would mix up statements, settings and locks of all who use it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_lends_out_sessions_by_transaction_is_refused_and_one_by_session_serves() {
+    let ground = Ground::take().await;
+    let herald = |arguments: &[&str], database: &str| {
+        let mut command = herald_tests::binary::command(&herald_tests::binary::binary());
+        command
+            .args(arguments)
+            .args(["--broker", ground.vhost.url(), "--database", database]);
+        command.output().unwrap()
+    };
+    for pool_mode in ["transaction", "statement"] {
+        let pooler = PgBouncer::start(&ground.database.url(), pool_mode).await;
+        for arguments in [&["migrate"][..], &["audit"], &["worker", "--listen", "127.0.0.1:0"]] {
+            let output = herald(arguments, pooler.url());
+            let words = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success(), "{pool_mode}: {arguments:?}");
+            assert!(
+                words.contains("pool_mode=session"),
+                "{pool_mode}: {arguments:?}: {words}"
+            );
+        }
+    }
+    let pooler = PgBouncer::start(&ground.database.url(), "session").await;
+    for arguments in [["migrate"], ["audit"]] {
+        let output = herald(&arguments, pooler.url());
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
 }

@@ -200,7 +200,7 @@ fn find(program: &str) -> PathBuf {
 }
 
 /// Whom to work as instead of root, for whom PostgreSQL does not start.
-fn another_user() -> Option<(u32, u32)> {
+pub(super) fn another_user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }
