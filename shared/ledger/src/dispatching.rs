@@ -9,6 +9,7 @@
 //! does so once.
 
 mod at_once;
+mod trial;
 
 use crate::delivering::insert_open;
 use crate::sql::{corrupt, execute, for_rows, for_values, get, one, timestamp, trace_context, uuid};
@@ -20,7 +21,7 @@ use herald_domain::id::{DeliveryId, EventId, EventUid, SubscriptionId};
 use herald_domain::index::Amendment;
 use herald_domain::time::Timestamp;
 use herald_domain::trace::TraceContext;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Value};
+use sea_orm::{DatabaseTransaction, Value};
 use shards::Ownership;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -154,43 +155,6 @@ impl Ledger {
         let opened = new.map(|(event, _)| first_chunk(&event.matches).0.len()).sum();
         self.signals.opened(opened);
         Ok(Recorded::Done(events, dispositions))
-    }
-
-    /// Whether an event is recorded that is like this one but for what its producer wrote; nothing of it stays. Where
-    /// this one is refused at the same time, for a reason that the database's code does not tell, it is the event.
-    ///
-    /// # Errors
-    /// If the like is refused too, which then says nothing of the event, or if it is not known.
-    pub async fn records_the_like(&self, event: &NewEvent, version: i64, owner: Ownership) -> Result<(), Error> {
-        let like = NewEvent {
-            record: Arc::new(EventRecord {
-                uid: EventUid(self.ids().next()),
-                id: EventId(Uuid::new_v4()),
-                data: "{}".to_owned(),
-                traceparent: None,
-                ..(*event.record).clone()
-            }),
-            account: "herald".into(),
-            occurred_at: None,
-            body_hash: 0,
-            matches: event.matches.clone(),
-        };
-        let tried = self.store.write(move |txn, now| {
-            Box::pin(async move {
-                let events = vec![like];
-                // By the same way as the event itself.
-                let recorded = if txn.get_database_backend() == DbBackend::Postgres {
-                    at_once::record_in(txn, &events, version, &owner).await?.is_some()
-                } else {
-                    record(txn, events, version, owner, now).await?.is_some()
-                };
-                Err::<(), _>(if recorded { Error::Undone } else { Error::Busy })
-            })
-        });
-        match tried.await {
-            Ok(()) | Err(Error::Undone) => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 
     /// Continues an event's fan-out with the next of `matches` behind `cursor`. They are in order, and all that the

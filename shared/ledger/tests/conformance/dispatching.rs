@@ -245,7 +245,7 @@ async fn the_like_of_an_event_is_a_trial_and_leaves_nothing(database: Database) 
 #[tokio::test]
 async fn an_event_of_a_day_that_is_not_there_is_not_the_events_fault() {
     let rig = Rig::new(Database::Postgres).await;
-    let record = |uid| async {
+    let record = async |uid| {
         let new = event(Uuid::now_v7(), "a", &[]);
         let record = EventRecord {
             uid: EventUid(uid),
