@@ -61,7 +61,7 @@ async fn what_is_set_for_a_role_does_not_change_what_herald_relies_on() {
         ("synchronous_commit", "off", "on"),
         ("idle_session_timeout", "900ms", "0"),
         ("lock_timeout", "5ms", "0"),
-        ("statement_timeout", "200ms", "8s"),
+        ("statement_timeout", "2s", "8s"),
     ];
     let set: Vec<_> = settings
         .iter()
