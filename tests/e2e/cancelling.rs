@@ -24,7 +24,10 @@ async fn half_way(scene: &Scene, path: &str, gate: &Arc<Gate>) -> Subscription {
             _ => Answer::status(410),
         });
     let made = scene
-        .subscribe(path, json!({ "Retry": { "InitialSeconds": 3600 } }))
+        .subscribe(
+            path,
+            json!({ "TimeoutSeconds": 30, "Retry": { "InitialSeconds": 3600 } }),
+        )
         .await;
     scene.publish().await;
     scene.receiver.wait_for(path, 1).await;
