@@ -4,7 +4,7 @@
 
 use herald_domain::access::Role;
 use herald_domain::catalogue::{EventType, Webhook};
-use herald_domain::delivery::{AttemptError, Status};
+use herald_domain::delivery::{AttemptError, Closed, Status};
 use serde::Serialize;
 use std::borrow::Cow;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -61,6 +61,13 @@ one_of!(
     "AttemptError",
     "Why an attempt failed.",
     AttemptError::ALL.map(AttemptError::name)
+);
+
+one_of!(
+    RetriableStatus,
+    "RetriableStatus",
+    "How a delivery ended that can be tried again.",
+    [Closed::Dead, Closed::Cancelled, Closed::Refused].map(|ended| Status::Closed(ended).name())
 );
 
 /// What to deliver where.
@@ -235,7 +242,8 @@ pub(crate) struct SubscriptionWithSecret {
 #[derive(ToSchema)]
 #[schema(rename_all = "PascalCase", example = json!({"Status": "Cancelled", "Since": "2026-11-22T05:13:39Z"}))]
 pub(crate) struct RetryRequest {
-    /// Those that are `Dead`, `Cancelled` or `Refused`.
+    /// How they ended.
+    #[schema(value_type = RetriableStatus)]
     status: String,
     /// Only those that ended at this time or later.
     #[schema(format = DateTime)]

@@ -59,6 +59,9 @@ impl Ledger {
         since: Timestamp,
         enough: usize,
     ) -> Result<RetriedSome, Error> {
+        if !self.store.ask(is_active(self.store.api(), subscription)).await? {
+            return Ok(RetriedSome::Unwanted);
+        }
         let (mut deliveries, mut after) = (0, Uuid::nil());
         loop {
             // Looked for on a connection that no delivery waits for.
