@@ -4,8 +4,7 @@ use crate::scene::Scene;
 use herald_tests::api::text;
 use herald_tests::metrics::Metrics;
 use herald_tests::receiver::Gate;
-use herald_tests::wait::wait_for;
-use herald_tests::{Answer, Api, PATIENCE, Subscription};
+use herald_tests::{Answer, Api, PATIENCE, Subscription, wait_until};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,28 +35,29 @@ async fn half_way(scene: &Scene, path: &str, gate: &Arc<Gate>) -> Subscription {
     made
 }
 
+/// Waits until that many of a subscription's deliveries have that status, and gives them.
+async fn those(scene: &Scene, made: &Subscription, count: usize, status: &str) -> Vec<Value> {
+    wait_until(&format!("{count} are {status}"), PATIENCE, async || {
+        let mut deliveries = scene.api.deliveries_of(made.guid()).await;
+        deliveries.retain(|delivery| delivery["Status"] == status);
+        (deliveries.len() == count).then_some(deliveries)
+    })
+    .await
+}
+
 /// The rest is cancelled while the gate is shut, and all in flight is delivered once it is open.
 async fn counts(scene: &Scene, made: &Subscription, path: &str, gate: &Gate) {
-    let waiting = scene.api.delivery_with(made.guid(), "Cancelled").await;
-    assert_eq!(
-        (&waiting["AttemptCount"], &waiting["LastStatusCode"]),
-        (&json!(1), &json!(500)),
-        "{path}"
-    );
+    let waiting = those(scene, made, 1, "Cancelled").await.remove(0);
+    let last = (&waiting["AttemptCount"], &waiting["LastStatusCode"]);
+    assert_eq!(last, (&json!(1), &json!(500)), "{path}");
     let asked = scene.receiver.requests_to(path).len();
-    let open = scene.api.deliveries_with(made.guid(), IN_FLIGHT, "Open").await;
-    assert_eq!(open.len(), IN_FLIGHT, "{path}: nothing in flight is cancelled");
+    those(scene, made, IN_FLIGHT, "Open").await;
     gate.open();
-    let delivered = scene.api.deliveries_with(made.guid(), IN_FLIGHT, "Delivered").await;
-    assert!(
-        delivered.iter().all(|delivery| delivery["AttemptCount"] == 1),
-        "{delivered:#?}"
-    );
-    assert_eq!(
-        scene.receiver.requests_to(path).len(),
-        asked,
-        "{path}: nothing more is sent"
-    );
+    let delivered = those(scene, made, IN_FLIGHT, "Delivered").await;
+    let once = delivered.iter().all(|delivery| delivery["AttemptCount"] == 1);
+    assert!(once, "{path}: {delivered:#?}");
+    let asked_since = scene.receiver.requests_to(path).len() - asked;
+    assert_eq!(asked_since, 0, "{path}: nothing more is sent");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,8 +97,8 @@ async fn a_410_says_why_counts_what_is_in_flight_and_can_be_taken_back() {
         (&Value::Null, &Value::Null)
     );
     scene.publish().await;
-    let gone = scene.api.delivery_with(made.guid(), "Dead").await;
-    assert_eq!(gone["Reason"], "gone");
+    let gone = those(&scene, &made, 1, "Dead").await;
+    assert_eq!(gone[0]["Reason"], "gone");
     let deactivated = scene.api.get(&made.path()).await.expect(200).json();
     assert_eq!(
         (&deactivated["Active"], &deactivated["DeactivationReason"]),
@@ -131,11 +131,7 @@ async fn a_410_says_why_counts_what_is_in_flight_and_can_be_taken_back() {
         let retried = scene.api.post(&again, &body).await.expect(202).json();
         assert_eq!(retried, json!({ "Retried": 1, "More": false }), "{body}");
     }
-    wait_for("all are delivered", PATIENCE, async || {
-        let deliveries = scene.api.deliveries_of(made.guid()).await;
-        deliveries.iter().all(|delivery| delivery["Status"] == "Delivered")
-    })
-    .await;
+    those(&scene, &made, 2 + IN_FLIGHT, "Delivered").await;
     assert_eq!(
         scene.receiver.requests_to("/").len(),
         2 + IN_FLIGHT + 2,

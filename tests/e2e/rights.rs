@@ -96,7 +96,10 @@ async fn a_grant_that_is_taken_refuses_what_is_open() {
     receiver.script("/", |_| Answer::ok());
     api.grant(&builder.id, COMPANY, Some(company)).await;
     let _retried = builder.api.post(&path, &json!({})).await.expect(202);
-    let _delivered = api.delivery_with(made.guid(), "Delivered").await;
+    wait_for("what was refused is delivered", PATIENCE, async || {
+        api.delivery(id(&delivery)).await["Status"] == "Delivered"
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
