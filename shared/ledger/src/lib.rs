@@ -80,8 +80,8 @@ pub enum Error {
     Missing(PathBuf),
     /// The file has a log that was not written back, and cannot be read where it is.
     #[error(
-        "the ledger at {} has its last changes in a file beside it, NAME-wal, and its folder cannot be written, which \
-         reading both needs: copy them to a folder that can", .0.display()
+        "the ledger at {} has its last changes beside it, in {}-wal, and its folder cannot be written, which reading both \
+         needs: copy them to a folder that can", .0.display(), .0.display()
     )]
     ReadOnlyFolder(PathBuf),
     /// Another process does what only one does at a time.

@@ -63,7 +63,7 @@ fn short(key: &str) -> Option<String> {
 /// The word that is most like the one given, if any is like it.
 pub(super) fn closest<'a>(given: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let (distance, word) = words.map(|word| (distance(given, word), word)).min()?;
-    (distance <= 3).then_some(word)
+    (distance <= 2).then_some(word)
 }
 
 /// How many characters must be added, left out or changed to get from one word to the other (Levenshtein).
