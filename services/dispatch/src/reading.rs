@@ -6,9 +6,9 @@ use herald_domain::id::{EventId, EventUid};
 use herald_domain::problem::Fault;
 use herald_domain::text;
 use herald_domain::trace::{SpanPlace, Step, TraceContext};
-use herald_ledger::dispatching::{EventRecord, NewEvent, Rejected};
+use herald_ledger::dispatching::{EventRecord, MAX_REJECTED_BYTES, NewEvent, Rejected};
 use herald_ledger::ids::Ids;
-use herald_queue::{Message, Received};
+use herald_queue::{MAX_MESSAGE_BYTES, Message, Received};
 use herald_telemetry::traces::Traces;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};
@@ -102,19 +102,20 @@ pub(crate) fn unrecordable(event: &NewEvent, span: Option<SpanPlace>) -> Refused
     );
     Refused {
         why: Rejection::Unrecordable,
-        kept: rejected(&event.account, body.as_bytes(), &[fault]),
+        kept: rejected(&event.account, body.as_bytes(), body.len(), &[fault]),
         id: Some(record.id),
         step: span.map_or(Step::Unrecorded(record.traceparent), Step::Recorded),
     }
 }
 
-fn rejected(account: &Arc<str>, body: &[u8], faults: &[Fault]) -> Rejected {
+fn rejected(account: &Arc<str>, body: &[u8], body_bytes: usize, faults: &[Fault]) -> Rejected {
     // Faults are text and numbers; they always serialise.
     let faults = serde_json::to_string(faults).unwrap_or_else(|error| format!("[\"{error}\"]"));
     Rejected {
         account: Arc::clone(account),
         faults,
-        body: body.to_vec(),
+        body: body.get(..MAX_REJECTED_BYTES).unwrap_or(body).to_vec(),
+        body_bytes,
     }
 }
 
@@ -133,29 +134,42 @@ impl Read {
 }
 
 impl Reader<'_> {
+    /// Judges a message by what costs least first: its length, whether its publisher may send an array, and
+    /// only then its text.
     fn message(&mut self, received: &Received) {
-        let message = &received.message;
-        let text = match text::read(&message.body) {
+        let body = &received.message.body;
+        if let Some(bytes) = received.cut {
+            return self.reject(
+                Rejection::TooLarge,
+                received,
+                body,
+                &[too_large(received.trusted, bytes)],
+            );
+        }
+        // A batch is accepted whole or not at all, which only ingest sees to.
+        if !received.trusted && body.trim_ascii_start().starts_with(b"[") {
+            let fault = Fault::new(
+                "",
+                "array",
+                "a message is one event; only Herald itself publishes arrays",
+            );
+            return self.reject(Rejection::Array, received, body, &[fault]);
+        }
+        let text = match text::read(body) {
             Ok(text) => text,
-            Err(fault) => return self.reject(Rejection::Utf8, received, &message.body, &[fault]),
+            Err(fault) => {
+                let fault = encoded(received).unwrap_or(fault);
+                return self.reject(Rejection::Utf8, received, body, &[fault]);
+            }
         };
         match event::split_json(text) {
             Ok(Batch::One(text)) => self.event(received, text, || id_of(received)),
-            // A batch is accepted whole or not at all, which only ingest sees to.
-            Ok(Batch::Many(_)) if !received.trusted => {
-                let fault = Fault::new(
-                    "",
-                    "array",
-                    "a message is one event; only Herald itself publishes arrays",
-                );
-                self.reject(Rejection::Array, received, &message.body, &[fault]);
-            }
             Ok(Batch::Many(texts)) => {
                 for text in texts {
                     self.event(received, text, || Ok(None));
                 }
             }
-            Err(fault) => self.reject(Rejection::Json, received, &message.body, &[fault]),
+            Err(fault) => self.reject(Rejection::Json, received, body, &[fault]),
         }
     }
 
@@ -171,7 +185,13 @@ impl Reader<'_> {
         }
         let event = match event::parse(text) {
             Ok(event) => event,
-            Err(faults) => return self.reject(Rejection::Invalid, received, text.as_bytes(), &faults),
+            Err(faults) => {
+                let mut faults = faults.into_listed();
+                if faults.iter().any(|fault| fault.pointer.is_empty()) {
+                    faults.extend(encoded(received));
+                }
+                return self.reject(Rejection::Invalid, received, text.as_bytes(), &faults);
+            }
         };
         let id = match event.id.map_or_else(fallback, |id| Ok(Some(id))) {
             Ok(Some(id)) => id,
@@ -195,9 +215,10 @@ impl Reader<'_> {
     }
 
     fn reject(&mut self, why: Rejection, received: &Received, body: &[u8], faults: &[Fault]) {
+        let body_bytes = received.cut.unwrap_or(body.len());
         let refused = Refused {
             why,
-            kept: rejected(&received.message.account, body, faults),
+            kept: rejected(&received.message.account, body, body_bytes, faults),
             id: id_of(received).ok().flatten(),
             step: self.step(received),
         };
@@ -208,6 +229,28 @@ impl Reader<'_> {
     fn step(&self, received: &Received) -> Step {
         self.traces.random_step(received.message.traceparent)
     }
+}
+
+fn too_large(trusted: bool, bytes: usize) -> Fault {
+    let detail = if trusted {
+        format!("a message of Herald's own may have at most {MAX_MESSAGE_BYTES} bytes, not {bytes}")
+    } else {
+        format!("an event may have at most {MAX_EVENT_BYTES} bytes, not {bytes}")
+    };
+    Fault::new("", "max_bytes", detail)
+}
+
+/// What is wrong with a body that is no JSON text because, as its publisher says, it is encoded otherwise. What its publisher calls it
+/// is no fault where it can be read: some name the character set there.
+fn encoded(received: &Received) -> Option<Fault> {
+    let plain = |name: &&str| {
+        ["identity", "utf-8", "utf8"]
+            .iter()
+            .any(|it| it.eq_ignore_ascii_case(name))
+    };
+    let encoding = received.encoding.as_deref().filter(|name| !plain(name))?;
+    let detail = format!("the body is encoded ({encoding}); publish the JSON text itself, without a content_encoding");
+    Some(Fault::new("", "content_encoding", detail))
 }
 
 /// The `Id` that the message itself gives its event, if it gives one.

@@ -454,6 +454,8 @@ pub struct Rejected {
     pub faults: String,
     /// What came, up to [`MAX_REJECTED_BYTES`].
     pub body: Vec<u8>,
+    /// How long it was.
+    pub body_bytes: usize,
 }
 
 /// How much of a rejected message is kept.
@@ -465,7 +467,7 @@ impl Ledger {
         self.store
             .write(move |txn, now| {
                 Box::pin(async move {
-                    let size = count(rejected.body.len());
+                    let size = count(rejected.body_bytes);
                     let mut body = rejected.body;
                     // What is kept for people to read must not be refused in its turn.
                     let text = |text: &str| text.replace('\0', "\u{fffd}");

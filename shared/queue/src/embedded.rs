@@ -338,6 +338,8 @@ async fn read(store: &Store, position: i64, limit: usize) -> Result<Vec<Received
             trusted: true,
             message_id: None,
             redeliveries: 0,
+            encoding: None,
+            cut: None,
             message: Message {
                 account: account.into(),
                 accepted_at: Timestamp::from_micros(get(row, "accepted_at")?),

@@ -23,6 +23,10 @@ use std::sync::Arc;
 /// The name of the queue, and of the exchange before it.
 pub const NAME: &str = "herald.events";
 
+/// The most bytes of a message that Herald itself publishes: a request of ingest's, with an `Id` put into each
+/// of its events.
+pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
 /// One message: an event, or a JSON array of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -79,6 +83,10 @@ pub struct Received {
     pub message_id: Option<String>,
     /// How often it was handed out before.
     pub redeliveries: u64,
+    /// How its body is encoded, if the publisher said so.
+    pub encoding: Option<String>,
+    /// How long its body was, if that is more than it may be; then only the beginning is here.
+    pub cut: Option<usize>,
     /// The message.
     pub message: Message,
 }

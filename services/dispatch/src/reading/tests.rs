@@ -55,6 +55,8 @@ fn received(body: impl Into<Vec<u8>>) -> Received {
         trusted: false,
         message_id: None,
         redeliveries: 0,
+        encoding: None,
+        cut: None,
         message: Message {
             account: "amqp".into(),
             accepted_at: Timestamp::from_micros(7),
@@ -116,6 +118,61 @@ fn an_array_is_heralds_own() {
         ..received(format!("[{WITHOUT_ID}]"))
     };
     assert_eq!(rule(lacking), "required");
+}
+
+#[test]
+fn what_is_too_large_or_no_ones_array_is_rejected_unread() {
+    let large = Received {
+        cut: Some(100 << 20),
+        ..received("[broken")
+    };
+    let read = events(vec![large]);
+    let kept = &read.rejected[0].kept;
+    assert_eq!((kept.body_bytes, &kept.body[..]), (100 << 20, &b"[broken"[..]));
+    assert!(
+        kept.faults.contains("max_bytes") && kept.faults.contains("104857600"),
+        "{}",
+        kept.faults
+    );
+    // Neither UTF-8 nor JSON is looked at.
+    assert_eq!(rule(received(b"  [\xff".to_vec())), "array");
+}
+
+#[test]
+fn of_what_is_rejected_a_mebibyte_is_kept() {
+    let read = events(vec![received(vec![0xff; (1 << 20) + 1])]);
+    let kept = &read.rejected[0].kept;
+    assert_eq!((kept.body_bytes, kept.body.len()), ((1 << 20) + 1, 1 << 20));
+}
+
+#[test]
+fn an_encoded_body_is_named_as_such() {
+    let encoded = |encoding: Option<&str>, body: &[u8]| Received {
+        encoding: encoding.map(str::to_owned),
+        ..received(body)
+    };
+    let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\xff\xab";
+    for (encoding, body) in [("gzip", &gzip[..]), ("deflate", b"\x78\x9c\xab"), ("Base64", b"\xff")] {
+        let read = events(vec![encoded(Some(encoding), body)]);
+        let kept = &read.rejected[0].kept;
+        assert!(
+            kept.faults.contains(r#""rule":"content_encoding""#),
+            "{encoding}: {}",
+            kept.faults
+        );
+        assert!(kept.faults.contains(encoding), "{}", kept.faults);
+        assert_eq!(kept.body, body);
+    }
+    let unnamed = events(vec![encoded(None, gzip)]);
+    assert!(unnamed.rejected[0].kept.faults.contains("gzip"));
+    let text = events(vec![encoded(Some("base64"), b"eyJJZCI6IjEifQ==")]);
+    assert!(text.rejected[0].kept.faults.contains("content_encoding"));
+    assert_eq!(rule(encoded(Some("UTF-8"), b"\xff")), "utf8");
+    // What can be read is an event, whatever it is called.
+    assert_eq!(
+        events(vec![encoded(Some("gzip"), with_id().as_bytes())]).events.len(),
+        1
+    );
 }
 
 #[test]

@@ -79,6 +79,7 @@ async fn rejected_messages_are_shown_to_their_account() {
                 Rejected {
                     account: account.into(),
                     faults,
+                    body_bytes: body.len(),
                     body,
                 },
             )
@@ -127,6 +128,7 @@ async fn a_page_of_large_rejected_messages_ends_early_and_goes_on() {
             account: "amqp".into(),
             faults: "[]".to_owned(),
             body: vec![b'x'; 1 << 20],
+            body_bytes: 1 << 20,
         };
         world.ledger.reject(Uuid::now_v7(), rejected).await.unwrap();
     }

@@ -71,6 +71,7 @@ async fn what_is_over_goes_and_what_is_open_or_dead_keeps_its_event(database: Da
         account: "a".into(),
         faults: "[]".to_owned(),
         body: vec![1],
+        body_bytes: 1,
     };
     rig.ledger.reject(Uuid::now_v7(), rejected).await.unwrap();
     let before = rig.ledger.audit().await.unwrap();

@@ -60,6 +60,7 @@ async fn an_account_lists_its_own_rejected_messages(database: Database) {
             account: account.into(),
             faults: "[]".to_owned(),
             body: vec![n],
+            body_bytes: 1,
         };
         rig.ledger.reject(id, rejected).await.unwrap();
         if account == "a" {

@@ -103,6 +103,8 @@ impl Direct {
                 trusted: true,
                 message_id: None,
                 redeliveries: 0,
+                encoding: None,
+                cut: None,
                 message,
             });
         }

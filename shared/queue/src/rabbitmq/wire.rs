@@ -3,9 +3,11 @@
 //! Only what Herald's own users put into headers is believed. RabbitMQ itself sees to it that a
 //! `user_id`, where there is one, is the name of the user who published.
 
-use crate::{Message, Received, Route, Tag};
+use crate::{MAX_MESSAGE_BYTES, Message, Received, Route, Tag};
+use herald_domain::event::MAX_EVENT_BYTES;
 use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
+use herald_ledger::dispatching::MAX_REJECTED_BYTES;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -63,7 +65,8 @@ pub(super) fn short(text: &str) -> ShortString {
     ShortString::try_new(text).unwrap_or_default()
 }
 
-/// What has been received: whose it is, and what else came with it.
+/// What has been received: whose it is, and what else came with it. Of what is larger than it may be, no more
+/// is read than is kept of what is rejected.
 pub(super) fn read(delivery: Delivery, generation: u64, trusted_users: &[String], now: Timestamp) -> Received {
     let properties = &delivery.properties;
     let user = properties.user_id().as_ref().map(ShortString::as_str);
@@ -74,6 +77,15 @@ pub(super) fn read(delivery: Delivery, generation: u64, trusted_users: &[String]
     let account = account.or_else(|| user.map(str::to_owned));
     let accepted_at = believed.number(ACCEPTED_AT).map(Timestamp::from_micros);
     let events = believed.number(EVENTS).and_then(|events| usize::try_from(events).ok());
+    let encoding = properties.content_encoding().as_ref();
+    let encoding = encoding.map(ToString::to_string).filter(|name| !name.is_empty());
+    let mut body = delivery.data;
+    let most = if trusted { MAX_MESSAGE_BYTES } else { MAX_EVENT_BYTES };
+    let cut = (body.trim_ascii().len() > most).then_some(body.len());
+    if cut.is_some() {
+        body.truncate(MAX_REJECTED_BYTES);
+        body.shrink_to_fit();
+    }
     Received {
         tag: Tag {
             generation,
@@ -85,13 +97,15 @@ pub(super) fn read(delivery: Delivery, generation: u64, trusted_users: &[String]
             .number(DELIVERY_COUNT)
             .and_then(|count| u64::try_from(count).ok())
             .unwrap_or(0),
+        encoding,
+        cut,
         message: Message {
             account: account.map_or_else(|| ANYBODY.into(), Arc::from),
             accepted_at: accepted_at.unwrap_or(now),
             // What is none is left out, as the standard says.
             traceparent: headers.text(TRACEPARENT).and_then(|text| text.parse().ok()),
             events: events.unwrap_or(1).max(1),
-            body: delivery.data,
+            body,
         },
     }
 }
@@ -162,6 +176,23 @@ mod tests {
             received(properties(&message(), &Route::Batch, "herald")).message_id,
             None
         );
+    }
+
+    #[test]
+    fn of_what_is_too_large_only_what_is_kept_is_read() {
+        let read_body = |user: &str, body: Vec<u8>| {
+            let mut delivery = Delivery::mock(3, "e".into(), "k".into(), false, body);
+            delivery.properties = plain(user);
+            let read = read(delivery, 2, &["herald".to_owned()], NOW);
+            (read.message.body.len(), read.cut)
+        };
+        let padded = |bytes: usize| [vec![b'x'; bytes], vec![b'\n'; 9]].concat();
+        let (event, message, kept) = (MAX_EVENT_BYTES, MAX_MESSAGE_BYTES, MAX_REJECTED_BYTES);
+        assert_eq!(read_body("mallory", padded(event)), (event + 9, None));
+        assert_eq!(read_body("mallory", padded(event + 1)), (event + 10, Some(event + 10)));
+        assert_eq!(read_body("mallory", vec![b'['; message]), (kept, Some(message)));
+        assert_eq!(read_body("herald", vec![b'['; message]), (message, None));
+        assert_eq!(read_body("herald", vec![b'['; message + 1]), (kept, Some(message + 1)));
     }
 
     #[test]
