@@ -3,15 +3,70 @@
 usage: producer.py URL < MESSAGES
 
 A message is a line of JSON: {"Key": the routing key, "Body": base64, "MessageId": optional, "UserId": optional,
-"Traceparent": optional, a header}.
+"Traceparent": optional, a header, "Encoding": optional, "Odd": optional, what is odd: a property, "key" (the routing
+key) or "header_name" that is Latin-1, "deep" headers, or headers of all "types"}.
 Each is published persistent and with a confirm; for each a line says "confirmed", or why not.
 """
 
 import base64
+import datetime
+import decimal
 import json
+import struct
 import sys
 
 import pika
+import pika.data
+import pika.spec
+
+LATIN_1 = b"caf\xe9"
+
+
+class Table:
+    """A table of headers that pika itself would not write, as its bytes."""
+
+    def __init__(self, entries):
+        self.bytes = struct.pack(">I", len(entries)) + entries
+
+
+def encode_table(pieces, table, encode=pika.data.encode_table):
+    if not isinstance(table, Table):
+        return encode(pieces, table)
+    pieces.append(table.bytes)
+    return len(table.bytes)
+
+
+pika.data.encode_table = encode_table
+
+
+def deep(levels):
+    value = b"V"
+    for _ in range(levels):
+        value = b"A" + struct.pack(">I", len(value)) + value
+    return Table(b"\x04deep" + value)
+
+
+def all_types():
+    return {
+        "void": None, "true": True, "int": -1, "long": 2**62, "double": 1.5, "decimal": decimal.Decimal("1.5"),
+        "bytes": b"\xff", "time": datetime.datetime(2026, 1, 1), "list": [1, {"nested": [None]}], "": "",
+        "traceparent": 7, "herald-account": {"a": 1}, "herald-events": b"\xff", "x-death": "none", "big": "x" * 100_000,
+    }
+
+
+def odd(properties, what):
+    """The routing key, if it is what is odd; else the properties are changed."""
+    if what == "key":
+        return LATIN_1
+    if what == "header_name":
+        properties.headers = Table(b"\x04" + LATIN_1 + b"t\x01")
+    elif what == "deep":
+        properties.headers = deep(20_000)
+    elif what == "types":
+        properties.headers = all_types()
+    else:
+        setattr(properties, what, LATIN_1)
+    return None
 
 
 def publish(channel, message):
@@ -22,7 +77,9 @@ def publish(channel, message):
         user_id=message.get("UserId"),
         headers={"traceparent": message["Traceparent"]} if "Traceparent" in message else None,
     )
-    channel.basic_publish("herald.events", message["Key"], base64.b64decode(message["Body"]), properties)
+    properties.content_encoding = message.get("Encoding")
+    key = odd(properties, message["Odd"]) if "Odd" in message else None
+    channel.basic_publish("herald.events", key or message["Key"], base64.b64decode(message["Body"]), properties)
 
 
 def main():

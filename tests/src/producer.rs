@@ -21,6 +21,10 @@ pub struct Outgoing {
     pub user_id: Option<String>,
     /// The header `traceparent`.
     pub traceparent: Option<String>,
+    /// The property `content_encoding`.
+    pub encoding: Option<String>,
+    /// What is odd about its properties, by the script's names.
+    pub odd: Option<String>,
 }
 
 impl Outgoing {
@@ -31,6 +35,8 @@ impl Outgoing {
             message_id: None,
             user_id: None,
             traceparent: None,
+            encoding: None,
+            odd: None,
         }
     }
 
@@ -41,6 +47,8 @@ impl Outgoing {
             ("MessageId", &self.message_id),
             ("UserId", &self.user_id),
             ("Traceparent", &self.traceparent),
+            ("Encoding", &self.encoding),
+            ("Odd", &self.odd),
         ];
         for (name, value) in properties {
             if let Some(value) = value {

@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `connection` | connects, and says in words why not |
+//! | `transport` | the connection's bytes, made readable for the client whatever a producer put into a message |
 //! | `hello` | asks for the server's version |
 //! | `topology` | declares exchanges and queues, and waits until they are safe to use |
 //! | `wire` | messages as properties and headers, both ways |
@@ -23,6 +24,7 @@ mod hello;
 mod publisher;
 mod pulse;
 mod topology;
+mod transport;
 mod wire;
 
 use crate::metrics::{Depths, Links};

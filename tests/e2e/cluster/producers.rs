@@ -85,3 +85,62 @@ async fn events_over_amqp_are_delivered_and_malformed_ones_kept_with_the_reason(
     }
     assert_eq!(scene.receiver.requests().len(), 3, "each once");
 }
+
+/// What only one who writes AMQP himself would think of.
+const ODD: [&str; 10] = [
+    "app_id",
+    "content_type",
+    "correlation_id",
+    "message_id",
+    "reply_to",
+    "type",
+    "header_name",
+    "key",
+    "deep",
+    "types",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_property_ends_the_connection_or_holds_up_what_comes_behind() {
+    let scene = Scene::with(Herald::builder().stack(Stack::Cluster)).await;
+    scene.subscribe("/", json!({})).await;
+    let mut messages: Vec<_> = ODD
+        .iter()
+        .map(|odd| Outgoing {
+            odd: Some((*odd).to_owned()),
+            ..Outgoing::new(packet_of(scene.company).to_string())
+        })
+        .collect();
+    messages.push(Outgoing::new(packet_of(scene.company).to_string()));
+    // An id that cannot be read is none.
+    messages.push(Outgoing {
+        odd: Some("message_id".to_owned()),
+        ..Outgoing::new(without(packet_of(scene.company), "/Id").to_string())
+    });
+    messages.push(Outgoing {
+        encoding: Some("gzip".to_owned()),
+        ..Outgoing::new(b"\x1f\x8b\x08\0\0\0\0\0\0\xff")
+    });
+    let url = scene.herald.ground().vhost.url().to_owned();
+    let count = messages.len();
+    let answers = tokio::task::spawn_blocking(move || publish(&url, &messages))
+        .await
+        .unwrap();
+    assert_eq!(answers, vec!["confirmed"; count]);
+    scene.receiver.wait_for("/", ODD.len() + 1).await;
+    wait_for("what has no id is kept", PATIENCE, async || {
+        scene.api.list("/v1/rejected-events").await.len() == 2
+    })
+    .await;
+    let rejected = scene.api.list("/v1/rejected-events").await;
+    for rule in ["message_id", "content_encoding"] {
+        let named = rejected.iter().any(|entry| entry["Errors"].to_string().contains(rule));
+        assert!(named, "{rule} is not in {rejected:#?}");
+    }
+    let metrics = scene.herald.metrics().await;
+    let lost = metrics.sum(|name| name.starts_with("herald_broker_reconnections_total"));
+    assert!(lost.abs() < 0.5, "{lost} connections were made again");
+    let audit = scene.herald.settled(PATIENCE).await.exact();
+    let counts = (audit.count("Events"), audit.count("Rejected"));
+    assert_eq!(counts, (ODD.len() as u64 + 1, 2), "{}", audit.output);
+}

@@ -1,6 +1,6 @@
 //! Connecting, and what goes wrong with it in words.
 
-use super::{Error, hello};
+use super::{Error, hello, transport};
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPScheme, AMQPUri};
@@ -94,8 +94,7 @@ impl Settings {
     /// Connects; `name` is shown in RabbitMQ's own console.
     pub(crate) async fn connect(&self, name: &str) -> Result<Connection, Error> {
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let runtime = lapin::runtime::default_runtime().map_err(|error| self.explain(&error))?;
-        let connecting = Connection::connect_uri_with_config(self.uri.clone(), properties, self.tls(), runtime);
+        let connecting = transport::connect(self.uri.clone(), properties, self.tls());
         let connected = self.in_time(connecting).await?;
         connected.map_err(|error| self.explain(&error))
     }

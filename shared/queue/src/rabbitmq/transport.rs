@@ -1,0 +1,220 @@
+//! The connection's bytes, read so that no message can end it.
+//!
+//! AMQP says that short strings are UTF-8, and no broker checks it. The client takes one that is not for a
+//! broken frame and closes the connection, gets the same message again when it has connected anew, and so
+//! for ever. Tables in tables it reads by recursion, however deep. So frames are looked at before the client
+//! sees them, and what it could not read is changed in place, see [`mend`].
+
+mod mend;
+
+use async_rs::traits::{Executor, Reactor, RuntimeKit};
+use async_rs::util::Task;
+use async_rs::{Runtime, Tokio};
+use futures_util::{AsyncRead, AsyncWrite, Stream};
+use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, OwnedTLSConfig};
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+/// How much is read at a time, about a frame.
+const CHUNK: usize = 128 * 1024;
+
+/// The largest frame that is looked at; RabbitMQ's own bound is 128 KiB unless it is configured otherwise.
+const MAX_FRAME: usize = 1 << 20;
+
+const HEADER: usize = 7;
+const END: usize = 1;
+
+/// Connects.
+pub(super) async fn connect(
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+    tls: OwnedTLSConfig,
+) -> lapin::Result<Connection> {
+    let tokio = Tokio::current();
+    let runtime = Runtime::new(Kit(tokio.clone()));
+    let plain = Runtime::new(tokio);
+    let connect = async move |uri: AMQPUri, _runtime: Runtime<Kit>| {
+        let connected = uri.connect_with_config_async(tls.as_ref(), &plain).await;
+        Ok(AsyncTcpStream::Plain(Readable::new(connected?)))
+    };
+    Connection::connector(uri, runtime, connect, properties).await
+}
+
+type Transport = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
+
+/// A stream whose frames the client can read.
+struct Readable<S> {
+    inner: S,
+    frames: Frames,
+    chunk: Vec<u8>,
+}
+
+impl<S> Readable<S> {
+    fn new(inner: S) -> Self {
+        Self {
+            inner,
+            frames: Frames::default(),
+            chunk: vec![0; CHUNK],
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Readable<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        loop {
+            let given = this.frames.give(buffer);
+            if given > 0 || buffer.is_empty() {
+                return Poll::Ready(Ok(given));
+            }
+            let read = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut this.chunk))?;
+            if read == 0 {
+                // What is left is part of a frame, which the client cannot use either.
+                return Poll::Ready(Ok(0));
+            }
+            this.frames.take(this.chunk.get(..read).unwrap_or_default());
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Readable<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, slices)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_close(cx)
+    }
+}
+
+/// What has come, cut into frames.
+#[derive(Debug, Default)]
+struct Frames {
+    bytes: Vec<u8>,
+    given: usize,
+    /// Up to where the client may read.
+    seen: usize,
+    /// How much of a frame that is not looked at is still to come.
+    passing: usize,
+}
+
+impl Frames {
+    /// Takes what was read.
+    fn take(&mut self, read: &[u8]) {
+        self.bytes.drain(..self.given);
+        self.seen -= self.given;
+        self.given = 0;
+        self.bytes.extend_from_slice(read);
+        while self.look() {}
+    }
+
+    /// Gives the client as much as there is for it.
+    fn give(&mut self, buffer: &mut [u8]) -> usize {
+        let there = self.bytes.get(self.given..self.seen).unwrap_or_default();
+        let length = there.len().min(buffer.len());
+        if let (Some(to), Some(from)) = (buffer.get_mut(..length), there.get(..length)) {
+            to.copy_from_slice(from);
+        }
+        self.given += length;
+        length
+    }
+
+    /// Looks at the next frame, if it is there.
+    fn look(&mut self) -> bool {
+        let rest = self.bytes.get_mut(self.seen..).unwrap_or_default();
+        if self.passing > 0 {
+            let passed = self.passing.min(rest.len());
+            self.passing -= passed;
+            self.seen += passed;
+            return passed > 0;
+        }
+        let Some((&mut [kind, _, _, a, b, c, d], after)) = rest.split_first_chunk_mut::<HEADER>() else {
+            return false;
+        };
+        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+        let whole = length.saturating_add(HEADER + END);
+        if !mend::concerns(kind) || length > MAX_FRAME {
+            self.passing = whole;
+            return true;
+        }
+        if after.len() < length + END {
+            return false;
+        }
+        if let Some(payload) = after.get_mut(..length) {
+            mend::frame(kind, payload);
+        }
+        self.seen += whole;
+        true
+    }
+}
+
+/// Tokio, with these streams.
+#[derive(Debug, Clone)]
+struct Kit(Tokio);
+
+impl RuntimeKit for Kit {}
+
+impl Executor for Kit {
+    type Task<T: Send + 'static> = <Tokio as Executor>::Task<T>;
+
+    fn block_on<T, F: Future<Output = T>>(&self, future: F) -> T {
+        self.0.block_on(future)
+    }
+
+    fn spawn<T: Send + 'static, F: Future<Output = T> + Send + 'static>(&self, future: F) -> Task<Self::Task<T>> {
+        self.0.spawn(future)
+    }
+
+    fn spawn_blocking<T: Send + 'static, F: FnOnce() -> T + Send + 'static>(&self, work: F) -> Task<Self::Task<T>> {
+        self.0.spawn_blocking(work)
+    }
+}
+
+impl Reactor for Kit {
+    type TcpStream = Readable<Transport>;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
+        &self,
+        socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        self.0.register(socket)
+    }
+
+    fn sleep(&self, duration: Duration) -> Self::Sleep {
+        self.0.sleep(duration)
+    }
+
+    fn interval(&self, duration: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.0.interval(duration)
+    }
+
+    fn tcp_connect_addr(
+        &self,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        let connecting = self.0.tcp_connect_addr(address);
+        async move { Ok(Readable::new(AsyncTcpStream::Plain(connecting.await?))) }
+    }
+}
+
+#[cfg(test)]
+mod tests;
