@@ -3,11 +3,13 @@
 //! Takes what has arrived, matches it against the registry, and records events and deliveries in one
 //! transaction; then acknowledges, and hands to deliver what this process may send itself. A batch
 //! that fails is tried again until it is recorded, so nothing is acknowledged before all that follows
-//! from it is in the ledger.
+//! from it is in the ledger. While nothing can be recorded nothing more is taken, and what is not recorded is
+//! given back to the queue, except for the batches under way.
 #![warn(missing_docs)]
 
 mod fan_out;
 mod metrics;
+mod outage;
 mod reading;
 mod recording;
 mod spans;
@@ -22,6 +24,7 @@ use herald_registry::Registry;
 use herald_telemetry::health::Health;
 use herald_telemetry::traces::Traces;
 use metrics::Metrics;
+use outage::Outage;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +59,7 @@ pub struct Dispatch {
     metrics: Metrics,
     /// An event was recorded whose fan-out is not complete.
     incomplete: Arc<Notify>,
+    outage: Outage,
 }
 
 /// The parts that dispatch works with.
@@ -100,6 +104,7 @@ impl Dispatch {
             traces,
             metrics,
             incomplete: Arc::default(),
+            outage: Outage::default(),
         })
     }
 

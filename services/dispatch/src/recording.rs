@@ -13,6 +13,7 @@ use herald_ledger::dispatching::{CHUNK, Disposition, NewEvent, Recorded};
 use herald_ledger::{Cause, Error};
 use herald_queue::Received;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -29,6 +30,9 @@ impl Dispatch {
             match self.record_all(&mut read, began).await {
                 Ok(()) => {
                     self.health.ok(PART);
+                    if self.outage.ended() {
+                        self.queue.resume();
+                    }
                     if failed {
                         self.hand_over.look_everywhere();
                     }
@@ -37,6 +41,9 @@ impl Dispatch {
                 Err(error) => {
                     failed = true;
                     self.health.failing(PART, "the ledger cannot be written");
+                    if self.outage.failed(Instant::now()) {
+                        self.queue.pause();
+                    }
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
                         "a batch could not be recorded; it is tried again"

@@ -190,6 +190,24 @@ impl Queue {
         }
     }
 
+    /// Takes nothing more, and gives back what is not acknowledged: while the ledger is away others may be
+    /// able to record it, and the broker does not wait for ever for what it has handed out. Of the embedded
+    /// queue, whose ledger is the same file, there is nothing to give back.
+    pub fn pause(&self) {
+        match self {
+            Self::Embedded(_) => {}
+            Self::Rabbit(queue) => queue.pause(true),
+        }
+    }
+
+    /// Takes again.
+    pub fn resume(&self) {
+        match self {
+            Self::Embedded(_) => {}
+            Self::Rabbit(queue) => queue.pause(false),
+        }
+    }
+
     /// How much is in the queue: of the embedded one, the events that are not acknowledged; of
     /// RabbitMQ, the messages that no consumer holds (see [`Rabbit::held`] for those).
     pub async fn in_transit(&self) -> Result<u64, Error> {

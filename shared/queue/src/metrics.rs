@@ -14,6 +14,7 @@ pub(crate) struct Depths {
     ready: IntGaugeVec,
     consumers: IntGaugeVec,
     unacknowledged: IntGauge,
+    unacknowledged_bytes: IntGauge,
 }
 
 impl Depths {
@@ -37,6 +38,11 @@ impl Depths {
                 "Messages that this process has received and not acknowledged.",
             )
             .expect("the metric's name is well formed"),
+            unacknowledged_bytes: IntGauge::new(
+                "herald_queue_unacknowledged_bytes",
+                "Bytes of the messages that this process has received and not acknowledged.",
+            )
+            .expect("the metric's name is well formed"),
         };
         for queue in queues {
             depths.set(queue, 0, 0);
@@ -49,14 +55,16 @@ impl Depths {
         self.consumers.with_label_values(&[queue]).set(gauge(consumers));
     }
 
-    pub(crate) fn hold(&self, unacknowledged: u64) {
+    pub(crate) fn hold(&self, unacknowledged: u64, bytes: usize) {
         self.unacknowledged.set(gauge(unacknowledged));
+        self.unacknowledged_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), Error> {
         registry.register(Box::new(self.ready.clone()))?;
         registry.register(Box::new(self.consumers.clone()))?;
-        registry.register(Box::new(self.unacknowledged.clone()))
+        registry.register(Box::new(self.unacknowledged.clone()))?;
+        registry.register(Box::new(self.unacknowledged_bytes.clone()))
     }
 }
 

@@ -9,7 +9,9 @@
 //! | `wire` | messages as properties and headers, both ways |
 //! | `publisher` | one task, one connection, one channel: publishes, and answers when confirmed |
 //! | `pulse` | whether confirms keep coming |
-//! | `consumer` | one connection that fills an inbox, and takes acknowledgements |
+//! | `consumer` | one connection that fills an inbox |
+//! | `inbox` | what is received and not acknowledged |
+//! | `window` | how much is received ahead, in bytes |
 //! | `client` | publishes for a producer that is not Herald |
 //!
 //! Publishing and consuming have a connection each, because RabbitMQ, when it is low on memory or disk,
@@ -21,10 +23,12 @@ mod client;
 mod connection;
 mod consumer;
 mod hello;
+mod inbox;
 mod publisher;
 mod pulse;
 mod topology;
 mod transport;
+mod window;
 mod wire;
 
 use crate::metrics::{Depths, Links};
@@ -32,9 +36,9 @@ use crate::{Error, Message, Route, Tag};
 pub use client::{Client, Outgoing};
 pub use connection::Settings;
 pub use consumer::Consumer;
-use consumer::Inbox;
 use herald_domain::time::Clock;
 use herald_telemetry::health::Health;
+use inbox::Inbox;
 use publisher::Publisher;
 use std::sync::Arc;
 use topology::Standing;
@@ -78,6 +82,8 @@ pub struct Status {
     pub consumer_reconnections: u64,
     /// Messages received and not acknowledged, which [`depth`] does not see.
     pub held: u64,
+    /// The bytes of their bodies.
+    pub held_bytes: usize,
 }
 
 /// What a queue holds, as everybody may see it.
@@ -135,6 +141,10 @@ impl Rabbit {
         self.inbox.acknowledge(up_to).await;
     }
 
+    pub(crate) fn pause(&self, paused: bool) {
+        self.inbox.pause(paused);
+    }
+
     pub(crate) async fn in_transit(&self) -> Result<u64, Error> {
         depth(&self.settings).await.map(|depth| depth.ready)
     }
@@ -148,6 +158,7 @@ impl Rabbit {
             publisher_reconnections: publish.reconnections(),
             consumer_reconnections: consume.reconnections(),
             held: self.held(),
+            held_bytes: self.inbox.held_bytes(),
         }
     }
 

@@ -3,8 +3,10 @@
 use super::OwnServers;
 use crate::load::{Load, a_while, kills};
 use herald_tests::PATIENCE;
+use herald_tests::samples::{event, id_of, merged};
 use herald_tests::services::{Ground, PgBouncer};
 use herald_tests::wait::wait_for;
+use serde_json::json;
 use std::time::Duration;
 
 /// Waits until the producers were told 202 for that many more events.
@@ -78,4 +80,52 @@ async fn a_pooler_that_lends_out_sessions_by_transaction_is_refused_and_one_by_s
         let output = herald(&arguments, pooler.url());
         assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_database_a_worker_holds_little_and_gives_it_back() {
+    const REQUESTS: usize = 24;
+    const EVENTS: usize = 28;
+    let mut own = OwnServers::start().await;
+    let (scene, servers) = (&own.scene, &mut own.servers);
+    let metric = async |meant: &str| scene.herald.metrics().await.sum(|name| name == meant);
+    let mut ids = vec![scene.publish().await];
+    servers.postgres.kill();
+    let large = json!({ "Data": { "Name": "x".repeat(250_000) } });
+    let mut most = 0.0_f64;
+    for _ in 0..REQUESTS {
+        let events: Vec<_> = (0..EVENTS)
+            .map(|_| merged(event("BusinessObjectCreated"), large.clone()))
+            .collect();
+        ids.extend(events.iter().map(id_of));
+        let events = json!(events);
+        wait_for("they are accepted", PATIENCE, async || {
+            scene.api.post("/v1/events", &events).await.status == 202
+        })
+        .await;
+        most = most.max(metric("herald_queue_unacknowledged_bytes").await);
+    }
+    let limit = f64::from(128 << 20);
+    let requests = f64::from(u8::try_from(REQUESTS).expect("a few"));
+    assert!(7_000_000.0 * requests > limit, "more is published than may be held");
+    wait_for("all is given back", PATIENCE, async || {
+        let (held, ready) = (
+            metric("herald_queue_unacknowledged_bytes").await,
+            metric("herald_queue_messages_ready{queue=\"herald.events\"}").await,
+        );
+        most = most.max(held);
+        held < 0.5 && ready > requests - 0.5
+    })
+    .await;
+    assert!(most <= limit, "{most} bytes were held");
+    servers.postgres.restart().await;
+    scene.herald.settled(PATIENCE).await;
+    let audit = scene.herald.audit_ids(ids.iter().map(String::as_str)).exact();
+    assert_eq!(
+        audit.count("Events"),
+        (REQUESTS * EVENTS + 1) as u64,
+        "{}",
+        audit.output
+    );
+    assert_eq!(audit.account["Missing"], json!([]), "{}", audit.output);
 }

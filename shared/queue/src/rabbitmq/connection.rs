@@ -1,6 +1,7 @@
 //! Connecting, and what goes wrong with it in words.
 
-use super::{Error, hello, transport};
+use super::transport::{self, Valve};
+use super::{Error, hello};
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPScheme, AMQPUri};
@@ -18,6 +19,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// node, and those a little older were once seen to be.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// How many bytes are received ahead: eight of the largest requests that ingest takes.
+const BUDGET: usize = 64 << 20;
+
 /// Where RabbitMQ is, and who Herald is there.
 #[derive(Clone)]
 pub struct Settings {
@@ -27,6 +31,8 @@ pub struct Settings {
     pub trusted_users: Vec<String>,
     /// How old the queues must be before the first message is accepted.
     pub settle: Duration,
+    /// How many bytes are received ahead of what is recorded; at most twice as many are held.
+    pub budget: usize,
 }
 
 impl fmt::Debug for Settings {
@@ -71,6 +77,7 @@ impl Settings {
         Ok(Self {
             trusted_users: vec![uri.authority.userinfo.username.clone()],
             settle: SETTLE,
+            budget: BUDGET,
             uri,
             ca: None,
         })
@@ -93,8 +100,13 @@ impl Settings {
 
     /// Connects; `name` is shown in RabbitMQ's own console.
     pub(crate) async fn connect(&self, name: &str) -> Result<Connection, Error> {
+        self.connect_through(&Valve::default(), name).await
+    }
+
+    /// The same, with a valve to end it by.
+    pub(super) async fn connect_through(&self, valve: &Valve, name: &str) -> Result<Connection, Error> {
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connecting = transport::connect(self.uri.clone(), properties, self.tls());
+        let connecting = transport::connect(valve.clone(), self.uri.clone(), properties, self.tls());
         let connected = self.in_time(connecting).await?;
         connected.map_err(|error| self.explain(&error))
     }

@@ -1,126 +1,35 @@
 //! One connection that fills an inbox.
 //!
 //! A task receives, so that what is wrong with the connection is seen however long dispatch is busy;
-//! dispatch takes from the inbox. With each connection a generation begins: tags of an earlier one
-//! mean nothing to the broker any more, which hands their messages out again, so the inbox is emptied
-//! and acknowledgements of them are void.
+//! dispatch takes from the inbox. What is received ahead is bounded in bytes, see [`super::window`].
 
 use super::connection::{Settings, words};
+use super::inbox::Inbox;
+use super::transport::Valve;
+use super::window::{Advice, Window};
 use super::{CONSUMER, Error, Rabbit, topology, wire};
+use crate::Received;
 use crate::metrics::{Depths, LOOK_EVERY, Links};
-use crate::{Received, Tag};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use herald_domain::time::Clock;
 use herald_ledger::reconnect::Delays;
 use herald_telemetry::health::Health;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::message::Delivery;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
-use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-/// How many messages the broker hands out ahead of their acknowledgement: about a batch of dispatch's.
-const PREFETCH: u16 = 500;
+/// How often to look whether a connection is there that nothing is received over.
+const LOOK: Duration = Duration::from_millis(200);
 
-/// How long an acknowledgement may take to be written; what does not take it is dead.
-const ACKNOWLEDGE: Duration = Duration::from_secs(5);
-
-/// What has arrived and was not acknowledged; where dispatch and the connection's task meet.
-#[derive(Debug, Default)]
-pub(super) struct Inbox {
-    state: Mutex<State>,
-    arrived: Notify,
-    /// An acknowledgement could not be sent.
-    broken: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    generation: u64,
-    channel: Option<Channel>,
-    arrived: VecDeque<Received>,
-    /// Tags count from 1 with each generation, so these are also how many.
-    received: i64,
-    acknowledged: i64,
-}
-
-impl Inbox {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn begin(&self, channel: Channel) -> u64 {
-        // What a former connection may have left behind.
-        let _former = self.broken.notified().now_or_never();
-        let mut state = self.lock();
-        state.channel = Some(channel);
-        state.generation
-    }
-
-    /// The connection is gone: what came over it comes again.
-    fn end(&self) {
-        let mut state = self.lock();
-        *state = State {
-            generation: state.generation + 1,
-            ..State::default()
-        };
-    }
-
-    fn put(&self, received: Received) {
-        let mut state = self.lock();
-        state.received = received.tag.place;
-        state.arrived.push_back(received);
-        drop(state);
-        self.arrived.notify_one();
-    }
-
-    fn take(&self, max_events: usize, max_bytes: usize) -> Vec<Received> {
-        let mut state = self.lock();
-        let (mut events, mut bytes) = (0, 0);
-        let mut fits = 0;
-        for received in &state.arrived {
-            events += received.message.events;
-            bytes += received.message.body.len();
-            if fits > 0 && (events > max_events || bytes > max_bytes) {
-                break;
-            }
-            fits += 1;
-        }
-        state.arrived.drain(..fits).collect()
-    }
-
-    pub(super) fn held(&self) -> u64 {
-        let state = self.lock();
-        u64::try_from(state.received - state.acknowledged).unwrap_or(0)
-    }
-
-    pub(super) async fn acknowledge(&self, up_to: Tag) {
-        let Some(channel) = self.acknowledging(up_to) else {
-            return;
-        };
-        let multiple = BasicAckOptions { multiple: true };
-        let tag = u64::try_from(up_to.place).unwrap_or(0);
-        let sent = tokio::time::timeout(ACKNOWLEDGE, channel.basic_ack(tag, multiple)).await;
-        if !matches!(sent, Ok(Ok(()))) && self.lock().generation == up_to.generation {
-            self.broken.notify_one();
-        }
-    }
-
-    /// The channel to acknowledge on, if the tag is one of its own.
-    fn acknowledging(&self, up_to: Tag) -> Option<Channel> {
-        let mut state = self.lock();
-        if state.generation != up_to.generation || up_to.place <= state.acknowledged {
-            return None;
-        }
-        state.acknowledged = up_to.place;
-        state.channel.clone()
-    }
-}
+/// How long giving back may take; at the worst the connection's end does it.
+const GIVE_BACK: Duration = Duration::from_secs(5);
 
 /// Reads the queue in RabbitMQ.
 #[derive(Debug)]
@@ -166,7 +75,7 @@ impl Consumer {
                 return Err(died());
             }
             tokio::select! {
-                () = self.inbox.arrived.notified() => {}
+                () = self.inbox.arrived() => {}
                 _ended = &mut self.receiving => return Err(died()),
             }
         }
@@ -186,17 +95,20 @@ impl Receiver {
     /// Connects and receives, again and again.
     async fn run(self) {
         let mut delays = Delays::default();
+        let mut window = Window::new(self.settings.budget);
         loop {
             let why = match self.connect().await {
-                Ok((connection, stream)) => {
+                Ok((connection, valve)) => {
                     delays.reset();
                     self.links.consume.up();
                     self.health.ok(CONSUMER);
                     tracing::info!("connected to RabbitMQ to consume");
                     let why = tokio::select! {
-                        why = self.receive(stream) => why,
+                        why = self.receive(&connection, &mut window) => why,
                         never = self.watch(&connection) => match never {},
                     };
+                    // Else the client would take in all that RabbitMQ has sent before it hears of the end.
+                    valve.close();
                     drop(connection);
                     why
                 }
@@ -210,29 +122,104 @@ impl Receiver {
         }
     }
 
-    async fn connect(&self) -> Result<(Connection, Stream), Error> {
-        let connection = self.settings.connect("herald consume").await?;
+    async fn connect(&self) -> Result<(Connection, Valve), Error> {
+        let valve = Valve::default();
+        let connection = self.settings.connect_through(&valve, "herald consume").await?;
         topology::ensure(&connection, &self.settings, |what| {
             self.health.failing(CONSUMER, what);
         })
         .await?;
-        let consume = async {
-            let channel = connection.create_channel().await?;
-            channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-            let deliveries = channel.basic_consume(
-                topology::EVENTS.into(),
-                "".into(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            );
-            let deliveries = deliveries.await?;
-            let generation = self.inbox.begin(channel);
-            Ok(Stream { deliveries, generation })
-        };
-        let stream = consume
-            .await
-            .map_err(|error: lapin::Error| Error::away(words(&error)))?;
-        Ok((connection, stream))
+        Ok((connection, valve))
+    }
+
+    /// Receives until it cannot; why.
+    async fn receive(&self, connection: &Connection, window: &mut Window) -> Error {
+        loop {
+            tokio::select! {
+                () = self.inbox.wanted() => {}
+                why = lost(|| connection.status().connected()) => return why,
+            }
+            if let Err(why) = self.receive_on_a_channel(connection, window).await {
+                return why;
+            }
+            tracing::info!("consuming is paused; what is not recorded was given back to RabbitMQ");
+        }
+    }
+
+    /// Receives until nothing is wanted, and gives back what is held, which ends the channel.
+    async fn receive_on_a_channel(&self, connection: &Connection, window: &mut Window) -> Result<(), Error> {
+        let channel = connection.create_channel().await.map_err(away)?;
+        let generation = self.inbox.begin(channel.clone());
+        loop {
+            let mut deliveries = subscribe(&channel, window.subscribe()).await.map_err(away)?;
+            self.take(&mut deliveries, generation, window).await?;
+            self.stop(&channel, &mut deliveries, generation, window).await?;
+            tokio::select! {
+                biased;
+                () = self.inbox.unwanted() => break,
+                () = self.inbox.broken() => return Err(unsent()),
+                () = self.inbox.room(window.room()) => {}
+                why = lost(|| channel.status().connected()) => return Err(why),
+            }
+        }
+        let closed = tokio::time::timeout(GIVE_BACK, channel.close(200, "OK".into())).await;
+        self.inbox.end();
+        let in_time = closed.map_err(|_elapsed| Error::away("RabbitMQ does not take back what it handed out"))?;
+        in_time.map_err(away)
+    }
+
+    /// Takes what comes until the subscription is to end.
+    async fn take(&self, deliveries: &mut lapin::Consumer, generation: u64, window: &mut Window) -> Result<(), Error> {
+        loop {
+            let delivery = tokio::select! {
+                delivery = deliveries.next() => delivery,
+                () = self.inbox.broken() => return Err(unsent()),
+                () = self.inbox.unwanted() => return Ok(()),
+            };
+            // No error comes when the queue is deleted.
+            let gone = || Error::away(format!("the queue {} is gone", topology::EVENTS));
+            match self.put(delivery.ok_or_else(gone)?, generation, window)? {
+                Advice::GoOn => {}
+                Advice::Anew => return Ok(()),
+                Advice::GiveBack => return Err(too_much()),
+            }
+        }
+    }
+
+    /// Ends a subscription, and takes what was on its way.
+    async fn stop(
+        &self,
+        channel: &Channel,
+        deliveries: &mut lapin::Consumer,
+        generation: u64,
+        window: &mut Window,
+    ) -> Result<(), Error> {
+        let mut cancelling = pin!(channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default()));
+        let mut cancelled = false;
+        loop {
+            tokio::select! {
+                done = &mut cancelling, if !cancelled => {
+                    done.map_err(away)?;
+                    cancelled = true;
+                }
+                delivery = deliveries.next() => match delivery {
+                    None => return Ok(()),
+                    Some(delivery) => {
+                        if self.put(delivery, generation, window)? == Advice::GiveBack {
+                            return Err(too_much());
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn put(&self, delivery: lapin::Result<Delivery>, generation: u64, window: &mut Window) -> Result<Advice, Error> {
+        let trusted = &self.settings.trusted_users;
+        let received = wire::read(delivery.map_err(away)?, generation, trusted, self.clock.now());
+        let bytes = received.message.body.len();
+        let held = self.inbox.put(received);
+        Ok(window.received(bytes, held))
     }
 
     /// Looks again and again what the queues hold.
@@ -242,7 +229,7 @@ impl Receiver {
         let mut channel = None;
         loop {
             looks.tick().await;
-            self.depths.hold(self.inbox.held());
+            self.depths.hold(self.inbox.held(), self.inbox.held_bytes());
             // On a channel of its own: one that asks for a queue that somebody deleted is closed.
             channel = match self.look(connection, channel).await {
                 Ok(channel) => Some(channel),
@@ -266,33 +253,40 @@ impl Receiver {
         }
         Ok(channel)
     }
+}
 
-    /// Receives until it cannot; why.
-    async fn receive(&self, stream: Stream) -> Error {
-        let Stream {
-            mut deliveries,
-            generation,
-        } = stream;
-        loop {
-            let delivery = tokio::select! {
-                delivery = deliveries.next() => delivery,
-                () = self.inbox.broken.notified() => return Error::away("an acknowledgement could not be sent"),
-            };
-            match delivery {
-                Some(Ok(delivery)) => {
-                    let now = self.clock.now();
-                    let trusted = &self.settings.trusted_users;
-                    self.inbox.put(wire::read(delivery, generation, trusted, now));
-                }
-                Some(Err(error)) => return Error::away(words(&error)),
-                // No error comes when the queue is deleted.
-                None => return Error::away(format!("the queue {} is gone", topology::EVENTS)),
-            }
+async fn subscribe(channel: &Channel, prefetch: u16) -> Result<lapin::Consumer, lapin::Error> {
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+    let consumer = channel.basic_consume(
+        topology::EVENTS.into(),
+        "".into(),
+        BasicConsumeOptions::default(),
+        FieldTable::default(),
+    );
+    consumer.await
+}
+
+/// Returns when it is no longer connected.
+async fn lost(connected: impl Fn() -> bool) -> Error {
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        if !connected() {
+            return Error::away("the connection was lost");
         }
     }
 }
 
-struct Stream {
-    deliveries: lapin::Consumer,
-    generation: u64,
+fn too_much() -> Error {
+    Error::away("more came at once than is held in memory; it is received again in smaller portions")
+}
+
+fn unsent() -> Error {
+    Error::away("an acknowledgement could not be sent")
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+fn away(error: lapin::Error) -> Error {
+    Error::away(words(&error))
 }

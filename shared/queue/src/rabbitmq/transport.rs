@@ -18,6 +18,8 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -30,8 +32,23 @@ const MAX_FRAME: usize = 1 << 20;
 const HEADER: usize = 7;
 const END: usize = 1;
 
+/// Ends a connection from this side at once: nothing more is read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Valve(Arc<AtomicBool>);
+
+impl Valve {
+    pub(super) fn close(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Connects.
 pub(super) async fn connect(
+    valve: Valve,
     uri: AMQPUri,
     properties: ConnectionProperties,
     tls: OwnedTLSConfig,
@@ -41,7 +58,7 @@ pub(super) async fn connect(
     let plain = Runtime::new(tokio);
     let connect = async move |uri: AMQPUri, _runtime: Runtime<Kit>| {
         let connected = uri.connect_with_config_async(tls.as_ref(), &plain).await;
-        Ok(AsyncTcpStream::Plain(Readable::new(connected?)))
+        Ok(AsyncTcpStream::Plain(Readable::new(connected?, valve.clone())))
     };
     Connection::connector(uri, runtime, connect, properties).await
 }
@@ -51,14 +68,16 @@ type Transport = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 /// A stream whose frames the client can read.
 struct Readable<S> {
     inner: S,
+    valve: Valve,
     frames: Frames,
     chunk: Vec<u8>,
 }
 
 impl<S> Readable<S> {
-    fn new(inner: S) -> Self {
+    fn new(inner: S, valve: Valve) -> Self {
         Self {
             inner,
+            valve,
             frames: Frames::default(),
             chunk: vec![0; CHUNK],
         }
@@ -69,6 +88,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Readable<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         loop {
+            if this.valve.is_closed() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
             let given = this.frames.give(buffer);
             if given > 0 || buffer.is_empty() {
                 return Poll::Ready(Ok(given));
@@ -212,7 +234,12 @@ impl Reactor for Kit {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Readable::new(AsyncTcpStream::Plain(connecting.await?))) }
+        async move {
+            Ok(Readable::new(
+                AsyncTcpStream::Plain(connecting.await?),
+                Valve::default(),
+            ))
+        }
     }
 }
 

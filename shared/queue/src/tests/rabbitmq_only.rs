@@ -235,3 +235,90 @@ async fn dead_letters_and_what_nobody_bound_have_queues_of_their_own() {
         until_told(&queue, line).await;
     }
 }
+
+/// Waits until that many messages are in the queue and no consumer holds them.
+async fn until_ready(vhost: &Vhost, messages: u64) {
+    until(async || vhost.messages("herald.events").await == Some(messages)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_is_paused_gives_back_what_is_not_acknowledged() {
+    let vhost = Vhost::new().await;
+    let rabbit = vhost.open().await;
+    let queue = Queue::Rabbit(rabbit.clone());
+    for n in 0..10 {
+        queue.publish(message(n, 10), Route::Batch).await.unwrap();
+    }
+    let mut consumer = queue.consumer();
+    let received = drain(&mut consumer, 10).await;
+    queue.acknowledge(received[3].tag).await.unwrap();
+    queue.pause();
+    until_ready(&vhost, 6).await;
+    assert_eq!((rabbit.held(), rabbit.status().held_bytes), (0, 0));
+    queue.publish(message(10, 10), Route::Batch).await.unwrap();
+    until_ready(&vhost, 7).await;
+    // It is of a channel that is gone.
+    queue.acknowledge(received[9].tag).await.unwrap();
+    queue.resume();
+    let again = drain(&mut consumer, 7).await;
+    let numbers: Vec<_> = again
+        .iter()
+        .map(|received| (received.message.accepted_at.as_micros(), received.redeliveries))
+        .collect();
+    assert_eq!(numbers, [(4, 1), (5, 1), (6, 1), (7, 1), (8, 1), (9, 1), (10, 0)]);
+    queue.acknowledge(again[6].tag).await.unwrap();
+    let status = rabbit.status();
+    assert!(
+        status.consumer_connected && status.consumer_reconnections == 0,
+        "{status:?}"
+    );
+    // A connection that is lost meanwhile is made again.
+    queue.pause();
+    until(async || {
+        vhost.close_connections().await;
+        rabbit.status().consumer_reconnections > 0
+    })
+    .await;
+    queue.resume();
+    until(async || rabbit.status().publisher_connected).await;
+    queue.publish(message(11, 10), Route::Batch).await.unwrap();
+    assert_eq!(drain(&mut consumer, 1).await[0].message, message(11, 10));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_received_ahead_is_bounded_in_bytes() {
+    const LARGE: usize = 64 << 10;
+    const BUDGET: usize = 8 * LARGE;
+    const SMALL_ONES: usize = 1000;
+    const LARGE_ONES: usize = 300;
+    let vhost = Vhost::new().await;
+    let mut settings = vhost.settings();
+    settings.budget = BUDGET;
+    let rabbit = open(settings);
+    until(async || rabbit.status().publisher_connected).await;
+    let queue = Queue::Rabbit(rabbit.clone());
+    for n in 0..SMALL_ONES + LARGE_ONES {
+        let size = if n < SMALL_ONES { 10 } else { LARGE };
+        queue.publish(message(n, size), Route::Batch).await.unwrap();
+    }
+    let mut consumer = queue.consumer();
+    let (mut seen, mut most) = (HashSet::new(), 0);
+    while seen.len() < SMALL_ONES + LARGE_ONES {
+        let batch = drain(&mut consumer, 1).await;
+        most = most.max(rabbit.status().held_bytes);
+        seen.extend(batch.iter().map(|received| received.message.accepted_at));
+        queue.acknowledge(batch.last().unwrap().tag).await.unwrap();
+    }
+    assert!(most <= 2 * BUDGET + LARGE, "{most}");
+    until(async || rabbit.held() == 0).await;
+    // Nothing is acknowledged: no more than fits is taken.
+    for n in 0..100 {
+        queue.publish(message(n, LARGE), Route::Batch).await.unwrap();
+    }
+    until(async || {
+        let status = rabbit.status();
+        status.held_bytes >= BUDGET && vhost.messages("herald.events").await == Some(100 - status.held)
+    })
+    .await;
+    assert!(rabbit.status().held_bytes <= 2 * BUDGET, "{:?}", rabbit.status());
+}

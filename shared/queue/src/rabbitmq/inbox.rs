@@ -1,0 +1,165 @@
+//! What has been received over one channel, until it is acknowledged.
+//!
+//! With each channel a generation begins: tags of an earlier one mean nothing to the broker any more, which
+//! hands their messages out again, so the inbox is emptied and acknowledgements of them are void.
+
+use crate::{Received, Tag};
+use futures_util::FutureExt;
+use lapin::Channel;
+use lapin::options::BasicAckOptions;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// How long an acknowledgement may take to be written; what does not take it is dead.
+const ACKNOWLEDGE: Duration = Duration::from_secs(5);
+
+/// What has arrived and was not acknowledged; where dispatch and the connection's task meet.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    arrived: Notify,
+    acknowledged: Notify,
+    /// An acknowledgement could not be sent.
+    broken: Notify,
+    /// Nothing is to be received.
+    paused: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    generation: u64,
+    channel: Option<Channel>,
+    arrived: VecDeque<Received>,
+    /// Tags count from 1 with each generation, so these are also how many.
+    received: i64,
+    acknowledged: i64,
+    /// The bytes of each that is not acknowledged, and of all.
+    sizes: VecDeque<usize>,
+    bytes: usize,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin(&self, channel: Channel) -> u64 {
+        // What a former connection may have left behind.
+        let _former = self.broken.notified().now_or_never();
+        let mut state = self.lock();
+        state.channel = Some(channel);
+        state.generation
+    }
+
+    /// The connection is gone: what came over it comes again.
+    pub(super) fn end(&self) {
+        let mut state = self.lock();
+        *state = State {
+            generation: state.generation + 1,
+            ..State::default()
+        };
+    }
+
+    /// Puts in what has come; how many bytes are held with it.
+    pub(super) fn put(&self, received: Received) -> usize {
+        let mut state = self.lock();
+        let bytes = received.message.body.len();
+        state.received = received.tag.place;
+        state.sizes.push_back(bytes);
+        state.bytes += bytes;
+        state.arrived.push_back(received);
+        let held = state.bytes;
+        drop(state);
+        self.arrived.notify_one();
+        held
+    }
+
+    pub(super) fn take(&self, max_events: usize, max_bytes: usize) -> Vec<Received> {
+        let mut state = self.lock();
+        let (mut events, mut bytes) = (0, 0);
+        let mut fits = 0;
+        for received in &state.arrived {
+            events += received.message.events;
+            bytes += received.message.body.len();
+            if fits > 0 && (events > max_events || bytes > max_bytes) {
+                break;
+            }
+            fits += 1;
+        }
+        state.arrived.drain(..fits).collect()
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        let state = self.lock();
+        u64::try_from(state.received - state.acknowledged).unwrap_or(0)
+    }
+
+    /// The bytes of what is received and not acknowledged.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    pub(super) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    pub(super) async fn broken(&self) {
+        self.broken.notified().await;
+    }
+
+    /// Returns when no more than so many bytes are held.
+    pub(super) async fn room(&self, bytes: usize) {
+        while self.held_bytes() > bytes {
+            self.acknowledged.notified().await;
+        }
+    }
+
+    pub(super) fn pause(&self, paused: bool) {
+        self.paused
+            .send_if_modified(|was| std::mem::replace(was, paused) != paused);
+    }
+
+    /// Returns when something is to be received.
+    pub(super) async fn wanted(&self) {
+        self.until_paused(false).await;
+    }
+
+    /// Returns when nothing is.
+    pub(super) async fn unwanted(&self) {
+        self.until_paused(true).await;
+    }
+
+    async fn until_paused(&self, wanted: bool) {
+        let mut paused = self.paused.subscribe();
+        drop(paused.wait_for(|paused| *paused == wanted).await);
+    }
+
+    pub(super) async fn acknowledge(&self, up_to: Tag) {
+        let Some(channel) = self.acknowledging(up_to) else {
+            return;
+        };
+        let multiple = BasicAckOptions { multiple: true };
+        let tag = u64::try_from(up_to.place).unwrap_or(0);
+        let sent = tokio::time::timeout(ACKNOWLEDGE, channel.basic_ack(tag, multiple)).await;
+        if !matches!(sent, Ok(Ok(()))) && self.lock().generation == up_to.generation {
+            self.broken.notify_one();
+        }
+    }
+
+    /// The channel to acknowledge on, if the tag is one of its own.
+    fn acknowledging(&self, up_to: Tag) -> Option<Channel> {
+        let mut state = self.lock();
+        if state.generation != up_to.generation || up_to.place <= state.acknowledged {
+            return None;
+        }
+        for _ in state.acknowledged..up_to.place {
+            let bytes = state.sizes.pop_front().unwrap_or_default();
+            state.bytes -= bytes;
+        }
+        state.acknowledged = up_to.place;
+        self.acknowledged.notify_one();
+        state.channel.clone()
+    }
+}
