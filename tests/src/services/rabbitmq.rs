@@ -117,7 +117,7 @@ impl RabbitMq {
             "rabbitmq.conf",
             &format!(
                 "loopback_users.guest = true\nlog.file.level = info\nmanagement.tcp.ip = 127.0.0.1\n\
-                 management.tcp.port = {}\n{more}",
+                 max_message_size = 16777216\nmanagement.tcp.port = {}\n{more}",
                 ports.management
             ),
         );
