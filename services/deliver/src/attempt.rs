@@ -21,8 +21,8 @@ const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// No attempt was made, because this process or its machine is short of something. No receiver has failed by it.
 #[derive(Debug, thiserror::Error)]
-#[error("Herald is short of descriptors, ports or memory for connections")]
-pub(crate) struct Want(#[source] io::Error);
+#[error("Herald is short of descriptors, ports or memory for connections: {0}")]
+pub(crate) struct Want(io::Error);
 
 /// Makes the next attempt of a delivery, as a span of its event's trace. Takes no longer than the subscription's
 /// timeout.
