@@ -72,8 +72,14 @@ pub(crate) enum Refused {
     )]
     Unauthorized(Problem),
     #[response(
+        status = 429,
+        description = "The account has too many requests under way; try again after Retry-After.",
+        content_type = "application/problem+json"
+    )]
+    TooMany(Problem),
+    #[response(
         status = 503,
-        description = "The ledger is away; try again after Retry-After.",
+        description = "The ledger is away, or took too long; try again after Retry-After.",
         content_type = "application/problem+json"
     )]
     Unavailable(Problem),
