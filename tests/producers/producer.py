@@ -9,15 +9,12 @@ Each is published persistent and with a confirm; for each a line says "confirmed
 """
 
 import base64
-import datetime
-import decimal
 import json
 import struct
 import sys
 
 import pika
 import pika.data
-import pika.spec
 
 LATIN_1 = b"caf\xe9"
 
@@ -39,19 +36,29 @@ def encode_table(pieces, table, encode=pika.data.encode_table):
 pika.data.encode_table = encode_table
 
 
+def sized(kind, value):
+    return kind + struct.pack(">I", len(value)) + value
+
+
 def deep(levels):
     value = b"V"
     for _ in range(levels):
-        value = b"A" + struct.pack(">I", len(value)) + value
+        value = sized(b"A", value)
     return Table(b"\x04deep" + value)
 
 
 def all_types():
-    return {
-        "void": None, "true": True, "int": -1, "long": 2**62, "double": 1.5, "decimal": decimal.Decimal("1.5"),
-        "bytes": b"\xff", "time": datetime.datetime(2026, 1, 1), "list": [1, {"nested": [None]}], "": "",
-        "traceparent": 7, "herald-account": {"a": 1}, "herald-events": b"\xff", "x-death": "none", "big": "x" * 100_000,
+    inner = b"\x01n" + sized(b"A", b"V")
+    headers = {
+        b"void": b"V", b"bool": b"t\x01", b"byte": b"b\xff", b"unsigned byte": b"B\xff", b"short": b"s\xff\xff",
+        b"unsigned short": b"u\xff\xff", b"int": b"I" + bytes(4), b"unsigned int": b"i" + bytes(4),
+        b"long": b"l" + bytes(8), b"float": b"f" + bytes(4), b"double": b"d" + bytes(8), b"decimal": b"D\x01" + bytes(4),
+        b"time": b"T" + b"\xff" * 8, b"bytes": sized(b"x", b"\xff"), b"big": sized(b"S", LATIN_1 * 20_000),
+        b"table": sized(b"F", inner), b"list": sized(b"A", sized(b"F", inner)), b"": sized(b"S", b""),
+        b"traceparent": b"I" + bytes(4), b"herald-account": sized(b"F", inner), b"herald-events": sized(b"x", b"\xff"),
+        b"x-death": sized(b"S", b"none"),
     }
+    return Table(b"".join(bytes([len(name)]) + name + value for name, value in headers.items()))
 
 
 def odd(properties, what):
