@@ -28,26 +28,22 @@ impl Ledger {
     /// The registry's version. It is asked for several times a second, so the clock is told by it too.
     pub async fn registry_version(&self) -> Result<i64, Error> {
         if !self.store.is_shared() {
-            return version(self.store.read()).await;
+            return version(self.store.registry()).await;
         }
         let mut version = 0;
         let ask = async {
-            let rows = self
-                .ask(
-                    &format!(
-                        "SELECT version, {CLOCK} AS now, current_setting('transaction_read_only') = 'on' AS read_only \
-                         FROM registry_version"
-                    ),
-                    [],
-                )
-                .await?;
-            let row = rows.first().ok_or_else(|| corrupt("no registry version"))?;
+            let sql = format!(
+                "SELECT version, {CLOCK} AS now, current_setting('transaction_read_only') = 'on' AS read_only \
+                 FROM registry_version"
+            );
+            let row = self.store.soon(one(self.store.registry(), &sql, [])).await?;
+            let row = row.ok_or_else(|| corrupt("no registry version"))?;
             // After a failover a standby answers for a while as if nothing had happened.
-            if get(row, "read_only")? {
+            if get(&row, "read_only")? {
                 return Err(self.store.reads_only());
             }
-            version = get(row, "version")?;
-            timestamp(row, "now")
+            version = get(&row, "version")?;
+            timestamp(&row, "now")
         };
         self.store.tell_time(ask).await?;
         Ok(version)
@@ -56,7 +52,7 @@ impl Ledger {
     /// Hands what changed since `since` to `apply`, in one or more pieces of one snapshot, the last of
     /// which carries the new version; before that the version is `since`.
     pub async fn changes_since(&self, since: i64, mut apply: impl FnMut(Changes) + Send) -> Result<(), Error> {
-        let snapshot = self.store.soon(crate::sql::snapshot(self.store.read())).await?;
+        let snapshot = self.store.soon(crate::sql::snapshot(self.store.registry())).await?;
         let version = self.store.soon(version(&snapshot)).await?;
         if version == since {
             return Ok(());

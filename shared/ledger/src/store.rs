@@ -20,6 +20,9 @@ use tokio::sync::Notify;
 /// Connections for the delivery path. On PostgreSQL one more listens.
 const READERS: u32 = 4;
 
+/// For the registry alone: whether rights are fresh must not wait for reads that are slow.
+const REGISTRY: u32 = 1;
+
 /// For what takes long and is in no hurry: audits, counts, and removing what has expired.
 const QUERIES: u32 = 2;
 
@@ -35,6 +38,7 @@ const API_STATEMENT: Duration = Duration::from_secs(16);
 #[derive(Debug, Clone)]
 pub struct Store {
     read: DatabaseConnection,
+    registry: DatabaseConnection,
     queries: DatabaseConnection,
     api: DatabaseConnection,
     write: Write,
@@ -66,6 +70,7 @@ impl Store {
         let read = sqlite::connect(file, READERS, true).await?;
         let store = Self {
             read,
+            registry: sqlite::connect(file, REGISTRY, true).await?,
             queries: sqlite::connect(file, QUERIES, true).await?,
             api: sqlite::connect(file, API, true).await?,
             write: Write::Sqlite(write),
@@ -88,6 +93,7 @@ impl Store {
             Err(error) => sqlite::connect_immutable(file).await.map_err(|_says_less| error)?,
         };
         Ok(Self {
+            registry: read.clone(),
             queries: read.clone(),
             api: read.clone(),
             read,
@@ -105,6 +111,7 @@ impl Store {
         let clock = pool.clock();
         let store = Self {
             read: pool.reading().clone(),
+            registry: postgres::connect(&address, REGISTRY, postgres::PATIENCE, &trust).await?,
             queries: postgres::connect(&address, QUERIES, postgres::SLOW, &trust).await?,
             api: postgres::connect(&address, API, API_STATEMENT, &trust).await?,
             write: Write::Postgres(Arc::new(pool)),
@@ -133,6 +140,11 @@ impl Store {
     /// Where to read what deliveries wait for.
     pub fn read(&self) -> &DatabaseConnection {
         &self.read
+    }
+
+    /// Where to read what attempts are permitted by.
+    pub(crate) fn registry(&self) -> &DatabaseConnection {
+        &self.registry
     }
 
     /// Reads, but not for longer than a write may take: what waits for it must hear of a database that
@@ -231,6 +243,7 @@ impl Store {
     pub(crate) fn register(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
         let mut pools = vec![
             ("read", self.read.clone()),
+            ("registry", self.registry.clone()),
             ("queries", self.queries.clone()),
             ("api", self.api.clone()),
         ];

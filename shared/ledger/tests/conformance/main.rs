@@ -23,6 +23,7 @@ mod environment;
 mod expiring;
 mod finishing;
 mod growth;
+mod lanes;
 mod listing;
 mod managing;
 mod plans;
