@@ -13,7 +13,7 @@ use crate::{Deliver, attempt};
 use futures_util::FutureExt;
 use herald_domain::delivery::{Attempt, Closed, Delivery, Reason};
 use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
-use herald_domain::lanes::{Action, Lanes, Limits, Row, Terms, Work};
+use herald_domain::lanes::{Action, Lanes, Limits, Progress, Row, Search, Terms, Work};
 use herald_domain::rate_limit::Rate;
 use herald_domain::subscription::Subscription;
 use herald_domain::time::Timestamp;
@@ -79,10 +79,10 @@ pub(crate) enum Report {
     Recorded(Vec<Recorded>),
     /// A lane's rows were read, or could not be.
     Fetched(SubscriptionId, usize, Option<Vec<(Delivery, Option<Arc<EventRecord>>)>>),
-    /// The wake-ups that there were.
-    Woken(Vec<Wakeup>),
-    /// The lanes of shards that were taken.
-    Found(Vec<Wakeup>),
+    /// The wake-ups that there were, or that could not be read.
+    Woken(Option<Vec<Wakeup>>),
+    /// A page of the search for lanes was read, or could not be.
+    Searched(Option<(Vec<Wakeup>, Progress)>),
     /// Rights were looked up, well or not.
     RightsChecked,
 }
@@ -111,6 +111,10 @@ struct Owner {
     /// Whether wake-ups are being looked for, and whether there was a hint since.
     looking: bool,
     look_again: bool,
+    /// How often in succession they could not be read.
+    looks_failed: u32,
+    /// The search for lanes with open deliveries.
+    search: Search,
 }
 
 /// A 410 that is not in the registry yet.
@@ -152,6 +156,8 @@ pub(crate) async fn run(
         short_said_at: None,
         looking: false,
         look_again: false,
+        looks_failed: 0,
+        search: Search::default(),
     };
     let work = async move {
         let mut owned = owner.deliver.owned.clone();
@@ -243,6 +249,7 @@ impl Owner {
         if !lost.is_empty() {
             // Whoever has them now asks anew.
             self.doubted.clear();
+            self.search.release(lost.iter().copied());
             self.lanes.release(lost);
         }
         if !new.is_empty() {
@@ -311,16 +318,16 @@ impl Owner {
                 self.deliver.hand_over.set_ticket(self.lanes.ticket());
             }
             Report::Fetched(subscription, _, None) => self.lanes.fetch_failed(subscription, now.plus(RETRY_AFTER)),
-            Report::Woken(wakeups) => {
-                self.note(wakeups);
-                self.looking = false;
-                if std::mem::take(&mut self.look_again) {
-                    self.look_for_wakeups();
-                }
-            }
-            Report::Found(lanes) => {
+            Report::Woken(wakeups) => self.woken(wakeups),
+            Report::Searched(Some((lanes, progress))) => {
                 self.deliver.health.ok(PART);
                 self.note(lanes);
+                self.search.found(&progress);
+                self.search();
+            }
+            Report::Searched(None) => {
+                self.search.failed();
+                self.search();
             }
             Report::RightsChecked => self.checking = false,
         }

@@ -49,6 +49,7 @@ mod lane;
 mod load;
 mod looks;
 mod pace;
+mod search;
 mod turns;
 
 use crate::breaker::Turned;
@@ -59,6 +60,7 @@ use lane::{Fetch, Lane, Place, Queued};
 pub use load::{LaneState, Load, Survey};
 pub use looks::Ticket;
 pub use pace::{Answer, MAX_PAUSE, Terms, Verdict};
+pub use search::{Page, Progress, Search, pause_after};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 

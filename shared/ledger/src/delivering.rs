@@ -9,6 +9,7 @@ mod closed;
 mod due;
 mod former;
 mod late;
+mod search;
 
 use crate::sql::{corrupt, for_rows, for_values, get, timestamp, uuid};
 use crate::{Error, Ledger, outbox, registry, shards, subscriptions};
@@ -97,32 +98,6 @@ impl Finish {
 }
 
 impl Ledger {
-    /// The lanes of these shards with open deliveries, each with its earliest `due_at`: what a takeover
-    /// looks at. One index look-up per lane, however many deliveries it has.
-    pub async fn open_lanes(
-        &self,
-        shards: impl IntoIterator<Item = Shard>,
-    ) -> Result<Vec<(SubscriptionId, Timestamp)>, Error> {
-        let lanes = for_values(
-            self.store.read(),
-            "WITH RECURSIVE lane (shard, subscription) AS ( \
-               SELECT s.shard, (SELECT d.subscription FROM deliveries_open d WHERE d.shard = s.shard \
-                                ORDER BY d.subscription LIMIT 1) FROM shards s WHERE s.shard",
-            shards::numbers(shards),
-            "  UNION ALL \
-               SELECT lane.shard, (SELECT d.subscription FROM deliveries_open d WHERE d.shard = lane.shard \
-                                   AND d.subscription > lane.subscription ORDER BY d.subscription LIMIT 1) \
-               FROM lane WHERE lane.subscription IS NOT NULL) \
-             SELECT subscription, (SELECT due_at FROM deliveries_open d WHERE d.shard = lane.shard \
-               AND d.subscription = lane.subscription ORDER BY due_at LIMIT 1) AS due_at \
-             FROM lane WHERE subscription IS NOT NULL",
-        );
-        let rows = self.store.soon(lanes).await?;
-        rows.iter()
-            .map(|row| Ok((SubscriptionId(uuid(row, "subscription")?), timestamp(row, "due_at")?)))
-            .collect()
-    }
-
     /// Counts how many deliveries are open in these shards, for [`crate::Signals::open_deliveries`].
     pub async fn count_open(&self, shards: impl IntoIterator<Item = Shard>) -> Result<(), Error> {
         let rows = for_values(

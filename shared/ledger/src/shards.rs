@@ -22,6 +22,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
+/// The most wake-ups that are taken at a time.
+pub const MOST_WAKEUPS: usize = 4096;
+
 /// The shards that a process owns, each at its epoch, as they were at one moment; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ownership {
@@ -103,7 +106,7 @@ impl Ownership {
     }
 }
 
-fn shard(row: &sea_orm::QueryResult) -> Result<Shard, Error> {
+pub(crate) fn shard(row: &sea_orm::QueryResult) -> Result<Shard, Error> {
     let number: i16 = get(row, "shard")?;
     u8::try_from(number)
         .map(Shard)
@@ -397,12 +400,12 @@ impl Ledger {
             .await
     }
 
-    /// Takes the wake-ups of the shards that are owned.
+    /// Takes wake-ups of the shards that are owned: all, or [`MOST_WAKEUPS`] of them.
     pub async fn take_wakeups(&self, owned: &Ownership) -> Result<Vec<Wakeup>, Error> {
         // What somebody is just writing is taken next time.
         let take = format!(
             "DELETE FROM wakeups WHERE (shard, subscription) IN (SELECT shard, subscription FROM wakeups \
-             WHERE shard IN (SELECT shard FROM shards WHERE owner = $1) ORDER BY shard, subscription{}) \
+             WHERE shard IN (SELECT shard FROM shards WHERE owner = $1) ORDER BY shard, subscription LIMIT {MOST_WAKEUPS}{}) \
              RETURNING subscription, due_at",
             sql::skip_locked(self.store.read())
         );

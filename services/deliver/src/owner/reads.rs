@@ -1,11 +1,12 @@
 //! What the owner has read from the ledger: tasks of their own that report back, each within a time limit,
 //! for a connection that hangs says nothing for long.
 
-use super::{Owner, PART, RETRY_AFTER, Report, WAKEUP_INTERVAL};
+use super::{Owner, PART, Report, WAKEUP_INTERVAL};
 use futures_util::FutureExt;
 use herald_domain::id::{Shard, SubscriptionId};
+use herald_domain::lanes::pause_after;
 use herald_ledger::Error;
-use herald_ledger::shards::Wakeup;
+use herald_ledger::shards::{MOST_WAKEUPS, Wakeup};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,38 +27,43 @@ async fn limited<T>(patience: Duration, asked: impl Future<Output = Result<T, Er
 
 impl Owner {
     /// Looks up which lanes of these shards have open deliveries.
-    pub(super) fn find_lanes(&self, shards: Vec<Shard>) {
-        if shards.is_empty() {
+    pub(super) fn find_lanes(&mut self, shards: Vec<Shard>) {
+        self.search.ask(shards);
+        self.search();
+    }
+
+    /// Reads the next page of lanes, if one is wanted and none is being read.
+    pub(super) fn search(&mut self) {
+        let Some(page) = self.search.next_page() else {
             return;
-        }
-        let (ledger, hand_over, health, reports) = (
+        };
+        let (ledger, health, reports) = (
             self.deliver.ledger.clone(),
-            self.deliver.hand_over.clone(),
             self.deliver.health.clone(),
             self.reports.clone(),
         );
         self.tasks.spawn(async move {
-            match limited(PATIENCE, ledger.open_lanes(shards)).await {
-                Ok(lanes) => {
-                    let lanes = lanes
-                        .into_iter()
-                        .map(|(subscription, due_at)| Wakeup { subscription, due_at });
-                    // The owner is gone only at the end.
-                    drop(reports.send(Report::Found(lanes.collect())));
-                }
-                Err(error) => {
+            let read = AssertUnwindSafe(limited(PATIENCE, ledger.open_lanes(&page))).catch_unwind();
+            let found = match read.await {
+                Ok(Ok(found)) => Some(found),
+                failed => {
                     health.failing(PART, "the ledger cannot be read");
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "open deliveries could not be looked up"
-                    );
-                    sleep(RETRY_AFTER).await;
-                    hand_over.look_everywhere();
+                    if let Ok(Err(error)) = failed {
+                        tracing::error!(
+                            error = &error as &dyn std::error::Error,
+                            "open deliveries could not be looked up"
+                        );
+                    }
+                    sleep(page.pause).await;
+                    None
                 }
-            }
+            };
+            // The owner is gone only at the end.
+            drop(reports.send(Report::Searched(found)));
         });
     }
 
+    /// Takes wake-ups, unless that is under way: then once more when it has ended.
     pub(super) fn look_for_wakeups(&mut self) {
         if self.owned.shards().next().is_none() {
             return;
@@ -67,23 +73,39 @@ impl Owner {
             return;
         }
         self.looking = true;
-        let hand_over = self.deliver.hand_over.clone();
+        let pause = pause_after(self.looks_failed);
         let (ledger, owned, reports) = (self.deliver.ledger.clone(), self.owned.clone(), self.reports.clone());
         self.tasks.spawn(async move {
             let look = AssertUnwindSafe(limited(PATIENCE, ledger.take_wakeups(&owned))).catch_unwind();
             let wakeups = match look.await {
-                Ok(Ok(wakeups)) => wakeups,
+                Ok(Ok(wakeups)) => Some(wakeups),
                 failed => {
                     if let Ok(Err(error)) = failed {
                         tracing::warn!(error = &error as &dyn std::error::Error, "wake-ups could not be read");
                     }
-                    // They may have been taken all the same.
-                    hand_over.look_everywhere();
-                    Vec::new()
+                    sleep(pause).await;
+                    None
                 }
             };
             drop(reports.send(Report::Woken(wakeups)));
         });
+    }
+
+    pub(super) fn woken(&mut self, wakeups: Option<Vec<Wakeup>>) {
+        self.looking = false;
+        let mut again = std::mem::take(&mut self.look_again);
+        if let Some(wakeups) = wakeups {
+            self.looks_failed = 0;
+            again |= wakeups.len() >= MOST_WAKEUPS;
+            self.note(wakeups);
+        } else {
+            self.looks_failed = self.looks_failed.saturating_add(1);
+            // They may have been taken all the same.
+            self.find_lanes(self.owned.shards().collect());
+        }
+        if again {
+            self.look_for_wakeups();
+        }
     }
 
     /// Has the registry compared with the ledger's, unless that is under way.

@@ -1,6 +1,8 @@
 //! What the lanes read: quickly, however much else is read, and in pieces.
 
-use crate::rig::{Database, Rig};
+use crate::rig::{Database, Rig, open_lanes};
+use herald_domain::id::Shard;
+use herald_ledger::shards::MOST_WAKEUPS;
 use sea_orm::TransactionTrait;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -24,4 +26,48 @@ async fn the_registry_is_compared_though_every_other_connection_is_in_use(databa
     assert_eq!(heard, version);
 }
 
-on_both!(the_registry_is_compared_though_every_other_connection_is_in_use);
+async fn lanes_are_found_in_pages_of_any_size_and_wake_ups_taken_a_number_at_a_time(database: Database) {
+    let rig = Rig::new(database).await;
+    let mut subscriptions = Vec::new();
+    for n in 1..=40 {
+        subscriptions.push(rig.subscribe(n).await);
+    }
+    for _ in 0..3 {
+        rig.deliveries(&subscriptions).await;
+    }
+    for limit in [1, 2, 7, 50, 1000] {
+        let mut found = open_lanes(&rig.ledger, Shard::all(), limit).await;
+        found.sort_unstable();
+        let earliest: Vec<_> = found.iter().map(|(lane, _)| *lane).collect();
+        assert_eq!(earliest, subscriptions, "in pages of {limit}");
+        for (lane, due_at) in found {
+            assert_eq!(rig.open(lane, 10).await[0].0.due_at, due_at);
+        }
+    }
+    let of_one = open_lanes(&rig.ledger, [Shard::of(subscriptions[0])], 1).await;
+    assert!(
+        of_one
+            .iter()
+            .all(|(lane, _)| Shard::of(*lane) == Shard::of(subscriptions[0]))
+    );
+
+    let more = 100;
+    let wakeups = format!(
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {}) \
+         INSERT INTO wakeups (shard, subscription, due_at) SELECT n % 256, {}, 1 FROM n",
+        MOST_WAKEUPS + more,
+        match database {
+            Database::Postgres => "lpad(to_hex(n), 32, '0')::uuid",
+            Database::Sqlite => "unhex(printf('%032x', n))",
+        }
+    );
+    rig.execute(wakeups).await.unwrap();
+    for expected in [MOST_WAKEUPS, more, 0] {
+        assert_eq!(rig.ledger.take_wakeups(&rig.owned).await.unwrap().len(), expected);
+    }
+}
+
+on_both!(
+    the_registry_is_compared_though_every_other_connection_is_in_use,
+    lanes_are_found_in_pages_of_any_size_and_wake_ups_taken_a_number_at_a_time,
+);

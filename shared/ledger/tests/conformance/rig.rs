@@ -7,7 +7,7 @@ use herald_domain::delivery::{Attempt, AttemptError, Closed, Delivery, Outcome, 
 use herald_domain::event::Objects;
 use herald_domain::id::{EventId, EventUid, ObjectGuid, Shard, SubscriptionId};
 use herald_domain::index::Topic;
-use herald_domain::lanes::Scope;
+use herald_domain::lanes::{Page, Scope, Search};
 use herald_domain::signing::SigningKey;
 use herald_domain::subscription::{Subscription, parse};
 use herald_domain::time::{Clock, Timestamp};
@@ -359,4 +359,20 @@ pub(crate) fn retried(delivery: Delivery, event: EventUid, due_at: Timestamp) ->
         attempt: Some(attempt(delivery.attempts + 1, None)),
         then: Then::Retry(due_at),
     }
+}
+
+/// The lanes that have open deliveries, found in pages of that many rows.
+pub(crate) async fn open_lanes(
+    ledger: &Ledger,
+    shards: impl IntoIterator<Item = Shard>,
+    limit: usize,
+) -> Vec<(SubscriptionId, Timestamp)> {
+    let (mut search, mut found) = (Search::default(), Vec::new());
+    search.ask(shards);
+    while let Some(page) = search.next_page() {
+        let (lanes, progress) = ledger.open_lanes(&Page { limit, ..page }).await.unwrap();
+        found.extend(lanes.iter().map(|lane| (lane.subscription, lane.due_at)));
+        search.found(&progress);
+    }
+    found
 }

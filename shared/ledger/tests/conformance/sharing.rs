@@ -1,6 +1,6 @@
 //! Shards: leased, renewed, given back, taken over; and what counts from whom meanwhile.
 
-use crate::rig::{Database, Rig, dead, delivered, event, retried, under};
+use crate::rig::{Database, Rig, dead, delivered, event, open_lanes, retried, under};
 use herald_domain::id::Shard;
 use herald_ledger::Ledger;
 use herald_ledger::delivering::Finished;
@@ -194,7 +194,7 @@ async fn nothing_falls_between_dispatch_and_takeover(database: Database) {
             let owner = Uuid::now_v7();
             let taken = rig.ledger.take_free(owner, 256, LEASE).await.unwrap();
             let owned = leased(owner, taken.epochs);
-            let found = rig.ledger.open_lanes(owned.shards()).await.unwrap();
+            let found = open_lanes(&rig.ledger, owned.shards(), 1000).await;
             (owned, found)
         };
         let (recorded, (next, found)) = tokio::join!(record, take_over);
