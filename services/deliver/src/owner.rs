@@ -13,7 +13,7 @@ use crate::{Deliver, attempt};
 use futures_util::FutureExt;
 use herald_domain::delivery::{Attempt, Closed, Delivery, Reason};
 use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
-use herald_domain::lanes::{Action, Lanes, Limits, Progress, Row, Search, Terms, Work};
+use herald_domain::lanes::{Action, Lanes, Limits, Progress, Row, Search, Terms, Work, pause_after};
 use herald_domain::rate_limit::Rate;
 use herald_domain::subscription::Subscription;
 use herald_domain::time::Timestamp;
@@ -79,6 +79,8 @@ pub(crate) enum Report {
     Recorded(Vec<Recorded>),
     /// A lane's rows were read, or could not be.
     Fetched(SubscriptionId, usize, Option<Vec<(Delivery, Option<Arc<EventRecord>>)>>),
+    /// A read failed because the ledger is away.
+    Away,
     /// The wake-ups that there were, or that could not be read.
     Woken(Option<Vec<Wakeup>>),
     /// A page of the search for lanes was read, or could not be.
@@ -113,6 +115,8 @@ struct Owner {
     look_again: bool,
     /// How often in succession they could not be read.
     looks_failed: u32,
+    /// How often in succession the ledger was away when a lane's rows were read.
+    fetches_failed: u32,
     /// The search for lanes with open deliveries.
     search: Search,
 }
@@ -157,6 +161,7 @@ pub(crate) async fn run(
         looking: false,
         look_again: false,
         looks_failed: 0,
+        fetches_failed: 0,
         search: Search::default(),
     };
     let work = async move {
@@ -306,6 +311,9 @@ impl Owner {
                         self.gone.retain(|_, gone| gone.delivery != outcome.id);
                     }
                     self.lanes.recorded(outcome.subscription, outcome.id, outcome.due_at);
+                    if let Some(look_at) = outcome.look_at {
+                        self.lanes.look(outcome.subscription, look_at);
+                    }
                 }
             }
             Report::Fetched(subscription, limit, Some(rows)) => {
@@ -314,10 +322,15 @@ impl Owner {
                     None => Row::Bare(delivery),
                 };
                 let rows: Vec<Row<_>> = rows.into_iter().map(row).collect();
+                self.fetches_failed = 0;
                 self.lanes.fetched(subscription, rows, limit, now);
                 self.deliver.hand_over.set_ticket(self.lanes.ticket());
             }
             Report::Fetched(subscription, _, None) => self.lanes.fetch_failed(subscription, now.plus(RETRY_AFTER)),
+            Report::Away => {
+                self.lanes.rest_fetches(now.plus(pause_after(self.fetches_failed)));
+                self.fetches_failed = self.fetches_failed.saturating_add(1);
+            }
             Report::Woken(wakeups) => self.woken(wakeups),
             Report::Searched(Some((lanes, progress))) => {
                 self.deliver.health.ok(PART);
@@ -394,7 +407,11 @@ impl Owner {
                         self.check_rights();
                     }
                 },
-                Action::Fetch { subscription, limit } => self.fetch(subscription, limit),
+                Action::Fetch {
+                    subscription,
+                    from,
+                    limit,
+                } => self.fetch(subscription, from, limit),
             }
         }
         true
@@ -482,6 +499,7 @@ fn work(delivery: Delivery, event: Arc<EventRecord>) -> Item {
 fn terms(subscription: &Subscription) -> Terms {
     let settings = &subscription.settings;
     Terms {
+        owner: subscription.owner,
         max_in_flight: NonZeroU16::new(settings.max_in_flight).unwrap_or(NonZeroU16::MIN),
         rate: settings.rate_limit_per_second.and_then(Rate::per_second),
         give_up_after: settings.retry.give_up_after,

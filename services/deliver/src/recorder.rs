@@ -35,6 +35,8 @@ pub(crate) struct Recorded {
     pub(crate) id: DeliveryId,
     /// When the delivery is due again, if it is.
     pub(crate) due_at: Option<Timestamp>,
+    /// When the ledger is to be asked what has become of it, if only it knows.
+    pub(crate) look_at: Option<Timestamp>,
     /// How it was closed, if this closed it.
     pub(crate) closed: Option<Closed>,
     /// The delivery's.
@@ -169,21 +171,24 @@ fn verdict(error: &herald_ledger::Error, outcomes: usize, failures: u32) -> Verd
     }
 }
 
-fn recorded(finish: &Finish, finished: Finished, now: Timestamp) -> Recorded {
+fn recorded(finish: &Finish, finished: Finished, again_at: Timestamp) -> Recorded {
     let (due_at, closed) = match (finish.then, finished) {
-        // Late as well: it may be this very outcome, recorded before its answer was lost.
-        (Then::Retry(due_at), Finished::Done | Finished::Corrected | Finished::Late) => (Some(due_at), None),
+        (Then::Retry(due_at), Finished::Done | Finished::Corrected) => (Some(due_at), None),
         (Then::Close { status, .. }, Finished::Done | Finished::Corrected) => (None, Some(status)),
-        (Then::Close { .. }, Finished::Late) => (None, None),
-        // The shard was another's in between. If it came back meanwhile, whatever the row is now, the
-        // ledger knows.
-        (_, Finished::Stale) => (Some(now), None),
+        (_, Finished::Late | Finished::Stale) => (None, None),
     };
     let delivery = finish.delivery;
     Recorded {
         subscription: delivery.subscription,
         id: delivery.id,
         due_at,
+        // What was late may be this very outcome, recorded before its answer was lost; a shard that was another's in
+        // between may have come back meanwhile.
+        look_at: matches!(
+            (finish.then, finished),
+            (Then::Retry(_), Finished::Late) | (_, Finished::Stale)
+        )
+        .then_some(again_at),
         closed,
         webhook: delivery.webhook,
     }

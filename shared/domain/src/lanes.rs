@@ -20,10 +20,12 @@
 //! - nothing begins for a shard that is not owned, whoever offers, notes or fetches it.
 //!
 //! # Shares
-//! No lane fills what all have in common. Each may have one attempt in flight before any has a second
-//! ([`Limits::lanes_in_flight`] apart from [`Limits::in_flight`]); of what is common, attempts, buffer and
-//! bytes, a lane takes more only while it has less than a quarter of what is still free. So the first has
-//! at most a fifth, and however many hang, there is something left for the next.
+//! No lane and no account fills what all have in common: attempts, buffer and bytes. Each lane may have one
+//! attempt in flight before any has a second ([`Limits::lanes_in_flight`] apart from [`Limits::in_flight`]);
+//! lanes that answered fast of late have a part that slow ones cannot take, and the slow ones of one account
+//! leave room for another's: see `shares`. Nothing is ever above its [`Limits`], for what does not fit is left
+//! to the ledger, and what may not be sent soon is not kept in memory: that of a lane that is paused, or whose
+//! subscriber is slow.
 //!
 //! First attempts and retries have shares of their own: a quarter of a lane's attempts, and of all, is not
 //! for retries; and what dispatch offers, what was fetched for its first attempt, and retries take turns.
@@ -49,7 +51,10 @@ mod lane;
 mod load;
 mod looks;
 mod pace;
+mod rota;
 mod search;
+mod shares;
+mod speed;
 mod turns;
 
 use crate::breaker::Turned;
@@ -60,7 +65,11 @@ use lane::{Fetch, Lane, Place, Queued};
 pub use load::{LaneState, Load, Survey};
 pub use looks::Ticket;
 pub use pace::{Answer, MAX_PAUSE, Terms, Verdict};
+use rota::Rota;
 pub use search::{Page, Progress, Search, pause_after};
+pub use shares::Limits;
+use shares::Shares;
+use speed::Speed;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
@@ -81,59 +90,9 @@ impl<P> Work<P> {
     }
 }
 
-/// How much all lanes together may hold.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Attempts at a time beyond the first of each lane. A lane alone gets a fifth of it.
-    pub in_flight: usize,
-    /// Lanes that have an attempt under way.
-    pub lanes_in_flight: usize,
-    /// Deliveries that wait in one lane, and as many again of those that were just recorded.
-    pub lane_buffer: usize,
-    /// Deliveries that wait in all lanes.
-    pub buffered: usize,
-    /// Bytes of payload that wait or are in flight.
-    pub bytes: usize,
-    /// Attempts whose outcome is not in the ledger yet; when there are more, none is begun.
-    pub recording: usize,
-    /// Reads of the ledger at a time.
-    pub fetches: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            in_flight: 1024,
-            lanes_in_flight: 1024,
-            lane_buffer: 128,
-            buffered: 8192,
-            bytes: 32 << 20,
-            recording: 8192,
-            fetches: 4,
-        }
-    }
-}
-
-impl Limits {
-    /// How many retries may be in flight.
-    fn retries(&self) -> usize {
-        let smaller = self.in_flight.min(self.lanes_in_flight);
-        (smaller - smaller / 4).max(1)
-    }
-}
-
-/// What a lane may always fetch when it has nothing in memory, so that lanes which fill the common
-/// buffer and do not empty it cannot starve the others.
-const ALWAYS: usize = 4;
-
 /// How long after a read that brought all that was due the next one is, for what it showed to be due later.
 /// Retries, spread by chance as they are, would otherwise fall due one by one, with a read for each.
 const READS_APART: Duration = Duration::from_millis(50);
-
-/// How much of what is still free of something common one lane may have.
-fn share(free: usize) -> usize {
-    free.div_ceil(4)
-}
 
 /// What is to be done now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,6 +107,9 @@ pub enum Action<P> {
     Fetch {
         /// Whose.
         subscription: SubscriptionId,
+        /// Those that are due from then on. Those that a former owner had in flight are wanted whenever they
+        /// are due.
+        from: Timestamp,
         /// The most rows to read.
         limit: usize,
     },
@@ -182,6 +144,8 @@ impl<P> From<Work<P>> for Row<P> {
 pub struct Scope {
     /// Not of these, which are in memory.
     pub known: HashSet<DeliveryId>,
+    /// Of no more than that many.
+    pub rows: usize,
     /// As long as it has not brought that many bytes; at least 1.
     pub bytes: usize,
 }
@@ -191,6 +155,7 @@ impl Scope {
     pub fn all() -> Self {
         Self {
             known: HashSet::new(),
+            rows: usize::MAX,
             bytes: usize::MAX,
         }
     }
@@ -203,30 +168,29 @@ pub struct Lanes<P> {
     by_subscription: HashMap<SubscriptionId, Lane<P>>,
     /// Lanes that something happened to since they were attended to.
     touched: VecDeque<SubscriptionId>,
-    /// Lanes that may have something to send and have nothing in flight, in turn.
-    first: VecDeque<SubscriptionId>,
+    /// Lanes that may have something to send and have nothing in flight, in turn, by speed.
+    first: [Rota; 3],
+    slow_is_next: bool,
     /// Lanes that may have more to send, in turn.
     more: VecDeque<SubscriptionId>,
     more_is_next: bool,
-    /// Lanes that have their share, until an attempt ends.
-    full: VecDeque<SubscriptionId>,
+    /// Lanes that have their share, until an attempt ends: those that answer fast, and the others.
+    full: [VecDeque<SubscriptionId>; 2],
     /// Lanes that have only retries, which have their share, until one of these ends; in turn by number.
     full_of_retries: BTreeMap<u64, SubscriptionId>,
     numbered: u64,
-    /// Lanes that may want to fetch, in turn.
-    hungry: VecDeque<SubscriptionId>,
+    /// Lanes that may want to fetch, in turn, by speed.
+    hungry: [Rota; 3],
+    hungry_turn: usize,
+    fetch_not_before: Option<Timestamp>,
     /// Lanes that wait for the time at which their subscriber may be sent more.
     held: HashSet<SubscriptionId>,
     /// When each lane is attended to, whatever happens.
     timers: BTreeSet<(Timestamp, SubscriptionId)>,
-    in_flight: usize,
-    /// Lanes that have an attempt under way.
-    active: usize,
+    shares: Shares,
     retries: usize,
     /// Whether an attempt ended since the lanes that have their share were looked at.
     freed: bool,
-    buffered: usize,
-    bytes: usize,
     recording: usize,
     fetches: usize,
     /// How often a fetch has ended or a shard was taken.
@@ -249,24 +213,24 @@ impl<P> Lanes<P> {
     /// No lanes yet, and no shards.
     pub fn new(limits: Limits) -> Self {
         Self {
+            shares: Shares::new(&limits),
             limits,
             by_subscription: HashMap::new(),
             touched: VecDeque::new(),
-            first: VecDeque::new(),
+            first: Default::default(),
+            slow_is_next: false,
             more: VecDeque::new(),
             more_is_next: false,
-            full: VecDeque::new(),
+            full: Default::default(),
             full_of_retries: BTreeMap::new(),
             numbered: 0,
-            hungry: VecDeque::new(),
+            hungry: Default::default(),
+            hungry_turn: 0,
+            fetch_not_before: None,
             held: HashSet::new(),
             timers: BTreeSet::new(),
-            in_flight: 0,
-            active: 0,
             retries: 0,
             freed: false,
-            buffered: 0,
-            bytes: 0,
             recording: 0,
             fetches: 0,
             moments: 0,
@@ -292,8 +256,11 @@ impl<P> Lanes<P> {
         }
         let hold = &self.shards;
         let owned = |id: &SubscriptionId| hold[usize::from(Shard::of(*id).0)].owned;
-        for queue in [&mut self.first, &mut self.more, &mut self.full, &mut self.hungry] {
+        for queue in self.full.iter_mut().chain([&mut self.more]) {
             queue.retain(owned);
+        }
+        for rota in self.first.iter_mut().chain(&mut self.hungry) {
+            rota.retain(owned);
         }
         self.full_of_retries.retain(|_, id| owned(id));
         self.held.retain(owned);
@@ -306,12 +273,9 @@ impl<P> Lanes<P> {
             if lane.is_fetching() {
                 lane.fetch = Fetch::Void;
             }
-            for work in lane.pop_all() {
-                lane.known.remove(&work.delivery.id);
-                lane.bytes -= work.bytes;
-                self.buffered -= 1;
-                self.bytes -= work.bytes;
-            }
+            let before = lane.uses();
+            drop(lane.drop_all());
+            self.shares.change(lane.member, before, lane.uses());
         }
         let gone = self.by_subscription.iter();
         let gone: Vec<_> = gone
@@ -351,7 +315,9 @@ impl<P> Lanes<P> {
 
     /// When [`Lanes::poll`] has something to do next, if nothing else happens before.
     pub fn next_wake(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(due, _)| *due)
+        let hungry = self.hungry.iter().any(|rota| !rota.is_empty());
+        let fetch = self.fetch_not_before.filter(|_| hungry);
+        self.timers.first().map(|(due, _)| *due).into_iter().chain(fetch).min()
     }
 
     /// Subscriptions may have changed: lanes that are held back are looked at again.
@@ -366,14 +332,17 @@ impl<P> Lanes<P> {
     /// from 0 to 1. What that did to the subscriber's breaker, if anything.
     pub fn answered(&mut self, work: &Work<P>, answer: Answer, now: Timestamp, jitter: f64) -> Option<Turned> {
         let Delivery { id, subscription, .. } = work.delivery;
-        let turn = self.leave_flight(work);
+        let begun = self.leave_flight(work);
         self.recording += 1;
         let owned = self.owns(Shard::of(subscription));
+        if let Some((_, began)) = begun.filter(|_| answer.verdict != Verdict::Unsent) {
+            self.judge(subscription, Speed::of(now.since(began)));
+        }
         let lane = self.by_subscription.get_mut(&subscription)?;
         lane.known.insert(id, Place::Recording { shown: None });
-        let turned = turn
+        let turned = begun
             .filter(|_| owned)
-            .and_then(|turn| lane.pace.hear(id, turn, answer, now, jitter));
+            .and_then(|(turn, _)| lane.pace.hear(id, turn, answer, now, jitter));
         if turned == Some(Turned::Opened) {
             self.let_go(subscription);
         }
@@ -398,7 +367,27 @@ impl<P> Lanes<P> {
         if let Some(lane) = self.by_subscription.get_mut(&subscription) {
             lane.pace.withdrawn(id, now);
         }
-        self.forget(subscription, id, Some(again_at));
+        self.forget(subscription, id, None);
+        // The ledger has it as it was.
+        self.note_from(subscription, again_at, work.delivery.due_at);
+    }
+
+    /// Its subscriber answered as fast as that. What waits of one that is slow by now is left to the ledger.
+    fn judge(&mut self, subscription: SubscriptionId, speed: Speed) {
+        let Some(lane) = self.by_subscription.get_mut(&subscription) else {
+            return;
+        };
+        if lane.member.speed == speed {
+            return;
+        }
+        self.shares.heard(subscription, speed);
+        let (former, has) = (lane.member, lane.uses());
+        lane.member.speed = speed;
+        self.shares.change(former, has, shares::Use::default());
+        self.shares.change(lane.member, shares::Use::default(), has);
+        if speed == Speed::Slow && !lane.pace.is_shut() {
+            self.let_go(subscription);
+        }
     }
 
     fn hold_mut(&mut self, shard: Shard) -> &mut Hold {
@@ -412,27 +401,26 @@ impl<P> Lanes<P> {
 
     fn lane_mut(&mut self, subscription: SubscriptionId) -> &mut Lane<P> {
         let looked_at = self.shards[usize::from(Shard::of(subscription).0)].looked_at;
-        let lanes = &mut self.by_subscription;
-        lanes.entry(subscription).or_insert_with(|| Lane::since(looked_at))
+        let (lanes, shares) = (&mut self.by_subscription, &mut self.shares);
+        lanes
+            .entry(subscription)
+            .or_insert_with(|| Lane::since(looked_at, shares.enter(subscription)))
     }
 
-    fn leave_flight(&mut self, work: &Work<P>) -> Option<crate::in_flight_limit::Turn> {
+    fn leave_flight(&mut self, work: &Work<P>) -> Option<(crate::in_flight_limit::Turn, Timestamp)> {
         let Delivery { id, subscription, .. } = work.delivery;
         let retries = usize::from(work.is_retry());
-        self.in_flight -= 1;
         self.retries -= retries;
-        self.bytes -= work.bytes;
         self.freed = true;
         self.touch(subscription);
         let lane = self.by_subscription.get_mut(&subscription)?;
+        let before = lane.uses();
         lane.in_flight -= 1;
         lane.retries -= retries;
         lane.bytes -= work.bytes;
-        if lane.in_flight == 0 {
-            self.active -= 1;
-        }
+        self.shares.change(lane.member, before, lane.uses());
         match lane.known.get(&id) {
-            Some(Place::InFlight(turn)) => Some(*turn),
+            Some(Place::InFlight { turn, began }) => Some((*turn, *began)),
             Some(Place::Waiting | Place::Recording { .. }) | None => None,
         }
     }
@@ -458,6 +446,7 @@ impl<P> Lanes<P> {
             self.timers.remove(&(timer, subscription));
         }
         self.held.remove(&subscription);
+        self.shares.leave(lane.member);
         let hold = self.hold_mut(Shard::of(subscription));
         hold.looked_at = hold.looked_at.max(lane.looks.last());
     }
@@ -476,13 +465,9 @@ impl<P> Lanes<P> {
         let Some(lane) = self.by_subscription.get_mut(&subscription) else {
             return;
         };
-        let all = lane.pop_all();
-        for work in &all {
-            lane.known.remove(&work.delivery.id);
-            lane.bytes -= work.bytes;
-            self.bytes -= work.bytes;
-        }
-        self.buffered -= all.len();
+        let before = lane.uses();
+        let all = lane.drop_all();
+        self.shares.change(lane.member, before, lane.uses());
         if let Some(earliest) = all.first() {
             self.note(subscription, earliest.delivery.due_at);
         }

@@ -28,6 +28,11 @@ impl Rate {
             interval: Duration::from_secs_f64(rate.recip().clamp(1e-9, 365.0 * 86_400.0)),
         })
     }
+
+    /// From one to the next.
+    pub fn interval(self) -> Duration {
+        self.interval
+    }
 }
 
 /// What was taken of a rate so far.

@@ -14,6 +14,7 @@ mod search;
 use crate::sql::{corrupt, for_rows, for_values, get, timestamp, uuid};
 use crate::{Error, Ledger, outbox, registry, shards, subscriptions};
 pub(crate) use closed::{Last, closed_row, insert_closed, keep_attempts};
+pub(crate) use due::SharedEvents;
 use former::Former;
 use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Attempt, Closed, Delivery, Reason};

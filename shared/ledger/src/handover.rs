@@ -63,7 +63,8 @@ impl HandOver {
             if waiting.fresh.len() < MAX_WAITING {
                 waiting.fresh.push((delivery, Arc::clone(event), ticket));
             } else {
-                waiting.behind.entry(delivery.subscription).or_insert(delivery.due_at);
+                let due_at = waiting.behind.entry(delivery.subscription).or_insert(delivery.due_at);
+                *due_at = delivery.due_at.min(*due_at);
             }
         }
         drop(waiting);

@@ -54,8 +54,8 @@ use herald_migrations::Migrator;
 use sea_orm::DbErr;
 use sea_orm_migration::MigratorTrait;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store::{Store, Writer};
 use tokio::sync::Notify;
@@ -115,6 +115,7 @@ pub struct Ledger {
     /// The time of day, see [`Ledger::time_of_day`].
     time_of_day: Arc<dyn Clock>,
     signals: Arc<Signals>,
+    events: Arc<Mutex<delivering::SharedEvents>>,
 }
 
 /// Hints between those who share this handle. What they hint at stands in the ledger too, and is
@@ -226,6 +227,7 @@ impl Ledger {
             clock,
             time_of_day,
             signals: Arc::new(signals),
+            events: Arc::default(),
         }
     }
 

@@ -5,8 +5,9 @@ use super::{Owner, PART, Report, WAKEUP_INTERVAL};
 use futures_util::FutureExt;
 use herald_domain::id::{Shard, SubscriptionId};
 use herald_domain::lanes::pause_after;
-use herald_ledger::Error;
+use herald_domain::time::Timestamp;
 use herald_ledger::shards::{MOST_WAKEUPS, Wakeup};
+use herald_ledger::{Cause, Error};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,16 +129,20 @@ impl Owner {
         });
     }
 
-    pub(super) fn fetch(&self, subscription: SubscriptionId, limit: usize) {
+    pub(super) fn fetch(&self, subscription: SubscriptionId, from: Timestamp, limit: usize) {
         let (ledger, reports) = (self.deliver.ledger.clone(), self.reports.clone());
         let scope = self.lanes.scope(subscription);
         self.tasks.spawn(async move {
-            let read = AssertUnwindSafe(limited(PATIENCE, ledger.open_deliveries(subscription, limit, &scope)));
+            let read = ledger.open_deliveries(subscription, from, limit, &scope);
+            let read = AssertUnwindSafe(limited(PATIENCE, read));
             let rows = match read.catch_unwind().await {
                 Ok(Ok(rows)) => Some(rows),
                 Err(_panic) => None,
                 Ok(Err(error)) => {
                     tracing::error!(error = &error as &dyn std::error::Error, %subscription, "due deliveries could not be read");
+                    if error.cause() == Cause::Away {
+                        drop(reports.send(Report::Away));
+                    }
                     None
                 }
             };

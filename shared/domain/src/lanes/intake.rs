@@ -1,8 +1,9 @@
 //! What comes into the lanes: from dispatch, and from the ledger.
 
-use super::lane::{Fetch, Place, Source};
+use super::lane::{EARLIEST, Fetch, Lane, Place, Source};
 use super::pace::Gate;
-use super::{ALWAYS, Lanes, READS_APART, Row, Scope, Ticket, Work, share};
+use super::shares::{Use, share};
+use super::{Lanes, READS_APART, Row, Scope, Ticket, Work};
 use crate::delivery::Delivery;
 use crate::id::{DeliveryId, Shard, SubscriptionId};
 use crate::time::Timestamp;
@@ -17,7 +18,6 @@ impl<P> Lanes<P> {
         if !hold.owned {
             return;
         }
-        let room = self.room(subscription, Some(Source::Fresh));
         let lane = self.lane_mut(subscription);
         if lane.known.contains_key(&work.delivery.id) {
             return;
@@ -25,34 +25,42 @@ impl<P> Lanes<P> {
         // A fetch that is under way does no harm: what is forgotten before it ends, its rows do not bring
         // back.
         let maybe_seen = hold.taken_at > ticket || lane.looks.may_have_shown(ticket, due_at);
-        if maybe_seen || room == 0 || due_at > now || !lane.pace.admits_new(now) {
+        let admitted = !maybe_seen && due_at <= now && lane.pace.admits(now);
+        if !admitted || self.room(subscription, Some(Source::Fresh)) == 0 || !self.take_in(work, Source::Fresh) {
             self.note(subscription, due_at);
-        } else {
-            self.take_in(work, Source::Fresh);
         }
     }
 
     /// Notes that the ledger may have an open delivery of that subscription, due then. Nothing on a shard
     /// that is not owned.
     pub fn note(&mut self, subscription: SubscriptionId, due_at: Timestamp) {
+        self.note_from(subscription, due_at, due_at);
+    }
+
+    /// Has the ledger looked into at that time for whatever that subscription has open, due whenever it was.
+    pub fn look(&mut self, subscription: SubscriptionId, at: Timestamp) {
+        self.note_from(subscription, at, EARLIEST);
+    }
+
+    /// Has the ledger looked into at that time for what is due from then on.
+    pub(super) fn note_from(&mut self, subscription: SubscriptionId, at: Timestamp, from: Timestamp) {
         if !self.owns(Shard::of(subscription)) {
             return;
         }
         let lane = self.lane_mut(subscription);
-        if lane.ledger_due.is_none_or(|earlier| earlier > due_at) {
-            lane.ledger_due = Some(due_at);
-        }
+        lane.ledger_from = lane.ledger_due.map_or(from, |_noted| from.min(lane.ledger_from));
+        lane.ledger_due = Some(lane.ledger_due.map_or(at, |noted| at.min(noted)));
         self.touch(subscription);
     }
 
-    /// What an [`super::Action::Fetch`] of that lane that begins now shall bring.
+    /// What an [`super::Action::Fetch`] of that lane that has just begun shall bring.
     pub fn scope(&self, subscription: SubscriptionId) -> Scope {
         let lane = self.by_subscription.get(&subscription);
-        let free = self.limits.bytes.saturating_sub(self.bytes);
+        let coming = lane.map_or_else(Use::default, |lane| lane.coming);
         Scope {
             known: lane.map_or_else(HashSet::new, |lane| lane.known.keys().copied().collect()),
-            // Whoever may fetch at all gets something, however full it is.
-            bytes: share(free).saturating_sub(lane.map_or(0, |lane| lane.bytes)).max(1),
+            rows: coming.waiting,
+            bytes: coming.bytes.max(1),
         }
     }
 
@@ -67,11 +75,12 @@ impl<P> Lanes<P> {
         let rows: Vec<Row<P>> = rows.into_iter().map(Into::into).collect();
         let last = rows.last().map(|row| row.delivery().due_at);
         let up_to = last.filter(|_| rows.len() >= limit);
-        if let Fetch::UnderWay { asked_at, forgotten } = self.end_fetch(subscription, up_to) {
+        self.fetch_not_before = None;
+        if let (Fetch::UnderWay { asked_at, forgotten }, coming) = self.end_fetch(subscription, up_to) {
             if let Some(last) = up_to {
                 self.note(subscription, last);
             }
-            self.take_rows(subscription, rows, asked_at.min(now), now, &forgotten);
+            self.take_rows(subscription, rows, coming, asked_at.min(now), now, &forgotten);
         }
     }
 
@@ -79,90 +88,137 @@ impl<P> Lanes<P> {
         &mut self,
         subscription: SubscriptionId,
         rows: Vec<Row<P>>,
+        mut coming: Use,
         due_by: Timestamp,
         now: Timestamp,
         forgotten: &HashSet<DeliveryId>,
     ) {
-        let most = self.limits.lane_buffer.max(ALWAYS);
+        let buffer = self.limits.lane_buffer;
         for row in rows {
             let Delivery { id, due_at, .. } = *row.delivery();
-            let bytes_share = share(self.limits.bytes.saturating_sub(self.bytes));
             let Some(lane) = self.by_subscription.get_mut(&subscription) else {
                 return;
             };
-            // More than there was room for can come when what was known left the ledger meanwhile.
-            let full = lane.fetched() >= most || lane.known.len() >= ALWAYS && lane.bytes >= bytes_share;
             // Its breaker may have opened since.
-            let shut = lane.pace.is_shut() && lane.pace.gate(now) != Gate::Probe;
-            if full || shut {
+            if lane.pace.is_shut() && lane.pace.gate(now) != Gate::Probe {
                 return self.note(subscription, due_at);
             }
             if due_at > due_by {
-                return self.note(subscription, due_at.max(now.plus(READS_APART)));
+                return self.note_from(subscription, due_at.max(now.plus(READS_APART)), due_at);
             }
             match lane.known.get_mut(&id) {
-                Some(Place::Waiting | Place::InFlight(_)) => {}
+                Some(Place::Waiting | Place::InFlight { .. }) => continue,
                 // A row whose outcome is just being told may be that from before, or one opened again
                 // since; only another read can say.
-                Some(Place::Recording { shown }) => *shown = Some(due_at),
-                None if forgotten.contains(&id) => self.note(subscription, due_at),
-                None => match row {
-                    Row::Whole(work) if work.is_retry() => self.take_in(work, Source::Retry),
-                    Row::Whole(work) => self.take_in(work, Source::Backlog),
-                    // It is read when there is room, or was known when it was read, and is not any more.
-                    Row::Bare(_) => self.note(subscription, due_at),
-                },
+                Some(Place::Recording { shown }) => {
+                    *shown = Some(due_at);
+                    continue;
+                }
+                None => {}
+            }
+            // More than there was room for can come when what was known left the ledger meanwhile.
+            if lane.appetite(None, buffer) == 0 || coming.waiting == 0 || coming.bytes == 0 {
+                return self.note(subscription, due_at);
+            }
+            match row {
+                Row::Whole(work) if !forgotten.contains(&id) => {
+                    let source = if work.is_retry() {
+                        Source::Retry
+                    } else {
+                        Source::Backlog
+                    };
+                    coming.waiting -= 1;
+                    coming.bytes = coming.bytes.saturating_sub(work.bytes);
+                    if !self.take_in(work, source) {
+                        return self.note(subscription, due_at);
+                    }
+                }
+                // It is read when there is room, or was known when it was read, and is not any more.
+                Row::Whole(_) | Row::Bare(_) => self.note(subscription, due_at),
             }
         }
     }
 
     /// An [`super::Action::Fetch`] that failed is tried again at `again_at`.
     pub fn fetch_failed(&mut self, subscription: SubscriptionId, again_at: Timestamp) {
-        if !matches!(self.end_fetch(subscription, None), Fetch::None) {
+        if !matches!(self.end_fetch(subscription, None).0, Fetch::None)
+            && let Some(lane) = self.by_subscription.get_mut(&subscription)
+        {
             // What was noted meanwhile waits too.
-            if let Some(lane) = self.by_subscription.get_mut(&subscription) {
-                lane.ledger_due = None;
-            }
-            self.note(subscription, again_at);
+            let noted_from = lane.ledger_due.take().map(|_noted| lane.ledger_from);
+            let from = noted_from.map_or(lane.reading_from, |noted| noted.min(lane.reading_from));
+            self.note_from(subscription, again_at, from);
         }
     }
 
-    fn end_fetch(&mut self, subscription: SubscriptionId, up_to: Option<Timestamp>) -> Fetch {
+    /// The ledger is away: no [`super::Action::Fetch`] begins before then, unless one succeeds.
+    pub fn rest_fetches(&mut self, until: Timestamp) {
+        self.fetch_not_before = Some(until);
+    }
+
+    /// The fetch that ended, and what was set aside for it.
+    fn end_fetch(&mut self, subscription: SubscriptionId, up_to: Option<Timestamp>) -> (Fetch, Use) {
         let moment = Ticket(self.moments + 1);
         let Some(lane) = self.by_subscription.get_mut(&subscription) else {
-            return Fetch::None;
+            return (Fetch::None, Use::default());
         };
-        let fetch = std::mem::take(&mut lane.fetch);
+        let (fetch, coming) = (std::mem::take(&mut lane.fetch), std::mem::take(&mut lane.coming));
         if !matches!(fetch, Fetch::None) {
             lane.looks.ended(moment, up_to);
             self.moments = moment.0;
             self.fetches -= 1;
+            self.shares.arrived(coming);
         }
         self.touch(subscription);
-        fetch
+        (fetch, coming)
     }
 
-    fn take_in(&mut self, work: Work<P>, source: Source) {
+    /// Takes the delivery into memory, if it fits.
+    fn take_in(&mut self, work: Work<P>, source: Source) -> bool {
         let subscription = work.delivery.subscription;
-        self.buffered += 1;
-        self.bytes += work.bytes;
-        self.lane_mut(subscription).push(work, source);
+        let Some(lane) = self.by_subscription.get_mut(&subscription) else {
+            return false;
+        };
+        let free = self.shares.free(lane.member.speed);
+        if free.waiting == 0 || free.bytes < work.bytes {
+            // It is not read before there is room for it.
+            lane.row_bytes = lane.row_bytes.max(work.bytes);
+            return false;
+        }
+        let before = lane.uses();
+        lane.push(work, source);
+        self.shares.change(lane.member, before, lane.uses());
         self.touch(subscription);
+        true
     }
 
     /// How many more deliveries the lane may have waiting that come in this way; fetched ones, if no source
-    /// is given.
-    pub(super) fn room(&self, subscription: SubscriptionId, source: Option<Source>) -> usize {
-        let free = self.limits.buffered.saturating_sub(self.buffered);
-        let free_bytes = self.limits.bytes.saturating_sub(self.bytes);
-        let Some(lane) = self.by_subscription.get(&subscription) else {
-            return self.limits.lane_buffer.min(share(free)).max(ALWAYS);
-        };
-        let least = if lane.known.is_empty() { ALWAYS } else { 0 };
-        let there = source.map_or_else(|| lane.fetched(), |source| lane.waits_from(source));
-        let by_share = share(free).saturating_sub(lane.waits());
-        let own = self.limits.lane_buffer.saturating_sub(there);
-        let by_bytes = share(free_bytes).saturating_sub(lane.bytes).checked_div(lane.row_bytes);
-        own.min(by_share).min(by_bytes.unwrap_or(own)).max(least)
+    /// is given. A lane that has nothing may have one whenever it fits.
+    fn room(&self, subscription: SubscriptionId, source: Option<Source>) -> usize {
+        self.by_subscription
+            .get(&subscription)
+            .map_or(0, |lane| self.room_in(lane, source))
+    }
+
+    pub(super) fn room_in(&self, lane: &Lane<P>, source: Option<Source>) -> usize {
+        let free = self.shares.free_for(lane.member);
+        let own = lane.appetite(source, self.limits.lane_buffer);
+        let by_share = share(free.waiting).saturating_sub(lane.waits());
+        let by_bytes = share(free.bytes).saturating_sub(lane.bytes).checked_div(lane.row_bytes);
+        let room = own.min(by_share).min(by_bytes.unwrap_or(own));
+        let fits = free.waiting > 0 && free.bytes >= lane.row_bytes.max(1);
+        let least = usize::from(lane.known.is_empty() && fits).min(own);
+        room.max(least)
+    }
+
+    /// What is set aside for so many rows of that lane.
+    pub(super) fn set_aside(&self, lane: &Lane<P>, room: usize) -> Use {
+        let free = self.shares.free_for(lane.member);
+        let bytes = share(free.bytes).saturating_sub(lane.bytes).max(lane.row_bytes).max(1);
+        Use {
+            waiting: room,
+            bytes: bytes.min(free.bytes),
+            ..Use::default()
+        }
     }
 }

@@ -3,10 +3,15 @@
 use super::Work;
 use super::looks::{Looks, Ticket};
 use super::pace::Pace;
+use super::shares::{Member, Use};
+use super::speed::Speed;
 use crate::id::DeliveryId;
 use crate::in_flight_limit::Turn;
 use crate::time::Timestamp;
 use std::collections::{HashMap, HashSet, VecDeque};
+
+/// Before everything: a read from then on reads all.
+pub(super) const EARLIEST: Timestamp = Timestamp::from_micros(i64::MIN);
 
 /// Where a delivery is.
 #[derive(Debug, Clone, Copy)]
@@ -14,7 +19,7 @@ pub(super) enum Place {
     /// It waits for its turn.
     Waiting,
     /// Its attempt is under way.
-    InFlight(Turn),
+    InFlight { turn: Turn, began: Timestamp },
     /// Its outcome is on the way to the ledger.
     Recording {
         /// The due time at which a fetch showed it meanwhile, if one did.
@@ -75,9 +80,16 @@ pub(super) struct Lane<P> {
     pub(super) bytes: usize,
     /// What a row takes, about; 0 while that is not known.
     pub(super) row_bytes: usize,
-    /// The earliest time at which the ledger may hold a due delivery that is not known here.
+    /// When the ledger is to be looked into for due deliveries that are not known here.
     pub(super) ledger_due: Option<Timestamp>,
+    /// None of these is due before then, so that what lies before, long closed, need not be read past.
+    pub(super) ledger_from: Timestamp,
     pub(super) fetch: Fetch,
+    /// From when on the fetch under way reads, and the rows and bytes that it is to bring at most.
+    pub(super) reading_from: Timestamp,
+    pub(super) coming: Use,
+    /// With which lanes it shares.
+    pub(super) member: Member,
     pub(super) looks: Looks,
     pub(super) pace: Pace,
     /// When a survey last found it held back by its subscriber or its settings.
@@ -93,7 +105,7 @@ pub(super) struct Lane<P> {
 
 impl<P> Lane<P> {
     /// One of which it is not known what was shown before that moment.
-    pub(super) fn since(moment: Ticket) -> Self {
+    pub(super) fn since(moment: Ticket, member: Member) -> Self {
         Self {
             waiting: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
             turn: 0,
@@ -103,7 +115,11 @@ impl<P> Lane<P> {
             bytes: 0,
             row_bytes: 0,
             ledger_due: None,
+            ledger_from: EARLIEST,
             fetch: Fetch::None,
+            reading_from: EARLIEST,
+            coming: Use::default(),
+            member,
             looks: Looks::since(moment),
             pace: Pace::default(),
             held_back_at: None,
@@ -121,6 +137,41 @@ impl<P> Lane<P> {
     /// Whether there is nothing in memory, nothing noted and nothing being read.
     pub(super) fn is_idle(&self) -> bool {
         self.known.is_empty() && self.ledger_due.is_none() && !self.is_fetching()
+    }
+
+    /// What it has of what all have in common.
+    pub(super) fn uses(&self) -> Use {
+        Use {
+            first: self.in_flight.min(1),
+            more: self.in_flight.saturating_sub(1),
+            waiting: self.waits(),
+            bytes: self.bytes,
+        }
+    }
+
+    /// How many more may wait in it that came from there, however much is free; fetched ones, if no source is
+    /// given. Of a slow subscriber no more than soon find their turn: they would be in the way of others for
+    /// long, and a read costs little beside its answers.
+    pub(super) fn appetite(&self, source: Option<Source>, buffer: usize) -> usize {
+        let there = source.map_or_else(|| self.fetched(), |source| self.waits_from(source));
+        if self.member.speed == Speed::Slow && !self.pace.is_shut() {
+            let limit = self.pace.limit();
+            let at_once = limit.saturating_sub(self.in_flight);
+            return limit.div_ceil(4).min(at_once).saturating_sub(self.waits());
+        }
+        match source {
+            None if self.pace.is_rare() => 1usize.saturating_sub(self.waits()),
+            _ => buffer.max(1).saturating_sub(there),
+        }
+    }
+
+    /// Whether it asks for more: when its buffer is half empty, so that reads stay few.
+    pub(super) fn is_hungry(&self, buffer: usize) -> bool {
+        let appetite = self.appetite(None, buffer);
+        if self.member.speed == Speed::Slow && !self.pace.is_shut() {
+            return self.waits() == 0 && appetite >= self.pace.limit().div_ceil(4);
+        }
+        appetite > 0 && self.fetched() <= buffer / 2
     }
 
     pub(super) fn waits_from(&self, source: Source) -> usize {
@@ -180,6 +231,16 @@ impl<P> Lane<P> {
     pub(super) fn pop_all(&mut self) -> Vec<Work<P>> {
         let mut all: Vec<_> = self.waiting.iter_mut().flat_map(std::mem::take).collect();
         all.sort_by_key(|work| work.delivery.due_at);
+        all
+    }
+
+    /// Takes all that waits, in the order in which it is due, and knows nothing of it any more.
+    pub(super) fn drop_all(&mut self) -> Vec<Work<P>> {
+        let all = self.pop_all();
+        for work in &all {
+            self.known.remove(&work.delivery.id);
+            self.bytes -= work.bytes;
+        }
         all
     }
 }

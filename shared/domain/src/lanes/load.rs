@@ -73,10 +73,11 @@ pub struct Survey {
 impl<P> Lanes<P> {
     /// How full the lanes are.
     pub fn load(&self) -> Load {
+        let total = self.shares.total();
         Load {
             lanes: self.by_subscription.len(),
-            in_flight: self.in_flight,
-            buffered: self.buffered,
+            in_flight: total.first + total.more,
+            buffered: total.waiting,
             recording: self.recording,
         }
     }

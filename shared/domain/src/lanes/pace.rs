@@ -3,7 +3,7 @@
 use super::LaneState;
 use crate::breaker::{Breaker, Failure, Passage, Turned};
 use crate::delivery::{AttemptError, Delivery, Outcome};
-use crate::id::DeliveryId;
+use crate::id::{AccountId, DeliveryId};
 use crate::in_flight_limit::{InFlightLimit, Turn};
 use crate::rate_limit::{Rate, RateLimit};
 use crate::retry::RetryPolicy;
@@ -17,6 +17,8 @@ pub const MAX_PAUSE: Duration = Duration::from_mins(1);
 /// What a subscription says about its lane.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Terms {
+    /// The account that the subscription belongs to: its lanes share.
+    pub owner: AccountId,
     /// The most attempts at a time.
     pub max_in_flight: NonZeroU16,
     /// The most attempts a second, if there is a limit.
@@ -31,6 +33,7 @@ pub struct Terms {
 impl Terms {
     /// Those of a subscription that is not known (any more): its deliveries are only closed.
     pub const UNKNOWN: Self = Self {
+        owner: AccountId(uuid::Uuid::nil()),
         max_in_flight: NonZeroU16::new(64).expect("64 is not zero"),
         rate: None,
         give_up_after: Duration::MAX,
@@ -120,6 +123,14 @@ pub(super) enum Gate {
     Probing,
 }
 
+/// For longer than this nothing is kept in memory that may not be sent yet: there are others.
+const LONG: Duration = Duration::from_secs(1);
+
+/// Whether that is so long to wait that what waits is left to the ledger.
+pub(super) fn is_long(then: Timestamp, now: Timestamp) -> bool {
+    then.since(now) > LONG
+}
+
 #[derive(Debug)]
 pub(super) struct Pace {
     terms: Terms,
@@ -174,9 +185,18 @@ impl Pace {
         !self.breaker.is_closed()
     }
 
-    /// Whether what was just recorded may be sent, as a probe if need be.
-    pub(super) fn admits_new(&mut self, now: Timestamp) -> bool {
-        !self.is_shut() || self.gate(now) == Gate::Probe
+    /// Whether more may be kept in memory, because it may be sent soon, as a probe if need be.
+    pub(super) fn admits(&mut self, now: Timestamp) -> bool {
+        match self.gate(now) {
+            Gate::Free | Gate::Probe => true,
+            Gate::Until(then) => !self.is_shut() && !is_long(then, now),
+            Gate::Probing => false,
+        }
+    }
+
+    /// Whether its rate is so low that no two are sent within [`LONG`].
+    pub(super) fn is_rare(&self) -> bool {
+        self.terms.rate.is_some_and(|rate| rate.interval() > LONG)
     }
 
     /// From when on the ledger may be read for a probe, if one is awaited.

@@ -1,8 +1,10 @@
+mod crowd;
 mod examples;
 mod pressure;
 
 use super::*;
 use crate::catalogue::Webhook;
+use crate::id::AccountId;
 use crate::rate_limit::Rate;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +48,7 @@ const LANES: u8 = 4;
 fn terms_of(subscription: SubscriptionId) -> Terms {
     let n = u16::from(subscription.0.as_bytes()[15]);
     Terms {
+        owner: AccountId(Uuid::from_u128(u128::from(n / 2))),
         max_in_flight: NonZeroU16::new(1 + n % 3).unwrap(),
         rate: Rate::per_second(5.0).filter(|_| n.is_multiple_of(2)),
         give_up_after: Duration::from_secs(3),
@@ -137,8 +140,8 @@ fn step() -> impl Strategy<Value = Step> {
 
 prop_compose! {
     fn small_limits()(
-        in_flight in 0usize..6, lanes_in_flight in 1usize..6, lane_buffer in 0usize..7, buffered in 1usize..9,
-        bytes in 10usize..120, recording in 1usize..4, fetches in 1usize..3,
+        in_flight in 0usize..12, lanes_in_flight in 1usize..12, lane_buffer in 1usize..7, buffered in 1usize..20,
+        bytes in 60usize..200, recording in 1usize..4, fetches in 1usize..3,
     ) -> Limits {
         Limits { in_flight, lanes_in_flight, lane_buffer, buffered, bytes, recording, fetches }
     }
@@ -146,6 +149,7 @@ prop_compose! {
 
 struct Fetch {
     subscription: SubscriptionId,
+    from: Timestamp,
     limit: usize,
     scope: Scope,
     rows: Option<Vec<Work<()>>>,
@@ -154,12 +158,13 @@ struct Fetch {
 impl Fetch {
     /// The rows as the ledger gives them within the scope.
     fn within_scope(&self, rows: Vec<Work<()>>) -> Vec<Row<()>> {
-        let mut bytes = 0;
+        let (mut bytes, mut whole) = (0, 0);
         let row = |work: Work<()>| {
-            if self.scope.known.contains(&work.delivery.id) || bytes >= self.scope.bytes {
+            let out = bytes >= self.scope.bytes || whole >= self.scope.rows;
+            if self.scope.known.contains(&work.delivery.id) || out {
                 return Row::Bare(work.delivery);
             }
-            bytes += work.bytes;
+            (bytes, whole) = (bytes + work.bytes, whole + 1);
             Row::Whole(work)
         };
         rows.into_iter().map(row).collect()
@@ -169,6 +174,8 @@ impl Fetch {
 /// An outcome in the ledger: closed, or due again.
 struct Committed {
     due_at: Option<Timestamp>,
+    /// Or nothing was written, and only the ledger knows.
+    unknown: bool,
 }
 
 /// The lanes, with all that surrounds them.
@@ -226,10 +233,10 @@ impl World {
         self.now.plus(Duration::from_millis(millis.into()))
     }
 
-    fn rows(&self, subscription: SubscriptionId, limit: usize) -> Vec<Work<()>> {
+    fn rows(&self, subscription: SubscriptionId, from: Timestamp, limit: usize) -> Vec<Work<()>> {
         let open = self.open.values();
         let mut rows: Vec<_> = open
-            .filter(|row| row.delivery.subscription == subscription)
+            .filter(|row| row.delivery.subscription == subscription && row.delivery.due_at >= from)
             .cloned()
             .collect();
         rows.sort_by_key(|row| (row.delivery.due_at, row.delivery.id));
@@ -254,7 +261,13 @@ impl World {
             Step::Poll => drop(self.poll()?),
             Step::Snapshot(i) => {
                 if let Some(i) = pick(&self.fetches, i) {
-                    let rows = self.rows(self.fetches[i].subscription, self.fetches[i].limit);
+                    let Fetch {
+                        subscription,
+                        from,
+                        limit,
+                        ..
+                    } = self.fetches[i];
+                    let rows = self.rows(subscription, from, limit);
                     self.fetches[i].rows.get_or_insert(rows);
                 }
             }
@@ -262,7 +275,7 @@ impl World {
                 if let Some(i) = pick(&self.fetches, i) {
                     let fetch = self.fetches.remove(i);
                     let shown = fetch.rows.clone();
-                    let rows = shown.unwrap_or_else(|| self.rows(fetch.subscription, fetch.limit));
+                    let rows = shown.unwrap_or_else(|| self.rows(fetch.subscription, fetch.from, fetch.limit));
                     let rows = fetch.within_scope(rows);
                     self.lanes.fetched(fetch.subscription, rows, fetch.limit, self.now);
                 }
@@ -290,10 +303,15 @@ impl World {
                     let retry = retry.filter(|_| !self.given_up.contains(&id));
                     let due_at = retry.map(|later| self.later(later));
                     let stale = self.epoch(Shard::of(subscription)) != self.recording[i].1;
-                    self.recording[i].2 = Some(Committed { due_at });
+                    self.recording[i].2 = Some(Committed { due_at, unknown: false });
                     match due_at {
                         // Nothing is written, and whatever the row is now, the ledger knows.
-                        Some(_) if stale => self.recording[i].2 = Some(Committed { due_at: Some(self.now) }),
+                        Some(_) if stale => {
+                            self.recording[i].2 = Some(Committed {
+                                due_at: None,
+                                unknown: true,
+                            });
+                        }
                         None => self.closed.extend(self.open.remove(&id).map(|row| (id, row))),
                         Some(due_at) => {
                             if let Some(row) = self.open.get_mut(&id) {
@@ -310,9 +328,12 @@ impl World {
                     .collect();
                 if let Some(i) = pick(&done, i) {
                     let (work, _, committed) = self.recording.remove(done[i]);
-                    let due_at = committed.and_then(|committed| committed.due_at);
+                    let committed = committed.expect("it is");
                     let Delivery { subscription, id, .. } = work.delivery;
-                    self.lanes.recorded(subscription, id, due_at);
+                    self.lanes.recorded(subscription, id, committed.due_at);
+                    if committed.unknown {
+                        self.lanes.look(subscription, self.now);
+                    }
                 }
             }
             Step::Abandon(i, later) => {
@@ -416,11 +437,16 @@ impl World {
         let busy = !actions.is_empty();
         for action in actions {
             let (work, gives_up) = match action {
-                Action::Fetch { subscription, limit } => {
+                Action::Fetch {
+                    subscription,
+                    from,
+                    limit,
+                } => {
                     let fetching = self.fetches.iter().any(|fetch| fetch.subscription == subscription);
                     prop_assert!(!fetching, "one fetch at a time for a lane");
                     self.fetches.push(Fetch {
                         subscription,
+                        from,
                         limit,
                         scope: self.lanes.scope(subscription),
                         rows: None,
@@ -469,7 +495,7 @@ impl World {
 
     fn check(&mut self) -> Result<(), TestCaseError> {
         let (Limits { lane_buffer, .. }, lanes) = (self.limits, &self.lanes);
-        let most = lane_buffer.max(ALWAYS);
+        let most = lane_buffer;
         for (id, lane) in &lanes.by_subscription {
             let in_flight: Vec<_> = self
                 .in_flight
@@ -487,12 +513,12 @@ impl World {
                 !lane.is_idle() || lane.touched || remembered || lane.timer.is_some(),
                 "{id} has nothing to remember"
             );
-            prop_assert_eq!(lane.hungry, lanes.hungry.contains(id));
-            let queued = lanes
-                .first
-                .iter()
+            let hungry = lanes.hungry.iter().flat_map(Rota::iter).filter(|hungry| *hungry == id);
+            prop_assert_eq!(usize::from(lane.hungry), hungry.count());
+            let first = lanes.first.iter().flat_map(Rota::iter);
+            let queued = first
                 .chain(&lanes.more)
-                .chain(&lanes.full)
+                .chain(lanes.full.iter().flatten())
                 .filter(|queued| *queued == id)
                 .count();
             prop_assert_eq!(lane.queued == Queued::Yes, queued == 1);
@@ -520,12 +546,11 @@ impl World {
                 lane.waits()
             );
         }
-        let queued: HashSet<_> = lanes
-            .first
-            .iter()
+        let rotas = lanes.first.iter().chain(&lanes.hungry);
+        let queued: HashSet<_> = rotas
+            .flat_map(Rota::iter)
             .chain(&lanes.more)
-            .chain(&lanes.full)
-            .chain(&lanes.hungry)
+            .chain(lanes.full.iter().flatten())
             .collect();
         prop_assert!(queued.iter().all(|id| lanes.by_subscription.contains_key(id)));
         let set = |(due, id): &(Timestamp, SubscriptionId)| lanes.by_subscription[id].timer == Some(*due);
@@ -533,32 +558,32 @@ impl World {
         let busy: BTreeSet<_> = lanes.busy(&Shard::all().collect()).into_iter().collect();
         let unsettled = self.unsettled().map(|work| work.delivery);
         prop_assert_eq!(busy, unsettled.map(|it| (Shard::of(it.subscription), it.id)).collect());
-        prop_assert_eq!(lanes.in_flight, self.in_flight.len());
+        let (total, coming) = (lanes.shares.total(), lanes.shares.coming());
+        prop_assert_eq!(total.first + total.more, self.in_flight.len());
         prop_assert_eq!(lanes.recording, self.recording.len());
         prop_assert_eq!(lanes.fetches, self.fetches.len());
         let buffered = || lanes.by_subscription.values().flat_map(Lane::waiting);
-        prop_assert_eq!(lanes.buffered, buffered().count());
+        prop_assert_eq!(total.waiting, buffered().count());
         prop_assert_eq!(
-            lanes.bytes,
+            total.bytes,
             buffered()
                 .chain(self.in_flight.iter().map(|(work, _)| work))
                 .map(|work| work.bytes)
                 .sum::<usize>()
         );
         let busy_lanes = lanes.by_subscription.values().filter(|lane| lane.in_flight > 0).count();
-        prop_assert_eq!(lanes.active, busy_lanes);
-        prop_assert!(busy_lanes <= self.limits.lanes_in_flight);
-        prop_assert!(lanes.in_flight - busy_lanes <= self.limits.in_flight);
+        prop_assert_eq!(total.first, busy_lanes);
+        let scopes = self.fetches.iter().map(|fetch| &fetch.scope);
+        prop_assert_eq!(coming.waiting, scopes.map(|scope| scope.rows).sum::<usize>());
+        // Nothing is ever above its limit.
+        prop_assert!(total.first <= self.limits.lanes_in_flight);
+        prop_assert!(total.more <= self.limits.in_flight);
+        prop_assert!(total.waiting + coming.waiting <= self.limits.buffered);
+        prop_assert!(total.bytes + coming.bytes <= self.limits.bytes);
         prop_assert!(lanes.retries <= self.limits.retries());
         prop_assert!(lanes.fetches <= self.limits.fetches);
         let at_once = self.limits.in_flight + self.limits.lanes_in_flight + 2 * most;
         prop_assert!(lanes.recording < self.limits.recording + at_once);
-        // Reads that were begun while there was room may all come back full, and a lane with nothing
-        // in memory always gets its few.
-        let over = self.limits.fetches * most + usize::from(LANES) * ALWAYS;
-        prop_assert!(lanes.buffered < self.limits.buffered + over);
-        let largest = usize::try_from(MAX_BYTES).unwrap();
-        prop_assert!(lanes.bytes < self.limits.bytes + over * largest);
         Ok(())
     }
 
@@ -609,7 +634,9 @@ proptest! {
         world.now = world.now.plus(Duration::from_mins(2));
         world.poll()?;
         prop_assert_eq!(world.lanes.load(), rest);
-        prop_assert_eq!(world.lanes.bytes + world.lanes.fetches + world.lanes.timers.len(), 0);
+        prop_assert_eq!(world.lanes.shares.total(), shares::Use::default());
+        prop_assert_eq!(world.lanes.shares.coming(), shares::Use::default());
+        prop_assert_eq!(world.lanes.fetches + world.lanes.timers.len(), 0);
         prop_assert_eq!(world.lanes.oldest_due(world.now), None);
     }
 

@@ -1,12 +1,19 @@
 //! Whose turn it is: attempts and reads, as shares, limits and time allow.
 
 use super::lane::{Fetch, Place, Queued};
-use super::pace::Gate;
-use super::{Action, Lanes, Terms, Work, share};
+use super::pace::{Gate, is_long};
+use super::rota::Rota;
+use super::shares::{Member, Shares, Use, share};
+use super::speed::Speed;
+use super::{Action, Lanes, Terms, Work};
 use crate::id::{Shard, SubscriptionId};
 use crate::time::Timestamp;
 use std::collections::HashSet;
 use std::time::Duration;
+
+/// How many lanes a poll looks at in vain, of those that wait for what others have: it is not to take the
+/// longer the more there are.
+const TRIES: usize = 64;
 
 /// Why a lane begins nothing more now.
 enum Stop {
@@ -18,6 +25,14 @@ enum Stop {
     FullOfRetries,
     /// It has nothing in flight any more: it is the turn of those that have waited longer for their first.
     NotMore,
+}
+
+/// Why a lane does not fetch.
+enum Sated {
+    /// It does not want to.
+    Own,
+    /// There is no room for what it would bring.
+    NoRoom,
 }
 
 impl<P> Lanes<P> {
@@ -55,7 +70,6 @@ impl<P> Lanes<P> {
     /// Sees what the lane may do now, and when to look again.
     fn attend_to(&mut self, subscription: SubscriptionId, now: Timestamp, terms: Terms) {
         let owned = self.owns(Shard::of(subscription));
-        let most_waiting = self.limits.lane_buffer / 2;
         let Some(lane) = self.by_subscription.get_mut(&subscription) else {
             return;
         };
@@ -67,12 +81,26 @@ impl<P> Lanes<P> {
             return;
         }
         lane.pace.follow(terms);
+        if lane.queued == Queued::No
+            && !lane.hungry
+            && let Some(member) = self.shares.of_owner(lane.member, terms.owner)
+        {
+            let (former, has) = (std::mem::replace(&mut lane.member, member), lane.uses());
+            self.shares.change(former, has, Use::default());
+            self.shares.change(member, Use::default(), has);
+            self.shares.leave(former);
+        }
         let gate = lane.pace.gate(now);
         let (passes, held_until) = match gate {
             Gate::Free | Gate::Probe => (true, None),
             Gate::Until(then) => (false, Some(then)),
             Gate::Probing => (false, None),
         };
+        let long = held_until.filter(|then| is_long(*then, now));
+        if long.is_some() && lane.waits() > 0 {
+            // And it is looked at again.
+            return self.let_go(subscription);
+        }
         if let Queued::ForRetry(number) = lane.queued
             && lane.waits_for_first()
         {
@@ -81,12 +109,12 @@ impl<P> Lanes<P> {
         }
         if passes && lane.queued == Queued::No && lane.can_begin() {
             lane.queued = Queued::Yes;
-            let queue = if lane.in_flight == 0 {
-                &mut self.first
+            if lane.in_flight == 0 {
+                self.numbered += 1;
+                self.first[lane.member.speed as usize].push(lane.member.group, self.numbered, subscription);
             } else {
-                &mut self.more
-            };
-            queue.push_back(subscription);
+                self.more.push_back(subscription);
+            }
         }
         let mut wake = held_until.filter(|_| lane.waits() > 0);
         if let Some(due) = lane.ledger_due.filter(|_| !lane.is_fetching()) {
@@ -94,14 +122,13 @@ impl<P> Lanes<P> {
                 (true, Some(then)) => Some(due.max(then)),
                 (true, None) if gate == Gate::Probing => None,
                 (true, None) => lane.pace.probe_from_ledger_at().map(|then| due.max(then)),
-                (false, _) => Some(due),
+                (false, _) => Some(long.map_or(due, |then| due.max(then))),
             };
             if let Some(from) = from.filter(|from| *from > now) {
                 wake = Some(wake.map_or(from, |wake| wake.min(from)));
-            // A lane asks again when its buffer is half empty, so that reads stay few.
-            } else if from.is_some() && !lane.hungry && lane.fetched() <= most_waiting {
+            } else if from.is_some() && !lane.hungry && lane.is_hungry(self.limits.lane_buffer) {
                 lane.hungry = true;
-                self.hungry.push_back(subscription);
+                self.hungry[lane.member.speed as usize].push(lane.member.group, 0, subscription);
             }
         }
         let remembered_until = lane.pace.matters_until(now);
@@ -138,23 +165,29 @@ impl<P> Lanes<P> {
             self.set_queued(subscription, Queued::Yes);
             self.more.push_back(subscription);
         }
-        if std::mem::take(&mut self.freed) {
-            self.full.append(&mut self.more);
-            std::mem::swap(&mut self.full, &mut self.more);
+        if self.freed {
+            self.first.iter_mut().for_each(Rota::unpark);
         }
+        let mut tries = [TRIES; 2];
         while self.recording < self.limits.recording {
-            let Some((subscription, is_first)) = self.next_lane() else {
+            let Some((subscription, is_first)) = self.next_lane(&tries) else {
+                self.freed = false;
                 return;
             };
             match self.begin(subscription, is_first, now, actions) {
                 Ok(()) => self.more.push_back(subscription),
-                Err(Stop::Full) => self.full.push_back(subscription),
+                Err(Stop::Full) => {
+                    let lane = self.by_subscription.get(&subscription);
+                    let slower = usize::from(lane.is_some_and(|lane| lane.member.speed != Speed::Fast));
+                    tries[slower] = tries[slower].saturating_sub(1);
+                    self.full[slower].push_back(subscription);
+                }
                 Err(Stop::FullOfRetries) => {
                     self.numbered += 1;
                     self.full_of_retries.insert(self.numbered, subscription);
                     self.set_queued(subscription, Queued::ForRetry(self.numbered));
                 }
-                Err(Stop::NotMore) => self.first.push_back(subscription),
+                Err(Stop::NotMore) => self.queue_first(subscription),
                 Err(Stop::Own) => {
                     self.set_queued(subscription, Queued::No);
                     self.touch(subscription);
@@ -163,16 +196,56 @@ impl<P> Lanes<P> {
         }
     }
 
-    /// The two queues take turns: neither starves where no more outcomes may wait. Whether it is from that of
-    /// lanes with nothing in flight.
-    fn next_lane(&mut self) -> Option<(SubscriptionId, bool)> {
-        let room = self.active < self.limits.lanes_in_flight;
+    /// The lanes with nothing in flight and the others take turns: neither starves where no more outcomes may
+    /// wait. Whether it is one with nothing in flight.
+    fn next_lane(&mut self, tries: &[usize; 2]) -> Option<(SubscriptionId, bool)> {
         self.more_is_next = !self.more_is_next;
-        let first = room && (!self.more_is_next || self.more.is_empty());
-        if first && let Some(subscription) = self.first.pop_front() {
+        if (!self.more_is_next || self.more.is_empty())
+            && let Some(subscription) = self.next_first()
+        {
             return Some((subscription, true));
         }
-        self.more.pop_front().map(|subscription| (subscription, false))
+        if let Some(subscription) = self.more.pop_front() {
+            return Some((subscription, false));
+        }
+        let mut full = self.full.iter_mut().zip(tries);
+        let freed = self.freed;
+        full.find_map(|(full, tries)| full.pop_front_if(|_| freed && *tries > 0))
+            .map(|subscription| (subscription, false))
+    }
+
+    fn queue_first(&mut self, subscription: SubscriptionId) {
+        if let Some(Member { group, speed }) = self.by_subscription.get(&subscription).map(|lane| lane.member) {
+            self.numbered += 1;
+            self.first[speed as usize].push(group, self.numbered, subscription);
+        }
+    }
+
+    /// The lane that begins its first attempt next: that which waits longest of those that answer fast or have
+    /// not answered yet, in turn with the slow ones.
+    fn next_first(&mut self) -> Option<SubscriptionId> {
+        let Self { first, shares, .. } = self;
+        let mut number = |speed: Speed| {
+            let may = |group| shares.free_for(Member { group, speed }).first > 0;
+            (shares.free(speed).first > 0)
+                .then(|| first[speed as usize].next(may))
+                .flatten()
+        };
+        let [fast, unknown, slow] = Speed::ALL.map(&mut number);
+        let prompt = match (fast, unknown) {
+            (Some(fast), Some(unknown)) if unknown < fast => Some(Speed::Unknown),
+            (Some(_), _) => Some(Speed::Fast),
+            (None, unknown) => unknown.map(|_| Speed::Unknown),
+        };
+        let speed = match (prompt, slow) {
+            (Some(prompt), Some(_)) => {
+                self.slow_is_next = !self.slow_is_next;
+                if self.slow_is_next { Speed::Slow } else { prompt }
+            }
+            (None, Some(_)) => Speed::Slow,
+            (prompt, None) => prompt?,
+        };
+        self.first[speed as usize].pop()
     }
 
     fn set_queued(&mut self, subscription: SubscriptionId, queued: Queued) {
@@ -196,10 +269,9 @@ impl<P> Lanes<P> {
         if !matches!(gate, Gate::Free | Gate::Probe) || !lane.can_begin() {
             return Err(Stop::Own);
         }
-        let extra = self.in_flight - self.active;
         match lane.in_flight.checked_sub(1) {
             None if !is_first => return Err(Stop::NotMore),
-            Some(own) if own >= share(self.limits.in_flight.saturating_sub(extra)) => return Err(Stop::Full),
+            Some(own) if own >= share(self.shares.free_for(lane.member).more) => return Err(Stop::Full),
             None | Some(_) => {}
         }
         if gate == Gate::Probe {
@@ -221,6 +293,7 @@ impl<P> Lanes<P> {
         let Some(lane) = self.by_subscription.get_mut(&subscription) else {
             return;
         };
+        let before = lane.uses();
         let all = lane.pop_all();
         let (expired, rest): (Vec<_>, Vec<_>) = all
             .into_iter()
@@ -228,8 +301,6 @@ impl<P> Lanes<P> {
         for work in expired {
             lane.known.insert(work.delivery.id, Place::Recording { shown: None });
             lane.bytes -= work.bytes;
-            self.bytes -= work.bytes;
-            self.buffered -= 1;
             self.recording += 1;
             actions.push(Action::GiveUp(work));
         }
@@ -239,9 +310,11 @@ impl<P> Lanes<P> {
         for work in rest {
             lane.known.remove(&work.delivery.id);
             lane.bytes -= work.bytes;
-            self.bytes -= work.bytes;
-            self.buffered -= 1;
         }
+        // What was taken out is counted out; the probe waits until it starts, a moment later.
+        let mut left = lane.uses();
+        left.waiting += usize::from(probe.is_some());
+        self.shares.change(lane.member, before, left);
         if let Some(earliest) = earliest {
             self.note(subscription, earliest);
         }
@@ -255,54 +328,84 @@ impl<P> Lanes<P> {
         let Some(lane) = self.by_subscription.get_mut(&work.delivery.subscription) else {
             return;
         };
+        // It was taken out of what waits a moment ago.
+        let mut before = lane.uses();
+        before.waiting += 1;
         let turn = lane.pace.begin(work.delivery.id, now);
-        lane.known.insert(work.delivery.id, Place::InFlight(turn));
-        if lane.in_flight == 0 {
-            self.active += 1;
-        }
+        lane.known
+            .insert(work.delivery.id, Place::InFlight { turn, began: now });
         lane.in_flight += 1;
         lane.retries += retries;
-        self.in_flight += 1;
         self.retries += retries;
-        self.buffered -= 1;
+        self.shares.change(lane.member, before, lane.uses());
         actions.push(Action::Attempt(work));
     }
 
     fn begin_fetches(&mut self, now: Timestamp, actions: &mut Vec<Action<P>>) {
-        // Once round at most: who finds no room now stays in the queue.
-        for _ in 0..self.hungry.len() {
-            if self.fetches >= self.limits.fetches {
-                return;
-            }
-            let Some(subscription) = self.hungry.pop_front() else {
-                return;
-            };
-            let room = self.room(subscription, None);
-            let most_waiting = self.limits.lane_buffer / 2;
-            let Some(lane) = self.by_subscription.get_mut(&subscription) else {
-                continue;
-            };
-            let shut = lane.pace.is_shut() && lane.pace.gate(now) != Gate::Probe;
-            let due = lane.ledger_due.is_some_and(|due| due <= now);
-            if shut || !due || lane.is_fetching() || lane.fetched() > most_waiting {
-                lane.hungry = false;
-                self.touch(subscription);
-                continue;
-            }
-            if room == 0 {
-                self.hungry.push_back(subscription);
-                continue;
-            }
-            lane.hungry = false;
-            lane.ledger_due = None;
-            lane.fetch = Fetch::UnderWay {
-                asked_at: now,
-                forgotten: HashSet::new(),
-            };
-            self.fetches += 1;
-            // Rows of what is known come first, for they have been due longest.
-            let limit = lane.known.len() + room;
-            actions.push(Action::Fetch { subscription, limit });
+        let rests = self.fetch_not_before.is_some_and(|then| then > now);
+        if rests || self.fetches >= self.limits.fetches {
+            return;
         }
+        self.hungry.iter_mut().for_each(Rota::unpark);
+        let mut tries = TRIES;
+        while tries > 0 && self.fetches < self.limits.fetches {
+            let Some(subscription) = self.next_hungry() else {
+                return;
+            };
+            match self.begin_fetch(subscription, now) {
+                Ok(action) => actions.push(action),
+                Err(Sated::NoRoom) => tries -= 1,
+                Err(Sated::Own) => self.touch(subscription),
+            }
+        }
+    }
+
+    /// The next lane that may want to fetch and whose account and speed have room; fast ones, slow ones, and
+    /// those of which that is not known take turns.
+    fn next_hungry(&mut self) -> Option<SubscriptionId> {
+        let has_room = |free: Use| free.waiting > 0 && free.bytes > 0;
+        for n in 0..Speed::ALL.len() {
+            let turn = (self.hungry_turn + n) % Speed::ALL.len();
+            let (speed, shares): (_, &Shares) = (Speed::ALL[turn], &self.shares);
+            let may = |group| has_room(shares.free_for(Member { group, speed }));
+            if has_room(shares.free(speed)) && self.hungry[turn].next(may).is_some() {
+                self.hungry_turn = turn + 1;
+                return self.hungry[turn].pop();
+            }
+        }
+        None
+    }
+
+    fn begin_fetch(&mut self, subscription: SubscriptionId, now: Timestamp) -> Result<Action<P>, Sated> {
+        let lane = self.by_subscription.get_mut(&subscription).ok_or(Sated::Own)?;
+        let may = lane.pace.admits(now);
+        let due = lane.ledger_due.is_some_and(|due| due <= now);
+        let wants = may && due && !lane.is_fetching() && lane.is_hungry(self.limits.lane_buffer);
+        let lane = &self.by_subscription[&subscription];
+        let room = self.room_in(lane, None);
+        let coming = self.set_aside(lane, room);
+        let lane = self.by_subscription.get_mut(&subscription).ok_or(Sated::Own)?;
+        if wants && room == 0 {
+            self.hungry[lane.member.speed as usize].push(lane.member.group, 0, subscription);
+            return Err(Sated::NoRoom);
+        }
+        lane.hungry = false;
+        if !wants {
+            return Err(Sated::Own);
+        }
+        lane.ledger_due = None;
+        (lane.reading_from, lane.coming) = (lane.ledger_from, coming);
+        lane.fetch = Fetch::UnderWay {
+            asked_at: now,
+            forgotten: HashSet::new(),
+        };
+        self.shares.reserve(coming);
+        self.fetches += 1;
+        Ok(Action::Fetch {
+            subscription,
+            from: lane.reading_from,
+            // Rows of what is known come first, for they have been due longest.
+            limit: lane.known.len() + room,
+        })
     }
 }

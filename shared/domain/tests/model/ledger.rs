@@ -394,8 +394,11 @@ impl Ledger {
 
     // Deliver
 
-    pub(crate) fn due(&self, subscription: SubscriptionId, limit: usize) -> Vec<Delivery> {
-        let rows = self.open.values().map(|row| Delivery {
+    /// What that subscription has open that is due from then on, or was in flight at a former owner.
+    pub(crate) fn due(&self, subscription: SubscriptionId, from: Timestamp, limit: usize) -> Vec<Delivery> {
+        let rows = self.open.values();
+        let rows = rows.filter(|row| row.delivery.due_at >= from || row.busy_until > Timestamp::from_micros(0));
+        let rows = rows.map(|row| Delivery {
             due_at: if row.busy_until > self.now {
                 row.delivery.due_at.max(row.busy_until)
             } else {

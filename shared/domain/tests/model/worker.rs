@@ -46,6 +46,7 @@ fn terms_of(subscription: SubscriptionId) -> Terms {
         (NonZeroU16::MIN.saturating_add(1), Rate::per_second(2.0))
     };
     Terms {
+        owner: herald_domain::access::OPERATOR,
         max_in_flight,
         rate,
         give_up_after: policy_of(subscription).give_up_after,
@@ -80,6 +81,7 @@ struct Batch {
 #[derive(Debug)]
 struct Read {
     subscription: SubscriptionId,
+    from: Timestamp,
     limit: usize,
     rows: Option<Vec<Work<Epoch>>>,
 }
@@ -320,11 +322,14 @@ impl Worker {
             }
             Move::Read(i) => {
                 let Read {
-                    subscription, limit, ..
+                    subscription,
+                    from,
+                    limit,
+                    ..
                 } = self.reads[i];
                 let rows = match (self.holds(subscription, now), self.leases.get(&Shard::of(subscription))) {
                     (Some(epoch), _) => ledger
-                        .due(subscription, limit)
+                        .due(subscription, from, limit)
                         .into_iter()
                         .map(|row| work(row, epoch))
                         .collect(),
@@ -343,6 +348,7 @@ impl Worker {
                     subscription,
                     limit,
                     rows,
+                    ..
                 } = self.reads.remove(i);
                 self.lanes.fetched(subscription, rows.unwrap_or_default(), limit, now);
             }
@@ -413,14 +419,16 @@ impl Worker {
             }
             Move::Recorded(i) => {
                 let Finish { work, result, .. } = self.finishes.remove(i);
-                let due_at = match result {
-                    Some(Finished::Open(due_at)) => Some(due_at),
-                    Some(Finished::Closed | Finished::Late) => None,
+                let Delivery { id, subscription, .. } = work.delivery;
+                match result {
+                    Some(Finished::Open(due_at)) => self.lanes.recorded(subscription, id, Some(due_at)),
+                    Some(Finished::Closed | Finished::Late) => self.lanes.recorded(subscription, id, None),
                     // Whatever the row is now, the ledger knows.
-                    Some(Finished::Refused) | None => Some(now),
-                };
-                self.lanes
-                    .recorded(work.delivery.subscription, work.delivery.id, due_at);
+                    Some(Finished::Refused) | None => {
+                        self.lanes.recorded(subscription, id, None);
+                        self.lanes.look(subscription, now);
+                    }
+                }
             }
             Move::Pull
             | Move::Match
@@ -542,9 +550,14 @@ impl Worker {
         let now = ledger.now;
         for action in self.lanes.poll(now, terms_of) {
             let work = match action {
-                Action::Fetch { subscription, limit } => {
+                Action::Fetch {
+                    subscription,
+                    from,
+                    limit,
+                } => {
                     self.reads.push(Read {
                         subscription,
+                        from,
                         limit,
                         rows: None,
                     });

@@ -1,6 +1,6 @@
 //! A delivery is closed once, by whoever's delete finds it; a success counts whenever it comes.
 
-use crate::rig::{Database, Rig, dead, delivered, open_lanes, retried, under};
+use crate::rig::{Database, EARLIEST, Rig, dead, delivered, open_lanes, retried, under};
 use herald_domain::delivery::{Closed, Status};
 use herald_domain::lanes::Scope;
 use herald_ledger::delivering::Finished;
@@ -77,25 +77,34 @@ async fn events_are_read_within_the_scope(database: Database) {
     let all = rig.open(subscription, 100).await;
     assert_eq!(all.len(), 40);
     let known = [0, 7, 39].map(|n: usize| all[n].0.id).into();
-    let scope = Scope {
-        known,
-        bytes: usize::MAX,
-    };
-    let read = rig.ledger.open_deliveries(subscription, 100, &scope).await.unwrap();
+    let scope = Scope { known, ..Scope::all() };
+    let read = rig
+        .ledger
+        .open_deliveries(subscription, EARLIEST, 100, &scope)
+        .await
+        .unwrap();
     for ((delivery, event), (expected, record)) in read.iter().zip(&all) {
         assert_eq!(delivery, expected, "every row is shown");
         let event = event.as_ref().map(|event| event.uid);
         assert_eq!(event, (!scope.known.contains(&delivery.id)).then_some(record.uid));
     }
     assert_eq!(read.len(), 40);
-    for (bytes, expected) in [(1, 32), (usize::MAX, 40)] {
-        let scope = Scope { bytes, ..Scope::all() };
-        let read = rig.ledger.open_deliveries(subscription, 100, &scope).await.unwrap();
+    for (bytes, rows, expected) in [(1, 40, 1), (usize::MAX, 7, 7), (usize::MAX, 40, 40)] {
+        let scope = Scope {
+            rows,
+            bytes,
+            ..Scope::all()
+        };
+        let read = rig
+            .ledger
+            .open_deliveries(subscription, EARLIEST, 100, &scope)
+            .await
+            .unwrap();
         let with_event = read.iter().take_while(|(_, event)| event.is_some()).count();
         assert_eq!(
             (with_event, read.len()),
             (expected, 40),
-            "events are read in parts, until there are {bytes} bytes"
+            "events are read until there are {rows} or {bytes} bytes"
         );
     }
 }

@@ -2,6 +2,8 @@
 
 use crate::rig::{Database, Rig, open_lanes};
 use herald_domain::id::Shard;
+use herald_domain::lanes::Scope;
+use herald_domain::time::Timestamp;
 use herald_ledger::shards::MOST_WAKEUPS;
 use sea_orm::TransactionTrait;
 use std::time::Duration;
@@ -67,7 +69,42 @@ async fn lanes_are_found_in_pages_of_any_size_and_wake_ups_taken_a_number_at_a_t
     }
 }
 
+async fn a_lane_is_read_from_a_time_on_and_what_was_handed_over_whenever_it_is_due(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let mut due = Vec::new();
+    for n in 0..4 {
+        let (_, deliveries) = rig.deliveries(&[subscription]).await;
+        rig.execute(format!(
+            "UPDATE deliveries_open SET due_at = {} WHERE due_at > 1000",
+            100 + n
+        ))
+        .await
+        .unwrap();
+        due.push(deliveries[0].id);
+    }
+    let read = async |from: i64| {
+        let from = Timestamp::from_micros(from);
+        let rows = rig.ledger.open_deliveries(subscription, from, 10, &Scope::all()).await;
+        rows.unwrap().iter().map(|(row, _)| row.id).collect::<Vec<_>>()
+    };
+    assert_eq!(read(i64::MIN).await, due);
+    assert_eq!(read(102).await, due[2..]);
+    assert_eq!(read(104).await, []);
+    for busy_until in [50, 105] {
+        // In flight at a former owner until then.
+        let handed_over = format!("UPDATE deliveries_open SET busy_until = {busy_until} WHERE due_at = 100");
+        rig.execute(handed_over).await.unwrap();
+        let mut found = read(102).await;
+        found.sort_unstable();
+        let mut expected = vec![due[0], due[2], due[3]];
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    }
+}
+
 on_both!(
+    a_lane_is_read_from_a_time_on_and_what_was_handed_over_whenever_it_is_due,
     the_registry_is_compared_though_every_other_connection_is_in_use,
     lanes_are_found_in_pages_of_any_size_and_wake_ups_taken_a_number_at_a_time,
 );

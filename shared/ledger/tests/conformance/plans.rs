@@ -1,6 +1,6 @@
 //! On PostgreSQL nothing on the way of an event reads a table from end to end, however much is in it.
 
-use crate::rig::{Database, Rig, delivered, event, open_lanes, retried};
+use crate::rig::{Database, EARLIEST, Rig, delivered, event, open_lanes, retried};
 use herald_domain::id::Shard;
 use herald_domain::lanes::Scope;
 use herald_domain::time::Timestamp;
@@ -104,12 +104,20 @@ async fn nothing_on_an_events_way_reads_a_table_from_end_to_end() {
     }
     walker.finish(outcomes).await.unwrap();
     assert_eq!(
-        walker.open_deliveries(fresh, 100, &Scope::all()).await.unwrap().len(),
+        walker
+            .open_deliveries(fresh, EARLIEST, 100, &Scope::all())
+            .await
+            .unwrap()
+            .len(),
         50
     );
     // None is due, and that is seen by the first.
     assert_eq!(
-        walker.open_deliveries(waiting, 100, &Scope::all()).await.unwrap().len(),
+        walker
+            .open_deliveries(waiting, EARLIEST, 100, &Scope::all())
+            .await
+            .unwrap()
+            .len(),
         1
     );
     assert_eq!(open_lanes(&walker, rig.owned.shards(), 1000).await.len(), 2);

@@ -181,7 +181,10 @@ impl Rig {
 
     /// What is open of that subscription, with its events.
     pub(crate) async fn open(&self, subscription: SubscriptionId, limit: usize) -> Vec<(Delivery, Arc<EventRecord>)> {
-        let open = self.ledger.open_deliveries(subscription, limit, &Scope::all()).await;
+        let open = self
+            .ledger
+            .open_deliveries(subscription, EARLIEST, limit, &Scope::all())
+            .await;
         let whole = |(delivery, event): (Delivery, Option<_>)| (delivery, event.unwrap());
         open.unwrap().into_iter().map(whole).collect()
     }
@@ -360,6 +363,9 @@ pub(crate) fn retried(delivery: Delivery, event: EventUid, due_at: Timestamp) ->
         then: Then::Retry(due_at),
     }
 }
+
+/// Before everything that is due.
+pub(crate) const EARLIEST: Timestamp = Timestamp::from_micros(i64::MIN);
 
 /// The lanes that have open deliveries, found in pages of that many rows.
 pub(crate) async fn open_lanes(

@@ -27,15 +27,16 @@ proptest! {
 
     #[test]
     fn whoever_hangs_a_new_lane_begins_at_once(
-        hanging in prop::collection::vec((1u16..=1000, 1u128..130), 0..120), at_a_time in 1usize..400, lanes_at_a_time in 120usize..400,
+        hanging in prop::collection::vec((1u16..=1000, 1u128..130), 0..300), at_a_time in 8usize..400, lanes_at_a_time in 8usize..400,
     ) {
-        let mut lanes = owner(Limits { in_flight: at_a_time, lanes_in_flight: lanes_at_a_time + 1, ..Limits::default() });
+        let mut lanes = owner(Limits { in_flight: at_a_time, lanes_in_flight: lanes_at_a_time, ..Limits::default() });
         for (n, (in_flight, count)) in (0..).zip(&hanging) {
             let began = hang(&mut lanes, lane16(n), most(*in_flight), u128::from(n) * 1000, *count);
-            prop_assert!(began >= 1, "the {n}th began none");
+            prop_assert!(began >= 1 || usize::from(n) >= lanes_at_a_time / 2, "the {n}th began none");
             prop_assert!(began <= 2 + at_a_time / 4, "one has {began} of {at_a_time}");
         }
-        prop_assert_eq!(hang(&mut lanes, lane16(999), most(1), 999_000, 1), 1);
+        let other = Terms { owner: AccountId(Uuid::max()), ..most(1) };
+        prop_assert_eq!(hang(&mut lanes, lane16(999), other, 999_000, 1), 1, "though another account's hang");
     }
 
     #[test]
@@ -49,8 +50,8 @@ proptest! {
             lanes.offer(Work { bytes: *bytes, ..work(n, lane16(*to), at(0)) }, ticket, at(0));
         }
         for lane in lanes.by_subscription.values() {
-            prop_assert!(lane.waits() <= ALWAYS.max(buffered / 4), "{} wait", lane.waits());
-            prop_assert!(lane.bytes <= bytes / 4 + ALWAYS * 40_000, "{} bytes", lane.bytes);
+            prop_assert!(lane.waits() <= buffered / 4, "{} wait", lane.waits());
+            prop_assert!(lane.bytes <= bytes / 4 + 40_000, "{} bytes", lane.bytes);
         }
     }
 }
@@ -291,7 +292,9 @@ fn broken() -> (World, Terms) {
         changed_at: at(0),
         ..terms
     });
-    world.lanes.fetched(lane(1), world.rows(lane(1), 128), 128, world.now);
+    world
+        .lanes
+        .fetched(lane(1), world.rows(lane(1), at(0), 128), 128, world.now);
     world.break_open(lane(1));
     (
         world,
@@ -319,7 +322,7 @@ fn while_a_breaker_is_open_nothing_is_in_memory_or_read_but_for_a_probe() {
 fn a_probe_closes_what_has_expired_sends_one_and_lets_go_of_the_rest() {
     let (mut world, terms) = broken();
     assert_eq!(world.lanes.poll(at(2000), |_| terms), [fetch(1, 128)]);
-    let rows = world.rows(lane(1), 128);
+    let rows = world.rows(lane(1), at(0), 128);
     let lanes = &mut world.lanes;
     lanes.fetched(lane(1), rows.clone(), 128, at(2000));
     let actions = lanes.poll(at(2000), |_| terms);
@@ -365,8 +368,12 @@ fn however_many_have_expired_they_are_closed_in_batches_without_a_pause() {
         assert!(!actions.is_empty(), "{} are left", world.open.len());
         for action in actions {
             match action {
-                Action::Fetch { subscription, limit } => {
-                    let rows = world.rows(subscription, limit);
+                Action::Fetch {
+                    subscription,
+                    from,
+                    limit,
+                } => {
+                    let rows = world.rows(subscription, from, limit);
                     world.lanes.fetched(subscription, rows, limit, now);
                     largest = largest.max(world.lanes.load().buffered);
                 }

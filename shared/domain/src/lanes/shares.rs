@@ -1,0 +1,252 @@
+//! Shares of what all lanes have in common: attempts, buffer and bytes.
+//!
+//! Nothing is ever above its limit. Within it no lane and no account has all:
+//! - of what is free a lane takes more only while it has less than a quarter of it;
+//! - an eighth is kept for lanes that answered fast of late, and another for those of which that is not known
+//!   to be false: so the slow ones have at most three quarters, however many they are;
+//! - the lanes of one account that did not answer fast take more only while they have less than three times
+//!   what is free: at most three quarters, so that another account's find room at once.
+
+use super::speed::{Speed, Speeds};
+use crate::id::{AccountId, SubscriptionId};
+use std::collections::HashMap;
+
+/// How much all lanes together may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Attempts at a time beyond the first of each lane. A lane alone gets a fifth of it.
+    pub in_flight: usize,
+    /// Lanes that have an attempt under way.
+    pub lanes_in_flight: usize,
+    /// Deliveries that wait in one lane, at least 1, and as many again of those that were just recorded.
+    pub lane_buffer: usize,
+    /// Deliveries that wait in all lanes, or are being read.
+    pub buffered: usize,
+    /// Bytes of payload that wait, are in flight or are being read: at least twice those of the largest.
+    /// Every delivery counts by itself, though those of one event share it while they wait: the request of
+    /// each is a copy.
+    pub bytes: usize,
+    /// Attempts whose outcome is not in the ledger yet; when there are more, none is begun.
+    pub recording: usize,
+    /// Reads of the ledger at a time.
+    pub fetches: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            in_flight: 1024,
+            lanes_in_flight: 1024,
+            lane_buffer: 128,
+            buffered: 8192,
+            bytes: 64 << 20,
+            recording: 8192,
+            fetches: 4,
+        }
+    }
+}
+
+impl Limits {
+    /// How many retries may be in flight.
+    pub(super) fn retries(&self) -> usize {
+        let smaller = self.in_flight.min(self.lanes_in_flight);
+        (smaller - smaller / 4).max(1)
+    }
+
+    /// How much lanes of that speed and slower ones may have.
+    fn for_speed(&self, speed: Speed) -> Use {
+        let most = |limit: usize| limit - limit / 8 * speed as usize;
+        Use {
+            first: most(self.lanes_in_flight),
+            more: most(self.in_flight),
+            waiting: most(self.buffered),
+            bytes: most(self.bytes),
+        }
+    }
+}
+
+/// How much of what is still free of something common one lane may have.
+pub(super) fn share(free: usize) -> usize {
+    free.div_ceil(4)
+}
+
+/// How much somebody has of what is common, or may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Use {
+    /// First attempts of lanes.
+    pub(super) first: usize,
+    /// Attempts beyond these.
+    pub(super) more: usize,
+    /// Deliveries that wait.
+    pub(super) waiting: usize,
+    /// Bytes of what waits and what is in flight.
+    pub(super) bytes: usize,
+}
+
+impl Use {
+    fn with(self, other: Self, both: impl Fn(usize, usize) -> usize) -> Self {
+        Self {
+            first: both(self.first, other.first),
+            more: both(self.more, other.more),
+            waiting: both(self.waiting, other.waiting),
+            bytes: both(self.bytes, other.bytes),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        self.with(other, |one, other| one + other)
+    }
+
+    fn minus(self, other: Self) -> Self {
+        self.with(other, usize::saturating_sub)
+    }
+}
+
+/// Among which lanes a lane shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Member {
+    /// The number of its account's group.
+    pub(super) group: usize,
+    pub(super) speed: Speed,
+}
+
+/// The lanes of one account.
+#[derive(Debug, Default)]
+struct Group {
+    /// None of those whose account is not known yet.
+    owner: Option<AccountId>,
+    lanes: usize,
+    /// What those lanes have that did not answer fast.
+    used: Use,
+}
+
+/// The group of lanes whose account is not known yet.
+const STRANGERS: usize = 0;
+
+/// Who has how much.
+#[derive(Debug)]
+pub(super) struct Shares {
+    /// For each speed, what lanes as slow as that or slower may have.
+    most: [Use; 3],
+    by_speed: [Use; 3],
+    /// What is being read.
+    coming: Use,
+    groups: Vec<Group>,
+    by_owner: HashMap<AccountId, usize>,
+    vacant: Vec<usize>,
+    speeds: Speeds,
+}
+
+impl Shares {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            most: Speed::ALL.map(|speed| limits.for_speed(speed)),
+            by_speed: Default::default(),
+            coming: Use::default(),
+            groups: vec![Group::default()],
+            by_owner: HashMap::new(),
+            vacant: Vec::new(),
+            speeds: Speeds::default(),
+        }
+    }
+
+    /// What all lanes have.
+    pub(super) fn total(&self) -> Use {
+        let [fast, unknown, slow] = self.by_speed;
+        fast.plus(unknown).plus(slow)
+    }
+
+    /// What is being read.
+    #[cfg(test)]
+    pub(super) fn coming(&self) -> Use {
+        self.coming
+    }
+
+    /// Counts in a lane that is new.
+    pub(super) fn enter(&mut self, subscription: SubscriptionId) -> Member {
+        self.groups[STRANGERS].lanes += 1;
+        Member {
+            group: STRANGERS,
+            speed: self.speeds.of(subscription),
+        }
+    }
+
+    /// Counts out a lane that has nothing.
+    pub(super) fn leave(&mut self, member: Member) {
+        let group = &mut self.groups[member.group];
+        group.lanes -= 1;
+        if group.lanes == 0
+            && let Some(owner) = group.owner.take()
+        {
+            self.by_owner.remove(&owner);
+            self.vacant.push(member.group);
+        }
+    }
+
+    /// The member that a lane of that account is, if it is not yet.
+    pub(super) fn of_owner(&mut self, member: Member, owner: AccountId) -> Option<Member> {
+        if self.groups[member.group].owner == Some(owner) {
+            return None;
+        }
+        let (groups, vacant) = (&mut self.groups, &mut self.vacant);
+        let group = *self.by_owner.entry(owner).or_insert_with(|| {
+            let group = vacant.pop().unwrap_or_else(|| {
+                groups.push(Group::default());
+                groups.len() - 1
+            });
+            groups[group].owner = Some(owner);
+            group
+        });
+        self.groups[group].lanes += 1;
+        Some(Member { group, ..member })
+    }
+
+    /// Remembers how fast the subscriber answered.
+    pub(super) fn heard(&mut self, subscription: SubscriptionId, speed: Speed) {
+        self.speeds.heard(subscription, speed);
+    }
+
+    /// A lane has more or less than before.
+    pub(super) fn change(&mut self, member: Member, before: Use, now: Use) {
+        let used = &mut self.by_speed[member.speed as usize];
+        *used = used.plus(now).minus(before);
+        if member.speed != Speed::Fast {
+            let used = &mut self.groups[member.group].used;
+            *used = used.plus(now).minus(before);
+        }
+    }
+
+    /// Rows are being read.
+    pub(super) fn reserve(&mut self, coming: Use) {
+        self.coming = self.coming.plus(coming);
+    }
+
+    /// They were read, or could not be.
+    pub(super) fn arrived(&mut self, coming: Use) {
+        self.coming = self.coming.minus(coming);
+    }
+
+    /// What is free for lanes of that speed.
+    pub(super) fn free(&self, speed: Speed) -> Use {
+        let mut used = self.coming;
+        let mut free = None;
+        for slower in Speed::ALL.into_iter().rev() {
+            used = used.plus(self.by_speed[slower as usize]);
+            if slower <= speed {
+                let here = self.most[slower as usize].minus(used);
+                free = Some(free.map_or(here, |free: Use| free.with(here, usize::min)));
+            }
+        }
+        free.unwrap_or_default()
+    }
+
+    /// What is free for that lane's group, at its speed.
+    pub(super) fn free_for(&self, member: Member) -> Use {
+        let free = self.free(member.speed);
+        if member.speed == Speed::Fast {
+            return free;
+        }
+        let used = self.groups[member.group].used;
+        free.with(used, |free, used| free.min((3 * free).saturating_sub(used)))
+    }
+}
