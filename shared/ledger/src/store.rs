@@ -37,14 +37,20 @@ const API_STATEMENT: Duration = Duration::from_secs(16);
 /// A handle to the database; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    read: DatabaseConnection,
-    registry: DatabaseConnection,
-    queries: DatabaseConnection,
-    api: DatabaseConnection,
+    reads: Arc<Reads>,
     write: Write,
     trust: Trust,
     day_missing: Arc<Notify>,
     metrics: Metrics,
+}
+
+/// The connections that read, by what for.
+#[derive(Debug)]
+struct Reads {
+    read: DatabaseConnection,
+    registry: DatabaseConnection,
+    queries: DatabaseConnection,
+    api: DatabaseConnection,
 }
 
 #[derive(Debug, Clone)]
@@ -68,11 +74,14 @@ impl Store {
         let metrics = Metrics::default();
         let (write, writer) = Writer::open(file, clock, metrics.clone()).await?;
         let read = sqlite::connect(file, READERS, true).await?;
-        let store = Self {
+        let reads = Reads {
             read,
             registry: sqlite::connect(file, REGISTRY, true).await?,
             queries: sqlite::connect(file, QUERIES, true).await?,
             api: sqlite::connect(file, API, true).await?,
+        };
+        let store = Self {
+            reads: Arc::new(reads),
             write: Write::Sqlite(write),
             trust: Trust::default(),
             day_missing: Arc::default(),
@@ -92,11 +101,14 @@ impl Store {
             }
             Err(error) => sqlite::connect_immutable(file).await.map_err(|_says_less| error)?,
         };
-        Ok(Self {
+        let reads = Reads {
             registry: read.clone(),
             queries: read.clone(),
             api: read.clone(),
             read,
+        };
+        Ok(Self {
+            reads: Arc::new(reads),
             write: Write::Sqlite(sqlite::Handle::closed()),
             trust: Trust::default(),
             day_missing: Arc::default(),
@@ -109,11 +121,14 @@ impl Store {
         let (address, trust) = (Address::read(url)?, Trust::default());
         let pool = postgres::Pool::connect(address.clone(), &trust).await?;
         let clock = pool.clock();
-        let store = Self {
+        let reads = Reads {
             read: pool.reading().clone(),
             registry: postgres::connect(&address, REGISTRY, postgres::PATIENCE, &trust).await?,
             queries: postgres::connect(&address, QUERIES, postgres::SLOW, &trust).await?,
             api: postgres::connect(&address, API, API_STATEMENT, &trust).await?,
+        };
+        let store = Self {
+            reads: Arc::new(reads),
             write: Write::Postgres(Arc::new(pool)),
             trust,
             day_missing: Arc::default(),
@@ -124,12 +139,12 @@ impl Store {
 
     /// Where to read what takes long.
     pub fn queries(&self) -> &DatabaseConnection {
-        &self.queries
+        &self.reads.queries
     }
 
     /// Where to read what the API is asked for, by way of [`Self::ask`].
     pub(crate) fn api(&self) -> &DatabaseConnection {
-        &self.api
+        &self.reads.api
     }
 
     /// Reads for the API, but not for as long as it takes: somebody waits, and others wait for the connection.
@@ -139,12 +154,12 @@ impl Store {
 
     /// Where to read what deliveries wait for.
     pub fn read(&self) -> &DatabaseConnection {
-        &self.read
+        &self.reads.read
     }
 
     /// Where to read what attempts are permitted by.
     pub(crate) fn registry(&self) -> &DatabaseConnection {
-        &self.registry
+        &self.reads.registry
     }
 
     /// Reads, but not for longer than a write may take: what waits for it must hear of a database that
@@ -242,10 +257,10 @@ impl Store {
     /// Registers what is counted here, and the pools of connections.
     pub(crate) fn register(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
         let mut pools = vec![
-            ("read", self.read.clone()),
-            ("registry", self.registry.clone()),
-            ("queries", self.queries.clone()),
-            ("api", self.api.clone()),
+            ("read", self.reads.read.clone()),
+            ("registry", self.reads.registry.clone()),
+            ("queries", self.reads.queries.clone()),
+            ("api", self.reads.api.clone()),
         ];
         if let Write::Postgres(pool) = &self.write {
             pools.push(("write", pool.writing().clone()));

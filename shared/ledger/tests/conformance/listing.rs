@@ -1,6 +1,6 @@
 //! What the API lists: the right rows, read without what does not concern them, and in nobody's way.
 
-use crate::rig::{Database, Rig, event};
+use crate::rig::{Database, EARLIEST, Rig, event};
 use herald_domain::id::{EventUid, SubscriptionId};
 use herald_domain::lanes::Scope;
 use herald_domain::time::Timestamp;
@@ -120,7 +120,7 @@ async fn lists_that_wait_hold_up_no_delivery() {
         }
     }
     let all = Scope::all();
-    let open = rig.ledger.open_deliveries(subscription, 10, &all);
+    let open = rig.ledger.open_deliveries(subscription, EARLIEST, 10, &all);
     let open = tokio::time::timeout(Duration::from_secs(5), open)
         .await
         .expect("it does not wait");
