@@ -295,7 +295,11 @@ mod tests {
         drop(reports);
         let mut came = HashMap::new();
         while let Some(Report::Recorded(outcomes)) = reported.recv().await {
-            came.extend(outcomes.into_iter().map(|it| (it.id, (it.closed, it.due_at))));
+            came.extend(
+                outcomes
+                    .into_iter()
+                    .map(|it| (it.id, (it.closed, it.due_at.or(it.look_at)))),
+            );
         }
         assert_eq!(came.len(), batch.len());
         for (n, delivery) in mine.iter().enumerate() {
