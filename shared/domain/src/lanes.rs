@@ -171,11 +171,11 @@ pub struct Lanes<P> {
     /// Lanes that may have something to send and have nothing in flight, in turn, by speed.
     first: [Rota; 3],
     slow_is_next: bool,
-    /// Lanes that may have more to send, in turn.
-    more: VecDeque<SubscriptionId>,
+    /// Lanes that may have more to send, in turn by number.
+    more: VecDeque<(u64, SubscriptionId)>,
     more_is_next: bool,
-    /// Lanes that have their share, until an attempt ends: those that answer fast, and the others.
-    full: [VecDeque<SubscriptionId>; 2],
+    /// Lanes that have their share, until an attempt ends.
+    full: VecDeque<(u64, SubscriptionId)>,
     /// Lanes that have only retries, which have their share, until one of these ends; in turn by number.
     full_of_retries: BTreeMap<u64, SubscriptionId>,
     numbered: u64,
@@ -221,7 +221,7 @@ impl<P> Lanes<P> {
             slow_is_next: false,
             more: VecDeque::new(),
             more_is_next: false,
-            full: Default::default(),
+            full: VecDeque::new(),
             full_of_retries: BTreeMap::new(),
             numbered: 0,
             hungry: Default::default(),
@@ -256,8 +256,8 @@ impl<P> Lanes<P> {
         }
         let hold = &self.shards;
         let owned = |id: &SubscriptionId| hold[usize::from(Shard::of(*id).0)].owned;
-        for queue in self.full.iter_mut().chain([&mut self.more]) {
-            queue.retain(owned);
+        for queue in [&mut self.more, &mut self.full] {
+            queue.retain(|(_, id)| owned(id));
         }
         for rota in self.first.iter_mut().chain(&mut self.hungry) {
             rota.retain(owned);
@@ -418,6 +418,10 @@ impl<P> Lanes<P> {
         lane.in_flight -= 1;
         lane.retries -= retries;
         lane.bytes -= work.bytes;
+        if lane.in_flight == 0 && matches!(lane.queued, Queued::More(_)) {
+            // Its next is a first one.
+            lane.queued = Queued::No;
+        }
         self.shares.change(lane.member, before, lane.uses());
         match lane.known.get(&id) {
             Some(Place::InFlight { turn, began }) => Some((*turn, *began)),

@@ -48,8 +48,10 @@ pub(super) enum Fetch {
 pub(super) enum Queued {
     /// No.
     No,
-    /// Yes.
-    Yes,
+    /// For its first attempt.
+    First,
+    /// For one more, under this number. What stands in a queue under another is out of date.
+    More(u64),
     /// Once a retry may begin, under this number.
     ForRetry(u64),
 }

@@ -48,6 +48,11 @@ impl Rota {
         Some(subscription)
     }
 
+    /// Whether the group has a lane here.
+    pub(super) fn has(&self, group: usize) -> bool {
+        self.lanes.get(group).is_some_and(|lanes| !lanes.is_empty())
+    }
+
     /// Parked groups may have a turn again.
     pub(super) fn unpark(&mut self) {
         self.turns.extend(self.parked.drain(..));

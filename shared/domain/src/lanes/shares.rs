@@ -201,6 +201,13 @@ impl Shares {
         Some(Member { group, ..member })
     }
 
+    /// Whether the group of a lane that has just joined it has more than its part of the memory.
+    pub(super) fn is_over(&self, member: Member) -> bool {
+        let (most, used) = (self.most[member.speed as usize], self.groups[member.group].used);
+        let over = |used: usize, most: usize| used * 4 > most * 3;
+        member.speed != Speed::Fast && (over(used.waiting, most.waiting) || over(used.bytes, most.bytes))
+    }
+
     /// Remembers how fast the subscriber answered.
     pub(super) fn heard(&mut self, subscription: SubscriptionId, speed: Speed) {
         self.speeds.heard(subscription, speed);

@@ -89,6 +89,10 @@ impl<P> Lanes<P> {
             self.shares.change(former, has, Use::default());
             self.shares.change(member, Use::default(), has);
             self.shares.leave(former);
+            if lane.waits() > 0 && self.shares.is_over(member) {
+                // It came in while nobody knew whose it is; it is looked at again.
+                return self.let_go(subscription);
+            }
         }
         let gate = lane.pace.gate(now);
         let (passes, held_until) = match gate {
@@ -108,12 +112,13 @@ impl<P> Lanes<P> {
             lane.queued = Queued::No;
         }
         if passes && lane.queued == Queued::No && lane.can_begin() {
-            lane.queued = Queued::Yes;
+            self.numbered += 1;
             if lane.in_flight == 0 {
-                self.numbered += 1;
+                lane.queued = Queued::First;
                 self.first[lane.member.speed as usize].push(lane.member.group, self.numbered, subscription);
             } else {
-                self.more.push_back(subscription);
+                lane.queued = Queued::More(self.numbered);
+                self.more.push_back((self.numbered, subscription));
             }
         }
         let mut wake = held_until.filter(|_| lane.waits() > 0);
@@ -162,25 +167,24 @@ impl<P> Lanes<P> {
             let Some((_, subscription)) = self.full_of_retries.pop_first() else {
                 break;
             };
-            self.set_queued(subscription, Queued::Yes);
-            self.more.push_back(subscription);
+            self.numbered += 1;
+            self.set_queued(subscription, Queued::More(self.numbered));
+            self.more.push_back((self.numbered, subscription));
         }
         if self.freed {
             self.first.iter_mut().for_each(Rota::unpark);
         }
-        let mut tries = [TRIES; 2];
+        let mut tries = TRIES;
         while self.recording < self.limits.recording {
-            let Some((subscription, is_first)) = self.next_lane(&tries) else {
+            let Some((number, subscription)) = self.next_lane(tries) else {
                 self.freed = false;
                 return;
             };
-            match self.begin(subscription, is_first, now, actions) {
-                Ok(()) => self.more.push_back(subscription),
+            match self.begin(subscription, number.is_none(), now, actions) {
+                Ok(()) => {}
                 Err(Stop::Full) => {
-                    let lane = self.by_subscription.get(&subscription);
-                    let slower = usize::from(lane.is_some_and(|lane| lane.member.speed != Speed::Fast));
-                    tries[slower] = tries[slower].saturating_sub(1);
-                    self.full[slower].push_back(subscription);
+                    tries = tries.saturating_sub(1);
+                    self.full.extend(number.map(|number| (number, subscription)));
                 }
                 Err(Stop::FullOfRetries) => {
                     self.numbered += 1;
@@ -197,27 +201,30 @@ impl<P> Lanes<P> {
     }
 
     /// The lanes with nothing in flight and the others take turns: neither starves where no more outcomes may
-    /// wait. Whether it is one with nothing in flight.
-    fn next_lane(&mut self, tries: &[usize; 2]) -> Option<(SubscriptionId, bool)> {
+    /// wait. With the number of one that has something in flight.
+    fn next_lane(&mut self, tries: usize) -> Option<(Option<u64>, SubscriptionId)> {
         self.more_is_next = !self.more_is_next;
         if (!self.more_is_next || self.more.is_empty())
             && let Some(subscription) = self.next_first()
         {
-            return Some((subscription, true));
+            return Some((None, subscription));
         }
-        if let Some(subscription) = self.more.pop_front() {
-            return Some((subscription, false));
+        loop {
+            let may_be_full = self.freed && tries > 0;
+            let next = self.more.pop_front();
+            let (number, subscription) = next.or_else(|| self.full.pop_front_if(|_| may_be_full))?;
+            let lane = self.by_subscription.get(&subscription);
+            if lane.is_some_and(|lane| lane.queued == Queued::More(number)) {
+                return Some((Some(number), subscription));
+            }
         }
-        let mut full = self.full.iter_mut().zip(tries);
-        let freed = self.freed;
-        full.find_map(|(full, tries)| full.pop_front_if(|_| freed && *tries > 0))
-            .map(|subscription| (subscription, false))
     }
 
     fn queue_first(&mut self, subscription: SubscriptionId) {
-        if let Some(Member { group, speed }) = self.by_subscription.get(&subscription).map(|lane| lane.member) {
+        if let Some(lane) = self.by_subscription.get_mut(&subscription) {
+            lane.queued = Queued::First;
             self.numbered += 1;
-            self.first[speed as usize].push(group, self.numbered, subscription);
+            self.first[lane.member.speed as usize].push(lane.member.group, self.numbered, subscription);
         }
     }
 
@@ -269,9 +276,14 @@ impl<P> Lanes<P> {
         if !matches!(gate, Gate::Free | Gate::Probe) || !lane.can_begin() {
             return Err(Stop::Own);
         }
+        let free = self.shares.free_for(lane.member);
         match lane.in_flight.checked_sub(1) {
             None if !is_first => return Err(Stop::NotMore),
-            Some(own) if own >= share(self.shares.free_for(lane.member).more) => return Err(Stop::Full),
+            Some(own) if own >= share(free.more) => return Err(Stop::Full),
+            // Else those that have one in flight all the time would keep its account's others from their first.
+            Some(_) if free.first == 0 && self.first.iter().any(|rota| rota.has(lane.member.group)) => {
+                return Err(Stop::Full);
+            }
             None | Some(_) => {}
         }
         if gate == Gate::Probe {
@@ -338,6 +350,9 @@ impl<P> Lanes<P> {
         lane.retries += retries;
         self.retries += retries;
         self.shares.change(lane.member, before, lane.uses());
+        self.numbered += 1;
+        lane.queued = Queued::More(self.numbered);
+        self.more.push_back((self.numbered, work.delivery.subscription));
         actions.push(Action::Attempt(work));
     }
 
