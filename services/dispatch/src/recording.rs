@@ -15,7 +15,6 @@ use herald_queue::Received;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 impl Dispatch {
     /// Records a batch, however often it takes; false when shutdown came first.
@@ -197,7 +196,7 @@ impl Dispatch {
     async fn reject(&self, refused: Refused, began: Timestamp) -> Result<(), Error> {
         let Refused { why, kept, id, step } = refused;
         let account = Arc::clone(&kept.account);
-        self.ledger.reject(Uuid::now_v7(), kept).await?;
+        self.ledger.reject(self.ledger.ids().next(), kept).await?;
         self.metrics.rejected(why);
         tracing::info!(
             account = &*account,
