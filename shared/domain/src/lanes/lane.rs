@@ -156,7 +156,11 @@ impl<P> Lane<P> {
     /// long, and a read costs little beside its answers.
     pub(super) fn appetite(&self, source: Option<Source>, buffer: usize) -> usize {
         let there = source.map_or_else(|| self.fetched(), |source| self.waits_from(source));
-        if self.member.speed == Speed::Slow && !self.pace.is_shut() {
+        // Behind an open breaker what has expired is closed, a buffer full at a time.
+        if self.pace.is_shut() {
+            return buffer.max(1).saturating_sub(there);
+        }
+        if self.member.speed == Speed::Slow {
             let limit = self.pace.limit();
             let at_once = limit.saturating_sub(self.in_flight);
             return limit.div_ceil(4).min(at_once).saturating_sub(self.waits());
