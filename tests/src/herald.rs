@@ -195,7 +195,7 @@ impl Herald {
         self.running().for_each(|process| process.signal(signal));
     }
 
-    /// Lets each process have no more than that many descriptors.
+    /// Lets each process have no more than that many descriptors, until it is let have others.
     #[cfg(target_os = "linux")]
     pub fn limit_descriptors(&self, most: u64) {
         self.running().for_each(|process| process.limit_descriptors(most));

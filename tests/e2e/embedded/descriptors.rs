@@ -11,6 +11,8 @@ const SUBSCRIPTIONS: usize = 120;
 /// Enough for what the process has open already, and not for all of those.
 const DESCRIPTORS: u64 = 100;
 
+const ENOUGH: u64 = 1000;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_want_of_descriptors_costs_no_attempt() {
     let scene = Scene::with(embedded()).await;
@@ -28,6 +30,8 @@ async fn a_want_of_descriptors_costs_no_attempt() {
         scene.herald.stderr().contains("attempts are postponed")
     })
     .await;
+    // The API needs some too.
+    scene.herald.limit_descriptors(ENOUGH);
     gate.open();
     for made in subscriptions {
         let delivery = scene.api.delivery_with(made.guid(), "Delivered").await;

@@ -4,7 +4,7 @@ use crate::api::Reply;
 use crate::wait::{PATIENCE, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 #[cfg(target_os = "linux")]
-use rustix::process::{Resource, Rlimit, prlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -138,13 +138,13 @@ impl Process {
         kill_process(Pid::from_child(child), signal).expect("a child can be signalled");
     }
 
-    /// Lets it have no more than that many descriptors.
+    /// Lets it have no more than that many descriptors, until it is let have others.
     #[cfg(target_os = "linux")]
     pub(super) fn limit_descriptors(&self, most: u64) {
         let child = self.child.as_ref().expect("it is running");
         let limit = Rlimit {
             current: Some(most),
-            maximum: Some(most),
+            maximum: getrlimit(Resource::Nofile).maximum,
         };
         prlimit(Some(Pid::from_child(child)), Resource::Nofile, limit).expect("a child can be limited");
     }
