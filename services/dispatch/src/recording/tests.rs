@@ -81,6 +81,8 @@ fn handed_out_often(events: &[String]) -> Vec<Received> {
         trusted: false,
         message_id: None,
         redeliveries: 25,
+        encoding: None,
+        cut: None,
         message: message(std::slice::from_ref(event)),
     };
     events.iter().map(one).collect()
