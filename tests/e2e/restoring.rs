@@ -103,7 +103,7 @@ fn back_up(herald: &Herald, to: &Path) {
 }
 
 /// What `sqlite3 FROM ".backup TO"` does; Python has it everywhere.
-fn copy_file(from: &Path, to: &Path) {
+pub(crate) fn copy_file(from: &Path, to: &Path) {
     let copy = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).backup(sqlite3.connect(sys.argv[2]))";
     let status = Command::new("python3").args(["-c", copy]).arg(from).arg(to).status();
     assert!(
