@@ -257,6 +257,11 @@ pub fn literal_address(url: &Url) -> Option<std::net::IpAddr> {
     }
 }
 
+/// A URL as subscriptions keep it, to look for one by what was given when it was made; the text itself, if it is none.
+pub fn as_kept(url: &str) -> String {
+    Url::parse(url).map_or_else(|_no_url| url.to_owned(), String::from)
+}
+
 /// The name in a URL's host, if it is one and not an address.
 pub fn named_host(url: &str) -> Option<String> {
     match Url::parse(url).ok()?.host()? {

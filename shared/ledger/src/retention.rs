@@ -182,7 +182,10 @@ impl Ledger {
                         txn,
                         "WITH old (id, shard) AS (",
                         rows,
-                        ") DELETE FROM subscriptions WHERE id IN (SELECT id FROM old WHERE                          NOT EXISTS (SELECT 1 FROM deliveries_open d WHERE d.shard = old.shard AND d.subscription = old.id)                          AND NOT EXISTS (SELECT 1 FROM deliveries_closed d WHERE d.subscription = old.id)                          AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.subscription = old.id)) RETURNING id",
+                        ") DELETE FROM subscriptions WHERE id IN (SELECT id FROM old WHERE \
+                         NOT EXISTS (SELECT 1 FROM deliveries_open d WHERE d.shard = old.shard AND d.subscription = old.id) \
+                         AND NOT EXISTS (SELECT 1 FROM deliveries_closed d WHERE d.subscription = old.id) \
+                         AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.subscription = old.id)) RETURNING id",
                     )
                     .await
                 })

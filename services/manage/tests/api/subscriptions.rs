@@ -407,7 +407,7 @@ async fn a_list_is_narrowed() {
     assert_eq!(list(KEY, "Active=true").await, std::slice::from_ref(&of_other));
     let all = [of_other.clone(), first.clone()];
     assert_eq!(
-        list(KEY, "Webhook=PacketCreated&SubscriberURL=https://example.com/hooks").await,
+        list(KEY, "Webhook=PacketCreated&SubscriberURL=HTTPS://Example.com/hooks").await,
         all
     );
     assert_eq!(list(KEY, &format!("FilterObjectGUID={COMPANY}")).await, all);

@@ -69,7 +69,7 @@ async fn subscriptions_are_listed_newest_first_in_pages(database: Database) {
         owner: Some(OPERATOR),
         webhook: Some(topic().webhook),
         object: topic().object,
-        url: Some("https://example.com".to_owned()),
+        url: Some("https://example.com/".to_owned()),
         active: Some(true),
     };
     let others = [
@@ -86,7 +86,7 @@ async fn subscriptions_are_listed_newest_first_in_pages(database: Database) {
             ..wanted()
         },
         SubscriptionFilter {
-            url: Some("https://example.com/".to_owned()),
+            url: Some("https://example.com/other".to_owned()),
             ..wanted()
         },
         SubscriptionFilter {

@@ -160,7 +160,7 @@ mod tests {
         for (url, word) in [
             ("postgres://u:s3cret@a,b/db", "several hosts"),
             ("postgres://u:s3cret@a:1,b:2/db", "several hosts"),
-            ("postgres://u:s3cret@/db?host=a,b", "several hosts"),
+            ("postgres:///db?user=u&password=s3cret&host=a,b", "several hosts"),
             ("postgresql+asyncpg://u:s3cret@h/db", "postgresql+asyncpg"),
             ("postgres://u:s3cret#x@h/db", "%23"),
             ("postgres://u:s3cret/x@h/db", "%2F"),
