@@ -27,7 +27,8 @@ impl Secure {
             .arg(authority.write_pem(folder.path()));
         Self {
             receiver: Receiver::start_tls(config(&authority)).await,
-            scene: Scene::with(builder).await,
+            // A shard that moves to another worker moves to another connection.
+            scene: Scene::with(builder).await.once_shared_out().await,
             _folder: folder,
         }
     }

@@ -25,7 +25,12 @@ impl Scene {
     /// [`Self::start`], where several workers have shared the shards out: what one has learnt of a subscriber does not
     /// go with its shard to another.
     pub(crate) async fn shared_out() -> Self {
-        let scene = Self::start().await;
+        Self::start().await.once_shared_out().await
+    }
+
+    /// Waits for that.
+    pub(crate) async fn once_shared_out(self) -> Self {
+        let scene = self;
         if scene.herald.stack() == Stack::Cluster {
             wait_for(
                 "no worker has all shards, and together they have all",

@@ -32,10 +32,9 @@ pub(crate) async fn check(manage: &Manage, url: &str) -> Result<(), Problem> {
     if found.is_empty() || found.iter().any(|address| manage.egress.permits(*address)) {
         return Ok(());
     }
-    let addresses: Vec<_> = found.iter().map(ToString::to_string).collect();
+    // Which addresses a name has inside is not told to whoever may subscribe.
     let detail = format!(
-        "SubscriberURL: {name} resolves to {} only, which is no public address; allow its network with --egress-allow",
-        addresses.join(", ")
+        "SubscriberURL: {name} resolves to no public address; the operator allows its network with --egress-allow"
     );
     Err(Problem::faults(vec![Fault::new(
         "/SubscriberURL",

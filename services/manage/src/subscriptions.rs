@@ -21,7 +21,7 @@ use herald_domain::delivery::Closed;
 use herald_domain::id::{AccountId, SubscriptionId};
 use herald_domain::problem::Fault;
 use herald_domain::signing::SigningKey;
-use herald_domain::subscription::{Draft, MAX_OVERLAP, Settings, Subscription, as_kept, merge_patch, parse};
+use herald_domain::subscription::{Draft, MAX_OVERLAP, Settings, Subscription, merge_patch, parse, url_as_kept};
 use herald_domain::time::Timestamp;
 use herald_ledger::retrying::RetriedSome;
 use herald_ledger::subscriptions::SubscriptionFilter;
@@ -156,7 +156,7 @@ pub(crate) async fn list(
     let wanted = SubscriptionFilter {
         webhook: query.read("Webhook", "one_of", format!("one of {names}"), Webhook::named),
         object: query.guid("FilterObjectGUID"),
-        url: query.get("SubscriberURL").map(as_kept),
+        url: query.get("SubscriberURL").map(url_as_kept),
         active: query.read("Active", "boolean", "true or false", |text| text.parse().ok()),
         owner: query.guid("Owner"),
     };

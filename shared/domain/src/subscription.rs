@@ -258,7 +258,7 @@ pub fn literal_address(url: &Url) -> Option<std::net::IpAddr> {
 }
 
 /// A URL as subscriptions keep it, to look for one by what was given when it was made; the text itself, if it is none.
-pub fn as_kept(url: &str) -> String {
+pub fn url_as_kept(url: &str) -> String {
     Url::parse(url).map_or_else(|_no_url| url.to_owned(), String::from)
 }
 
