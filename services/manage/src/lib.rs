@@ -2,7 +2,7 @@
 //!
 //! | module | operations |
 //! |---|---|
-//! | `subscriptions` | create, read, change, delete, rotate the secret |
+//! | `subscriptions`, `rotation` | create, read, change, delete, rotate the secret |
 //! | `deliveries` | list, look at one, retry, dead letters |
 //! | `events`, `rejected` | what was accepted, and what was not |
 //! | `webhooks` | the catalogue |
@@ -29,6 +29,7 @@ mod paging;
 mod path;
 mod query;
 mod rejected;
+mod rotation;
 mod schemas;
 mod secrets;
 mod subscriptions;
@@ -97,10 +98,7 @@ pub fn router(manage: Manage) -> Router {
                 .patch(subscriptions::patch)
                 .delete(subscriptions::remove),
         )
-        .route(
-            "/v1/subscriptions/{guid}/rotate-secret",
-            post(subscriptions::rotate_secret),
-        )
+        .route("/v1/subscriptions/{guid}/rotate-secret", post(rotation::rotate_secret))
         .route("/v1/subscriptions/{guid}/retry", post(subscriptions::retry))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::show))

@@ -3,7 +3,7 @@
 mod messages;
 mod whole;
 
-use crate::{accounts, deliveries, events, grants, keys, rejected, subscriptions, webhooks};
+use crate::{accounts, deliveries, events, grants, keys, rejected, rotation, subscriptions, webhooks};
 use herald_access::problem::Problem;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoResponses, Modify, OpenApi};
@@ -25,7 +25,7 @@ fn openapi() -> utoipa::openapi::OpenApi {
     ),
     paths(
         subscriptions::create, subscriptions::list, subscriptions::show, subscriptions::replace,
-        subscriptions::patch, subscriptions::remove, subscriptions::rotate_secret,
+        subscriptions::patch, subscriptions::remove, rotation::rotate_secret,
         subscriptions::retry,
         deliveries::list, deliveries::show, deliveries::retry, deliveries::dead_letters,
         events::show, rejected::list,

@@ -3,7 +3,7 @@
 use crate::callers::{Builder, Sight, permit};
 use crate::etag::{IfMatch, IfNoneMatch, Representation};
 use crate::fields::Fields;
-use crate::json::{Json, OptionalJson};
+use crate::json::Json;
 use crate::openapi::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refused};
 use crate::paging::{List, PageParams, Paging};
 use crate::path::At;
@@ -21,7 +21,7 @@ use herald_domain::delivery::Closed;
 use herald_domain::id::{AccountId, SubscriptionId};
 use herald_domain::problem::Fault;
 use herald_domain::signing::SigningKey;
-use herald_domain::subscription::{Draft, MAX_OVERLAP, Settings, Subscription, merge_patch, parse, url_as_kept};
+use herald_domain::subscription::{Draft, Settings, Subscription, merge_patch, parse, url_as_kept};
 use herald_domain::time::Timestamp;
 use herald_ledger::retrying::RetriedSome;
 use herald_ledger::subscriptions::SubscriptionFilter;
@@ -287,45 +287,6 @@ pub(crate) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Give a subscription a new secret
-///
-/// The one given, or 32 random bytes. Every attempt from now on is signed with it, also of messages
-/// that are waiting to be sent again. For `OverlapSeconds` the former secret signs as well:
-/// `webhook-signature` has both signatures, the new one first, and a receiver that knows either secret
-/// verifies. Without it a receiver has to know the new secret before, or refuses messages until it does.
-#[utoipa::path(
-    post, path = "/v1/subscriptions/{guid}/rotate-secret", operation_id = "rotate_subscription_secret",
-    tag = "Subscriptions", security(("key" = [])),
-    params(("guid" = uuid::Uuid, Path, description = "The subscription's `GUID`.")),
-    request_body = Option<schemas::NewSecret>,
-    responses(
-        (status = 200, description = "The subscription with its new secret.", body = schemas::SubscriptionWithSecret),
-        Refused, Forbidden, Missing, Malformed, BodyRefused,
-    ),
-)]
-pub(crate) async fn rotate_secret(
-    State(manage): State<Manage>,
-    Builder(caller): Builder,
-    At(id): At<SubscriptionId>,
-    if_match: IfMatch,
-    OptionalJson(body): OptionalJson,
-) -> Result<Response, Problem> {
-    let (given, overlap) = body.as_ref().map_or(Ok((None, Duration::ZERO)), read_rotation)?;
-    let (secret, key) = given.map_or_else(generate, Ok)?;
-    let registry = Arc::clone(&manage.registry);
-    let now = manage.ledger.now();
-    let changed = update(&manage, caller, id, move |subscription| {
-        may_change(&registry, caller, subscription)?;
-        if_match.check(&shown(subscription))?;
-        subscription.rotate(key, overlap, now);
-        Ok(())
-    });
-    let subscription = changed.await?;
-    let etag = Representation::of(&shown(&subscription))?.etag()?;
-    let body = axum::Json(shown_with_secret(&subscription, secret));
-    Ok(([(header::ETAG, etag)], body).into_response())
-}
-
 /// Try deliveries of a subscription again
 ///
 /// Those that ended so, since then: what a deactivation cancelled, dead letters after an outage, or what was refused
@@ -381,14 +342,7 @@ pub(crate) async fn permit_owner(manage: &Manage, id: SubscriptionId) -> Result<
     }
 }
 
-fn read_rotation(body: &Value) -> Result<(Option<(String, SigningKey)>, Duration), Problem> {
-    let mut fields = Fields::of(body, &["SecretKey", "OverlapSeconds"], &[])?;
-    let secret = fields.secret();
-    let overlap = fields.seconds("OverlapSeconds", MAX_OVERLAP);
-    fields.finish(Some((secret, overlap)))
-}
-
-fn generate() -> Result<(String, SigningKey), Problem> {
+pub(crate) fn generate() -> Result<(String, SigningKey), Problem> {
     let key = secrets::signing_key(secrets::system)?;
     Ok((key.to_signing_secret(), key))
 }
@@ -442,7 +396,7 @@ async fn change(
 }
 
 /// Changes the subscription in a transaction; what is refused is not changed.
-async fn update(
+pub(crate) async fn update(
     manage: &Manage,
     caller: Caller,
     id: SubscriptionId,
@@ -458,7 +412,7 @@ async fn update(
 
 /// Answers 404 where the caller does not see the subscription, and 403 where its owner has not the role
 /// or the permission any more. An operator may mend and delete what its owner no longer may.
-fn may_change(registry: &Registry, caller: Caller, subscription: &Subscription) -> Result<(), Problem> {
+pub(crate) fn may_change(registry: &Registry, caller: Caller, subscription: &Subscription) -> Result<(), Problem> {
     match Sight::of(caller) {
         Sight::Everything => Ok(()),
         Sight::Of(account) if account == subscription.owner => {
@@ -497,7 +451,7 @@ fn as_kept(mut settings: Settings) -> Settings {
     settings
 }
 
-fn shown(subscription: &Subscription) -> Shown {
+pub(crate) fn shown(subscription: &Subscription) -> Shown {
     let mut fields = Shown::new();
     fields.insert("GUID".to_owned(), subscription.id.to_string().into());
     fields.insert("Owner".to_owned(), subscription.owner.to_string().into());
@@ -512,7 +466,7 @@ fn shown(subscription: &Subscription) -> Shown {
     fields
 }
 
-fn shown_with_secret(subscription: &Subscription, secret: String) -> Shown {
+pub(crate) fn shown_with_secret(subscription: &Subscription, secret: String) -> Shown {
     let mut fields = shown(subscription);
     fields.insert("SecretKey".to_owned(), secret.into());
     fields.insert("SigningSecret".to_owned(), subscription.key.to_signing_secret().into());
