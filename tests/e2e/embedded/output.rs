@@ -70,7 +70,7 @@ async fn delivers_all_the_same(stderr: Stderr, reason: &str) {
     let label = format!("herald_log_lines_dropped_total{{reason=\"{reason}\"}}");
     let dropped = async |herald: &Herald| herald.metrics().await.sum(|name| name == label);
     wait_for("lines of the log are dropped", PATIENCE, async || {
-        scene.publish_many(20).await;
+        scene.publish_many(1000).await;
         dropped(&scene.herald).await > 0.0
     })
     .await;
