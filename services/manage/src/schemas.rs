@@ -101,7 +101,7 @@ pub(crate) struct SubscriptionRequest {
     /// No messages while false, and what is open is cancelled; an attempt under way that succeeds is Delivered.
     #[schema(default = true)]
     active: Option<bool>,
-    /// What messages are signed with: `whsec_` and the base64 of 24 to 64 bytes, or any other text of 16 bytes
+    /// What messages are signed with: `whsec_` and the base64 of 24 to 64 bytes, or any other text of 8 bytes
     /// to 256 characters, whose UTF-8 is the key. Verifiers of Standard Webhooks are given `SigningSecret`.
     secret_key: Option<String>,
     /// How long an attempt may take in all.

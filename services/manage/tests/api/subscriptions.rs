@@ -119,7 +119,7 @@ async fn a_name_that_leads_only_where_nothing_may_go_is_refused_at_once() {
     let refused = world
         .post(KEY, "/v1/subscriptions", at("http://inside.example/x"))
         .await;
-    assert!(refused.text.contains("--egress-allow") && refused.text.contains("10.0.0.1, ::1"));
+    assert!(refused.text.contains("--egress-allow") && !refused.text.contains("10.0.0.1"));
     assert_eq!(refused.faults(), [fault("/SubscriberURL", "address_refused")]);
     let mut made = Value::Null;
     for accepted in [
