@@ -217,6 +217,7 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
             None => told.ok("partitions"),
             Some(why) => told.degraded("partitions", why),
         };
+        health.failing("partitions", "the ledger's partitions have not been counted yet");
         base.supervise("partitions", async move {
             of_ledger.keep_partitions(days, tell, until).await;
         });

@@ -105,20 +105,40 @@ fn in_words(ahead: i64) -> Option<String> {
     }
 }
 
-/// How many days ahead there are partitions for.
-#[derive(Debug, Clone)]
-pub struct Days(Gauge);
+/// How many days ahead there are partitions for. It is shown from when it is known: until then any number would be
+/// wrong.
+#[derive(Debug)]
+pub struct Days {
+    gauge: Gauge,
+    registry: Registry,
+    shown: bool,
+}
 
 impl Days {
-    /// To be shown at `registry`; not a number until it is known.
+    /// To be shown at `registry`.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let gauge = Gauge::new(
             "herald_ledger_partitions_ahead",
             "For how many days after today the ledger's partitions are there; they are made 7 ahead.",
         )?;
-        gauge.set(f64::NAN);
-        registry.register(Box::new(gauge.clone()))?;
-        Ok(Self(gauge))
+        Ok(Self {
+            gauge,
+            registry: registry.clone(),
+            shown: false,
+        })
+    }
+
+    fn set(&mut self, days: i64) {
+        #[expect(clippy::cast_precision_loss, reason = "at most 99")]
+        self.gauge.set(days as f64);
+        if !std::mem::replace(&mut self.shown, true)
+            && let Err(error) = self.registry.register(Box::new(self.gauge.clone()))
+        {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the days ahead cannot be shown as a metric"
+            );
+        }
     }
 }
 
@@ -126,7 +146,7 @@ impl Ledger {
     /// Makes partitions ahead until shutdown; `tell` hears each time whether there are too few, in words.
     pub async fn keep_partitions(
         &self,
-        days: Days,
+        mut days: Days,
         tell: impl Fn(Option<String>) + Send + Sync,
         shutdown: CancellationToken,
     ) {
@@ -145,8 +165,7 @@ impl Ledger {
             let mut wait = SOONER;
             match self.store.soon(ahead(self.store.read())).await {
                 Ok(ahead) => {
-                    #[expect(clippy::cast_precision_loss, reason = "at most 99")]
-                    days.0.set(ahead as f64);
+                    days.set(ahead);
                     tell(in_words(ahead));
                     if ahead >= i64::from(AHEAD) {
                         wait = INTERVAL;
