@@ -76,6 +76,11 @@ impl MigrationName for Migration {
 #[async_trait::async_trait]
 #[expect(elided_lifetimes_in_paths, reason = "the trait's signature")]
 impl MigrationTrait for Migration {
+    /// On SQLite as well: a half of one that was interrupted would never be completed.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let sql = match manager.get_database_backend() {
             sea_orm::DbBackend::Postgres => self.postgres,
