@@ -262,13 +262,5 @@ pub fn url_as_kept(url: &str) -> String {
     Url::parse(url).map_or_else(|_no_url| url.to_owned(), String::from)
 }
 
-/// The name in a URL's host, if it is one and not an address.
-pub fn named_host(url: &str) -> Option<String> {
-    match Url::parse(url).ok()?.host()? {
-        Host::Domain(name) => Some(name.to_owned()),
-        Host::Ipv4(_) | Host::Ipv6(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -357,8 +357,12 @@ impl<P> Lanes<P> {
     }
 
     fn begin_fetches(&mut self, now: Timestamp, actions: &mut Vec<Action<P>>) {
-        let rests = self.fetch_not_before.is_some_and(|then| then > now);
-        if rests || self.fetches >= self.limits.fetches {
+        if self.fetch_not_before.is_some_and(|then| then > now) {
+            return;
+        }
+        // What is past is nothing to wake for.
+        self.fetch_not_before = None;
+        if self.fetches >= self.limits.fetches {
             return;
         }
         self.hungry.iter_mut().for_each(Rota::unpark);
