@@ -130,8 +130,13 @@ impl Sender {
             body,
         };
         let mut new = false;
+        let mut broken = None;
         for repeats_left in (0..=MAX_REPEATS).rev() {
-            let mut lease = self.take(prepared, new).await?;
+            let mut lease = match (self.take(prepared, new).await, broken.take()) {
+                // Something was sent, so it is not as if there had been no attempt.
+                (Err(SendError::Want(_)), Some(earlier)) => return Err(earlier),
+                (taken, _) => taken?,
+            };
             match lease.send(message.clone()).await {
                 Ok(response) if repeats_left > 0 && lease.reused && is_stray(&response) => new = true,
                 Ok(response) => return Ok(Exchange { response, lease }),
@@ -140,7 +145,7 @@ impl Sender {
                     _ if repeats_left == 0 => return Err(error.into()),
                     Again::OverHttp1 => prepared.keep_apart(),
                     Again::Anywhere => {}
-                    Again::Anew => new = true,
+                    Again::Anew => (new, broken) = (true, Some(error.into())),
                 },
             }
         }
@@ -212,7 +217,8 @@ fn again(lease: &Lease, error: &hyper::Error) -> Again {
         Some(Http2::EndedStream) => Again::No,
         None => {
             lease.retire();
-            if lease.reused && lease.was_silent() && failure::broke(error) {
+            let was_idle = lease.reused && lease.was_silent() && failure::broke(error);
+            if was_idle || error.is_canceled() {
                 Again::Anew
             } else {
                 Again::No
@@ -264,23 +270,6 @@ pub(crate) fn check_literal(policy: &EgressPolicy, url: &Url) -> Result<(), Lite
     match literal_address(url) {
         Some(address) if !policy.permits(address) => Err(LiteralRefused(address)),
         Some(_) | None => Ok(()),
-    }
-}
-
-/// Looks names up as attempts do, to say beforehand where they lead.
-#[derive(Debug)]
-pub struct Lookup(Arc<Names>);
-
-impl Lookup {
-    /// Asks these name servers, or those of the system where there are none.
-    pub fn new(dns: &[SocketAddr]) -> Result<Self, EgressError> {
-        Ok(Self(Arc::new(Names::new(dns)?)))
-    }
-
-    /// The addresses of a name; none where it does not resolve now.
-    pub async fn addresses(&self, name: &str) -> Vec<IpAddr> {
-        let found = Arc::clone(&self.0).look_up(name).await;
-        found.map(|addresses| addresses.to_vec()).unwrap_or_default()
     }
 }
 

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 /// Connections that are kept idle, over all hosts. Beside them are those of the attempts under way, some
 /// 2,000 at the most.
@@ -144,6 +144,8 @@ impl Pool {
         connect: impl AsyncFnOnce(watch::Sender<()>) -> Result<Connection, SendError>,
     ) -> Result<Lease, SendError> {
         let mut may_wait = !new;
+        // For all turns together: others' answers must not make it longer.
+        let until = tokio::time::Instant::now() + FOLLOW;
         let connecting = loop {
             match self.find(host, new, may_wait, Instant::now()) {
                 Found::Use(mut lease) => {
@@ -151,7 +153,7 @@ impl Pool {
                         return Ok(lease);
                     }
                 }
-                Found::Wait(mut waiting) => may_wait = timeout(FOLLOW, waiting.changed.changed()).await.is_ok(),
+                Found::Wait(mut waiting) => may_wait = timeout_at(until, waiting.changed.changed()).await.is_ok(),
                 Found::Connect(connecting) => break connecting,
             }
         };
@@ -409,8 +411,8 @@ impl Lease {
     pub(super) fn was_silent(&self) -> bool {
         match &self.line {
             Some(Line::Own { read, read_before, .. }) => read.load(Ordering::Relaxed) == *read_before,
-            // Other requests are answered on it too; of this one no head came.
-            Some(Line::Shared { .. }) | None => true,
+            // Its receiver may have been at work on it while it answered others; where it was not, HTTP/2 says so.
+            Some(Line::Shared { .. }) | None => false,
         }
     }
 
