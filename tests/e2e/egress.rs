@@ -1,8 +1,8 @@
 //! No request goes where it may not.
 
-use crate::scene::Scene;
+use crate::scene::{Scene, attempts};
 use herald_tests::herald::Builder;
-use herald_tests::samples::packets_of;
+use herald_tests::samples::{guid, merged, packet_of, packets_of, quick_retry};
 use herald_tests::{Herald, Receiver};
 use serde_json::json;
 
@@ -66,14 +66,27 @@ async fn a_literal_address_that_is_not_public_is_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_local_name_is_refused_when_it_is_named() {
+async fn a_name_that_resolves_to_a_forbidden_address_is_dead_at_once() {
     let scene = Scene::with(Herald::builder().public_only()).await;
     for host in ["localhost", "localhost.", "LOCALHOST", "inner.localhost"] {
-        let body = packets_of(scene.company, &format!("http://{host}:{}/", scene.receiver.port()));
-        let refused = scene.api.post("/v1/subscriptions", &body).await.problem(400);
-        assert_eq!(refused.faults(), [("/SubscriberURL", "address_refused")], "{host}");
-        refused.saying("--egress-allow");
+        let url = format!("http://{host}:{}/", scene.receiver.port());
+        let company = guid();
+        let subscription = merged(packets_of(company, &url), quick_retry());
+        let made = scene.api.subscribe(&subscription).await;
+        scene.api.publish(&packet_of(company)).await;
+        let delivery = scene.api.delivery_with(made.guid(), "Dead").await;
+        assert_eq!(
+            (&delivery["Reason"], &delivery["LastError"]),
+            (&json!("address_refused"), &json!("address_refused")),
+            "{host}"
+        );
+        let [attempt] = attempts(&delivery) else {
+            panic!("what can never succeed is not repeated: {delivery:#}")
+        };
+        let detail = attempt["Detail"].as_str().unwrap_or_default();
+        assert!(detail.contains("--egress-allow"), "{attempt}");
     }
+    assert_eq!(scene.receiver.connections(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

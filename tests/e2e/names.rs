@@ -81,25 +81,6 @@ async fn a_name_whose_answer_changes_is_judged_at_every_connect() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_of_an_internal_network_is_refused_when_it_is_named() {
-    let dns = NameServer::start().await;
-    dns.script("inside.test", |_| NameAnswer::Addresses(vec![FORBIDDEN]));
-    let scene = scene(&dns).await;
-    let subscription = packets_of(scene.company, "http://inside.test/");
-    let refused = scene
-        .api
-        .post("/v1/subscriptions", &subscription)
-        .await
-        .expect(400)
-        .json();
-    let detail = refused["errors"][0]["detail"].as_str().expect("a text");
-    assert!(
-        detail.contains("--egress-allow") && !detail.contains("127.0.0.2"),
-        "{detail}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_several_addresses_only_those_that_are_allowed_are_tried() {
     let dns = NameServer::start().await;
     dns.script("both.test", |_| NameAnswer::Addresses(vec![FORBIDDEN, ALLOWED]));

@@ -21,7 +21,7 @@ mod recorder;
 mod spans;
 
 use egress::Sender;
-pub use egress::{EgressError, Lookup, parse_certificates};
+pub use egress::{EgressError, parse_certificates};
 use herald_domain::address::EgressPolicy;
 use herald_domain::time::Clock;
 use herald_ledger::Ledger;

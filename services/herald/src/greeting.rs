@@ -98,10 +98,10 @@ fn given(flags: &Flags) -> String {
         .collect()
 }
 
-/// A URL to be printed; one with a password under the name of a variable.
+/// A URL to be printed; one that may have a password in it under the name of a variable.
 fn shown(url: &str, variable: &str) -> String {
     match url::Url::parse(url) {
-        Ok(parsed) if parsed.password().is_none() => url.to_owned(),
+        Ok(parsed) if parsed.password().is_none() && parsed.query().is_none() => url.to_owned(),
         _ => format!("\"${variable}\""),
     }
 }

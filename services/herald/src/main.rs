@@ -18,7 +18,6 @@ mod letters;
 mod listen;
 mod listener;
 mod metrics;
-mod names;
 mod process;
 mod retention;
 mod roles;

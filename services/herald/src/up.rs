@@ -198,7 +198,6 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
             ledger: ledger.clone(),
             registry: Arc::clone(&registry),
             egress,
-            names: Arc::new(crate::names::Names::new(&config.egress_dns)?),
         });
     }
     crate::metrics::register_live(&metrics, &registry)?;

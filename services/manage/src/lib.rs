@@ -23,7 +23,6 @@ mod fields;
 mod grants;
 mod json;
 mod keys;
-mod names;
 mod openapi;
 mod paging;
 mod path;
@@ -45,7 +44,6 @@ use herald_access::problem::Problem;
 use herald_domain::address::EgressPolicy;
 use herald_ledger::{Error, Ledger};
 use herald_registry::Registry;
-pub use names::Names;
 pub use openapi::describe;
 use std::sync::Arc;
 use turns::{Turns, take_turn};
@@ -60,8 +58,6 @@ pub struct Manage {
     pub registry: Arc<Registry>,
     /// Judges the addresses in subscriptions.
     pub egress: Arc<EgressPolicy>,
-    /// Looks up the names in subscriptions.
-    pub names: Arc<dyn Names>,
 }
 
 impl FromRef<Manage> for Arc<Registry> {

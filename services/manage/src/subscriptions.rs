@@ -8,7 +8,7 @@ use crate::openapi::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refus
 use crate::paging::{List, PageParams, Paging};
 use crate::path::At;
 use crate::query::Query;
-use crate::{Manage, fresh_id, ledger_away, names, schemas, secrets};
+use crate::{Manage, fresh_id, ledger_away, schemas, secrets};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -58,7 +58,6 @@ pub(crate) async fn create(
     let draft = read(&body, &manage.egress)?;
     let owner = owner(&manage, caller, draft.owner)?;
     permit(&manage.registry, owner, draft.settings.topic)?;
-    names::check(&manage, &draft.settings.url).await?;
     let (secret, key) = draft.secret.map_or_else(generate, Ok)?;
     let now = manage.ledger.now();
     let subscription = Subscription {
@@ -220,7 +219,6 @@ pub(crate) async fn replace(
     if_match: IfMatch,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    check_moved(&manage, id, &body).await?;
     let egress = Arc::clone(&manage.egress);
     change(&manage, caller, id, if_match, move |_| read(&body, &egress)).await
 }
@@ -248,7 +246,6 @@ pub(crate) async fn patch(
     if_match: IfMatch,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    check_moved(&manage, id, &body).await?;
     let egress = Arc::clone(&manage.egress);
     let merged = move |present: &Subscription| {
         let mut merged = Value::Object(present.settings.to_json());
@@ -345,18 +342,6 @@ pub(crate) async fn permit_owner(manage: &Manage, id: SubscriptionId) -> Result<
 pub(crate) fn generate() -> Result<(String, SigningKey), Problem> {
     let key = secrets::signing_key(secrets::system)?;
     Ok((key.to_signing_secret(), key))
-}
-
-/// Looks up the name in a URL that is another than before.
-async fn check_moved(manage: &Manage, id: SubscriptionId, body: &Value) -> Result<(), Problem> {
-    let Some(url) = body["SubscriberURL"].as_str() else {
-        return Ok(());
-    };
-    let present = manage.registry.view().subscription(id).map(Arc::clone);
-    if present.is_some_and(|present| present.settings.url == url) {
-        return Ok(());
-    }
-    names::check(manage, url).await
 }
 
 /// Makes of the subscription what `draft` says, which sees it as it is in the transaction, so that of

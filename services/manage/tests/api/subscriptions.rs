@@ -109,38 +109,6 @@ async fn every_fault_is_named() {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_only_where_nothing_may_go_is_refused_at_once() {
-    let world = World::new().await;
-    let at = |url: &str| {
-        let mut body = subscription();
-        body["SubscriberURL"] = json!(url);
-        body
-    };
-    let refused = world
-        .post(KEY, "/v1/subscriptions", at("http://inside.example/x"))
-        .await;
-    assert!(refused.text.contains("--egress-allow") && !refused.text.contains("10.0.0.1"));
-    assert_eq!(refused.faults(), [fault("/SubscriberURL", "address_refused")]);
-    let mut made = Value::Null;
-    for accepted in [
-        "https://both.example/",
-        "https://silent.example/",
-        "https://not.yet.example/",
-    ] {
-        made = world.post(KEY, "/v1/subscriptions", at(accepted)).await.expect(201);
-    }
-    let path = format!("/v1/subscriptions/{}", made["GUID"].as_str().unwrap());
-    for answer in [
-        world.put(KEY, &path, at("http://inside.example/x")).await,
-        world
-            .patch(KEY, &path, json!({"SubscriberURL": "http://inside.example/x"}))
-            .await,
-    ] {
-        assert_eq!(answer.faults(), [fault("/SubscriberURL", "address_refused")]);
-    }
-}
-
-#[tokio::test]
 async fn put_takes_what_get_gave_and_keeps_the_key() {
     let world = World::new().await;
     let user = world.builder().await;

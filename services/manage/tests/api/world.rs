@@ -19,8 +19,6 @@ use herald_ledger::shards::Ownership;
 use herald_manage::{Manage, router};
 use herald_registry::Registry;
 use serde_json::{Value, json};
-use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -38,24 +36,6 @@ pub(crate) struct World {
     owned: Ownership,
     router: Router,
     _folder: TempDir,
-}
-
-/// Knows a few names.
-#[derive(Debug)]
-struct Names;
-
-impl herald_manage::Names for Names {
-    fn addresses<'a>(&'a self, name: &'a str) -> Pin<Box<dyn Future<Output = Vec<IpAddr>> + Send + 'a>> {
-        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        Box::pin(async move {
-            match name {
-                "inside.example" => addresses(&["10.0.0.1", "::1"]),
-                "both.example" => addresses(&["10.0.0.1", "93.184.215.14"]),
-                "silent.example" => std::future::pending().await,
-                _ => Vec::new(),
-            }
-        })
-    }
 }
 
 /// An answer, its body read.
@@ -95,7 +75,6 @@ impl World {
             ledger: ledger.clone(),
             registry: Arc::clone(&registry),
             egress,
-            names: Arc::new(Names),
         });
         Self {
             ledger,
