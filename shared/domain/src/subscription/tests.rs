@@ -102,7 +102,7 @@ fn each_fault_names_its_field_and_rule() {
         ("Active", json!("yes"), "/Active", "boolean"),
         ("SecretKey", json!("whsec_%"), "/SecretKey", "secret"),
         ("SecretKey", json!(""), "/SecretKey", "secret"),
-        ("SecretKey", json!("too short"), "/SecretKey", "secret"),
+        ("SecretKey", json!("short"), "/SecretKey", "secret"),
         ("SecretKey", json!(7), "/SecretKey", "text"),
         ("Owner", json!("me"), "/Owner", "guid"),
         ("TimeoutSeconds", json!(0), "/TimeoutSeconds", "range"),
