@@ -86,6 +86,9 @@ async fn a_pooler_that_lends_out_sessions_by_transaction_is_refused_and_one_by_s
 async fn without_a_database_a_worker_holds_little_and_gives_it_back() {
     const REQUESTS: usize = 24;
     const EVENTS: usize = 28;
+    if !super::long() {
+        return;
+    }
     let mut own = OwnServers::start().await;
     let (scene, servers) = (&own.scene, &mut own.servers);
     let metric = async |meant: &str| scene.herald.metrics().await.sum(|name| name == meant);
