@@ -206,7 +206,7 @@ impl Dispatch {
 
 /// Whether it is worth a transaction of its own while another is under way.
 fn is_large(taken: &[Received]) -> bool {
-    let events: usize = taken.iter().map(|received| received.message.events).sum();
-    let bytes: usize = taken.iter().map(|received| received.message.body.len()).sum();
+    let events: usize = taken.iter().map(|received| received.origins.events()).sum();
+    let bytes: usize = taken.iter().map(|received| received.body.len()).sum();
     events >= LARGE_EVENTS || bytes >= LARGE_BYTES
 }

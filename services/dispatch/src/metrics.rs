@@ -160,7 +160,7 @@ impl Metrics {
     pub(crate) fn received(&self, received: &Received) {
         let [http, amqp] = ENTRANCES;
         let entrance = if received.trusted { http } else { amqp };
-        let events = u64::try_from(received.message.events).unwrap_or(u64::MAX);
+        let events = u64::try_from(received.origins.events()).unwrap_or(u64::MAX);
         self.received.with_label_values(&[entrance]).inc_by(events);
     }
 

@@ -8,7 +8,7 @@ use herald_domain::text;
 use herald_domain::trace::{SpanPlace, Step, TraceContext};
 use herald_ledger::dispatching::{EventRecord, MAX_REJECTED_BYTES, NewEvent, Rejected};
 use herald_ledger::ids::Ids;
-use herald_queue::{MAX_MESSAGE_BYTES, Message, Received};
+use herald_queue::{MAX_MESSAGE_BYTES, Origin, Received};
 use herald_telemetry::traces::Traces;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};
@@ -49,6 +49,8 @@ pub(crate) struct Read {
     pub(crate) events: Vec<NewEvent>,
     /// What are none.
     pub(crate) rejected: VecDeque<Refused>,
+    /// Each event is recorded by itself: one of them may be what keeps ending the process.
+    pub(crate) one_by_one: bool,
     /// The spans of those events that are recorded as such.
     pub(crate) spans: HashMap<EventUid, SpanPlace>,
 }
@@ -76,10 +78,16 @@ struct Reader<'a> {
 pub(crate) fn events(batch: Vec<Received>, traces: &Traces, ids: &Ids) -> Read {
     let read = Read::default();
     let mut reader = Reader { read, traces, ids };
+    let mut most = 0;
     for received in batch {
+        most = most.max(received.redeliveries);
         reader.message(&received);
     }
-    reader.read
+    let mut read = reader.read;
+    if most > MAX_REDELIVERIES {
+        read.take_turns(most);
+    }
+    read
 }
 
 /// An event that the ledger refuses, to be kept as what it is; `span` is its dispatch's, if that is recorded.
@@ -120,6 +128,15 @@ fn rejected(account: &Arc<str>, body: &[u8], body_bytes: usize, faults: &[Fault]
 }
 
 impl Read {
+    /// Has each event recorded by itself, and another one first each time that they are handed out: what ends the
+    /// process then keeps no other event from being recorded.
+    fn take_turns(&mut self, turn: u64) {
+        self.one_by_one = true;
+        let events = u64::try_from(self.events.len()).unwrap_or(u64::MAX).max(1);
+        self.events
+            .rotate_left(usize::try_from(turn % events).unwrap_or_default());
+    }
+
     /// Gives the events other uids, after the ledger had no day for theirs: the clock by which they were made may
     /// have been set right since. None of them is recorded under the former one.
     pub(crate) fn date_anew(&mut self, ids: &Ids) {
@@ -137,11 +154,12 @@ impl Reader<'_> {
     /// Judges a message by what costs least first: its length, whether its publisher may send an array, and
     /// only then its text.
     fn message(&mut self, received: &Received) {
-        let body = &received.message.body;
+        let (body, first) = (&received.body, &received.origins.first);
         if let Some(bytes) = received.cut {
             return self.reject(
                 Rejection::TooLarge,
                 received,
+                first,
                 body,
                 &[too_large(received.trusted, bytes)],
             );
@@ -153,35 +171,41 @@ impl Reader<'_> {
                 "array",
                 "a message is one event; only Herald itself publishes arrays",
             );
-            return self.reject(Rejection::Array, received, body, &[fault]);
+            return self.reject(Rejection::Array, received, first, body, &[fault]);
         }
         let text = match text::read(body) {
             Ok(text) => text,
             Err(fault) => {
                 let fault = encoded(received).unwrap_or(fault);
-                return self.reject(Rejection::Utf8, received, body, &[fault]);
+                return self.reject(Rejection::Utf8, received, first, body, &[fault]);
             }
         };
         match event::split_json(text) {
-            Ok(Batch::One(text)) => self.event(received, text, || id_of(received)),
+            Ok(Batch::One(text)) => self.event(received, first, text, || id_of(received)),
             Ok(Batch::Many(texts)) => {
-                for text in texts {
-                    self.event(received, text, || Ok(None));
+                for (text, origin) in texts.into_iter().zip(received.origins.of_each()) {
+                    self.event(received, origin, text, || Ok(None));
                 }
             }
-            Err(fault) => self.reject(Rejection::Json, received, body, &[fault]),
+            Err(fault) => self.reject(Rejection::Json, received, first, body, &[fault]),
         }
     }
 
     /// Takes an event; `fallback` is its `Id` where it has none.
-    fn event(&mut self, received: &Received, text: &str, fallback: impl FnOnce() -> Result<Option<EventId>, Fault>) {
+    fn event(
+        &mut self,
+        received: &Received,
+        origin: &Origin,
+        text: &str,
+        fallback: impl FnOnce() -> Result<Option<EventId>, Fault>,
+    ) {
         if text.len() > MAX_EVENT_BYTES {
             let fault = Fault::new(
                 "",
                 "max_bytes",
                 format!("an event may have at most {MAX_EVENT_BYTES} bytes"),
             );
-            return self.reject(Rejection::TooLarge, received, text.as_bytes(), &[fault]);
+            return self.reject(Rejection::TooLarge, received, origin, text.as_bytes(), &[fault]);
         }
         let event = match event::parse(text) {
             Ok(event) => event,
@@ -190,7 +214,7 @@ impl Reader<'_> {
                 if faults.iter().any(|fault| fault.pointer.is_empty()) {
                     faults.extend(encoded(received));
                 }
-                return self.reject(Rejection::Invalid, received, text.as_bytes(), &faults);
+                return self.reject(Rejection::Invalid, received, origin, text.as_bytes(), &faults);
             }
         };
         let id = match event.id.map_or_else(fallback, |id| Ok(Some(id))) {
@@ -201,33 +225,33 @@ impl Reader<'_> {
                     "required",
                     "Id is required of what comes by the queue, or message_id",
                 );
-                return self.reject(Rejection::Id, received, text.as_bytes(), &[fault]);
+                return self.reject(Rejection::Id, received, origin, text.as_bytes(), &[fault]);
             }
-            Err(fault) => return self.reject(Rejection::Id, received, text.as_bytes(), &[fault]),
+            Err(fault) => return self.reject(Rejection::Id, received, origin, text.as_bytes(), &[fault]),
         };
-        let step = self.step(received);
+        let step = self.step(origin);
         let uid = EventUid(self.ids.next());
-        let event = new_event(&received.message, uid, id, &event, step.context());
+        let event = new_event(origin, uid, id, &event, step.context());
         if let Some(place) = step.recorded() {
             self.read.spans.insert(event.record.uid, place);
         }
         self.read.events.push(event);
     }
 
-    fn reject(&mut self, why: Rejection, received: &Received, body: &[u8], faults: &[Fault]) {
+    fn reject(&mut self, why: Rejection, received: &Received, origin: &Origin, body: &[u8], faults: &[Fault]) {
         let body_bytes = received.cut.unwrap_or(body.len());
         let refused = Refused {
             why,
-            kept: rejected(&received.message.account, body, body_bytes, faults),
+            kept: rejected(&origin.account, body, body_bytes, faults),
             id: id_of(received).ok().flatten(),
-            step: self.step(received),
+            step: self.step(origin),
         };
         self.read.rejected.push_back(refused);
     }
 
     /// Each event has a span of its own: those of a batch follow from one message, and lead to different places.
-    fn step(&self, received: &Received) -> Step {
-        self.traces.random_step(received.message.traceparent)
+    fn step(&self, origin: &Origin) -> Step {
+        self.traces.random_step(origin.traceparent)
     }
 }
 
@@ -269,7 +293,7 @@ fn id_of(received: &Received) -> Result<Option<EventId>, Fault> {
 }
 
 fn new_event(
-    message: &Message,
+    origin: &Origin,
     uid: EventUid,
     id: EventId,
     event: &Event<'_>,
@@ -281,13 +305,13 @@ fn new_event(
         kind: event.kind,
         objects: event.objects,
         data: event.data.to_owned(),
-        accepted_at: message.accepted_at,
+        accepted_at: origin.accepted_at,
         traceparent,
     };
     NewEvent {
         body_hash: hash(&record),
         record: Arc::new(record),
-        account: Arc::clone(&message.account),
+        account: Arc::clone(&origin.account),
         occurred_at: event.occurred_at,
         matches: Vec::new(),
     }

@@ -66,7 +66,8 @@ impl Dispatch {
             self.reject(refused.clone(), began).await?;
             read.rejected.pop_front();
         }
-        let mut limit = usize::MAX;
+        let most = if read.one_by_one { 1 } else { usize::MAX };
+        let mut limit = most;
         // It was refused while its like was not: once more, and it is the event and not a moment.
         let mut suspected = None;
         while !read.events.is_empty() {
@@ -81,7 +82,7 @@ impl Dispatch {
                     self.record_spans(&matched, &dispositions, read, began);
                     self.hand_over(&matched, dispositions, ticket);
                     read.events.drain(..taken);
-                    limit = limit.saturating_mul(2);
+                    limit = limit.saturating_mul(2).min(most);
                 }
                 Err(error) => {
                     let Some(event) = read.events.first() else {

@@ -8,7 +8,7 @@ use herald_domain::id::EventId;
 use herald_domain::time::SystemClock;
 use herald_ledger::Ledger;
 use herald_ledger::audit::{Account, Expired};
-use herald_queue::{Embedded, Message};
+use herald_queue::{Embedded, Received};
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -68,9 +68,9 @@ async fn look_into_file(config: &Config) -> anyhow::Result<(Ledger, u64, HashSet
     let ledger = Ledger::open_read_only(&file, Arc::new(SystemClock)).await?;
     let queue = Embedded::read_only(ledger.store().clone());
     let (mut in_transit, mut queued) = (0, HashSet::new());
-    let note = |message: &Message| {
-        in_transit += message.events as u64;
-        queued.extend(ids_of(message));
+    let note = |received: &Received| {
+        in_transit += received.origins.events() as u64;
+        queued.extend(ids_of(&received.body));
     };
     queue.scan(note).await.context("the event queue cannot be read")?;
     Ok((ledger, in_transit, queued))
@@ -149,8 +149,8 @@ fn read_ids(file: &Path) -> anyhow::Result<Vec<EventId>> {
         .collect()
 }
 
-fn ids_of(message: &Message) -> Vec<EventId> {
-    let text = std::str::from_utf8(&message.body).unwrap_or_default();
+fn ids_of(body: &[u8]) -> Vec<EventId> {
+    let text = std::str::from_utf8(body).unwrap_or_default();
     let texts = match split_json(text) {
         Ok(Batch::One(text)) => vec![text],
         Ok(Batch::Many(texts)) => texts,

@@ -172,7 +172,7 @@ async fn in_transit(ledger: &Ledger) -> anyhow::Result<u64> {
     let mut events = 0;
     let queue = herald_queue::Embedded::read_only(ledger.store().clone());
     queue
-        .scan(|message| events += message.events as u64)
+        .scan(|received| events += received.origins.events() as u64)
         .await
         .context("the event queue cannot be read")?;
     Ok(events)

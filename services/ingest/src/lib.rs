@@ -29,7 +29,7 @@ use herald_domain::problem::{Fault, Faults};
 use herald_domain::text;
 use herald_domain::time::Clock;
 use herald_domain::trace::{Step, TraceContext};
-use herald_queue::{Message, Queue, Route};
+use herald_queue::{Message, Origin, Queue, Route};
 use herald_registry::Registry;
 use herald_telemetry::traces::Traces;
 use metrics::{Metrics, Refusal};
@@ -162,10 +162,12 @@ async fn accept(
         (_, ids) => json!({ "Ids": ids }),
     };
     let message = Message {
-        account: caller.account().to_string().into(),
-        accepted_at: ingest.clock.now(),
-        traceparent: within,
-        events: events.ids.len(),
+        origin: Origin {
+            account: caller.account().to_string().into(),
+            accepted_at: ingest.clock.now(),
+            traceparent: within,
+            events: events.ids.len(),
+        },
         body: events.body,
     };
     match publish_within(ingest, message, route).await {
@@ -175,13 +177,10 @@ async fn accept(
 }
 
 /// Puts the message into the queue as a span below the one that it names.
-async fn publish_within(ingest: &Ingest, message: Message, route: Route) -> Result<(), herald_queue::Error> {
-    let step = ingest.traces.random_step(message.traceparent);
-    let message = Message {
-        traceparent: step.context(),
-        ..message
-    };
-    let (began, count) = (ingest.clock.now(), message.events);
+async fn publish_within(ingest: &Ingest, mut message: Message, route: Route) -> Result<(), herald_queue::Error> {
+    let step = ingest.traces.random_step(message.origin.traceparent);
+    message.origin.traceparent = step.context();
+    let (began, count) = (ingest.clock.now(), message.origin.events);
     let published = ingest.queue.publish(message, route).await;
     let ended = ingest.clock.now();
     if published.is_ok() {

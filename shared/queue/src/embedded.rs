@@ -7,7 +7,7 @@
 mod direct;
 
 use crate::metrics::{Depths, LOOK_EVERY};
-use crate::{Direction, Error, Message, Received, Route, Tag};
+use crate::{Direction, Error, Message, Origin, Origins, Received, Route, Tag};
 use direct::Direct;
 use herald_domain::time::Timestamp;
 use herald_ledger::sql::{self, for_rows, get};
@@ -160,7 +160,10 @@ impl Embedded {
         loop {
             looks.tick().await;
             match self.depth().await {
-                Ok(messages) => self.depths.set(EVENTS, messages, 1),
+                Ok((messages, mean)) => {
+                    self.depths.set(EVENTS, messages, 1);
+                    self.depths.estimate(messages, mean);
+                }
                 Err(error) => tracing::debug!(
                     error = &error as &dyn std::error::Error,
                     "the event queue's depth could not be looked at"
@@ -169,25 +172,30 @@ impl Embedded {
         }
     }
 
-    /// How many messages the table has. They are deleted in their order, so the first and the last say it.
-    async fn depth(&self) -> Result<u64, Error> {
+    /// How many messages the table has, and how many events the first have in the mean. They are deleted in their
+    /// order, so the first and the last say it.
+    async fn depth(&self) -> Result<(u64, f64), Error> {
         let rows = sql::all(
             self.store.read(),
-            "SELECT coalesce((SELECT max(seq) FROM queue_messages) - (SELECT min(seq) FROM queue_messages) + 1, 0) AS n",
+            "SELECT coalesce((SELECT max(seq) FROM queue_messages) - (SELECT min(seq) FROM queue_messages) + 1, 0) AS n, \
+               coalesce((SELECT avg(events) FROM (SELECT events FROM queue_messages ORDER BY seq LIMIT 100)), 1.0) AS mean",
             [],
         )
         .await?;
-        let count: i64 = rows.first().map_or(Ok(0), |row| get(row, "n"))?;
-        Ok(u64::try_from(count).unwrap_or(0))
+        let (count, mean): (i64, f64) = match rows.first() {
+            Some(row) => (get(row, "n")?, get(row, "mean")?),
+            None => (0, 1.0),
+        };
+        Ok((u64::try_from(count).unwrap_or(0), mean))
     }
 
     /// Hands every message in the queue to `look`, in order, without taking any.
-    pub async fn scan(&self, mut look: impl FnMut(&Message) + Send) -> Result<(), Error> {
+    pub async fn scan(&self, mut look: impl FnMut(&Received) + Send) -> Result<(), Error> {
         let mut position = 0;
         loop {
             let page = read(&self.store, position, 64).await?;
             for received in &page {
-                look(&received.message);
+                look(received);
                 position = received.tag.place;
             }
             if page.is_empty() {
@@ -241,13 +249,13 @@ async fn write(store: &Store, group: Vec<Publication>) {
     }
 }
 
-fn row(message: Message) -> [Value; 5] {
+fn row(Message { origin, body }: Message) -> [Value; 5] {
     [
-        (*message.account).into(),
-        message.accepted_at.as_micros().into(),
-        message.traceparent.map(|context| context.to_string()).into(),
-        i64::try_from(message.events).unwrap_or(i64::MAX).into(),
-        message.body.into(),
+        (*origin.account).into(),
+        origin.accepted_at.as_micros().into(),
+        origin.traceparent.map(|context| context.to_string()).into(),
+        i64::try_from(origin.events).unwrap_or(i64::MAX).into(),
+        body.into(),
     ]
 }
 
@@ -292,8 +300,8 @@ impl Consumer {
         let mut taken = read(&self.store, self.position, max_events).await?;
         let fits = taken.iter().take_while(|received| {
             let first = events == 0;
-            events += received.message.events;
-            bytes += received.message.body.len();
+            events += received.origins.events();
+            bytes += received.body.len();
             first || (events <= max_events && bytes <= max_bytes)
         });
         let fits = fits.count();
@@ -340,13 +348,13 @@ async fn read(store: &Store, position: i64, limit: usize) -> Result<Vec<Received
             redeliveries: 0,
             encoding: None,
             cut: None,
-            message: Message {
+            origins: Origins::from(Origin {
                 account: account.into(),
                 accepted_at: Timestamp::from_micros(get(row, "accepted_at")?),
                 traceparent: sql::trace_context(row, "traceparent")?,
                 events: usize::try_from(events).unwrap_or(1),
-                body: get(row, "body")?,
-            },
+            }),
+            body: get(row, "body")?,
         });
     }
     Ok(messages)
@@ -359,10 +367,12 @@ mod tests {
     fn publications(sizes: &[usize]) -> Vec<Publication> {
         let publication = |size: &usize| Publication {
             message: Message {
-                account: "acme".into(),
-                accepted_at: Timestamp::from_micros(0),
-                traceparent: None,
-                events: 1,
+                origin: Origin {
+                    account: "acme".into(),
+                    accepted_at: Timestamp::from_micros(0),
+                    traceparent: None,
+                    events: 1,
+                },
                 body: vec![b' '; *size],
             },
             answer: oneshot::channel().0,

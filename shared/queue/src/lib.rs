@@ -27,17 +27,24 @@ pub const NAME: &str = "herald.events";
 /// of its events.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
-/// One message: an event, or a JSON array of them.
+/// Where events come from that were accepted together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct Origin {
     /// The publishing account: the scope of the events' `Id`s.
     pub account: Arc<str>,
-    /// When ingest accepted it.
+    /// When ingest accepted them.
     pub accepted_at: Timestamp,
-    /// What it follows from: the span in which it was published, or the producer's, if there is one.
+    /// What they follow from: the span in which they were published, or the producer's, if there is one.
     pub traceparent: Option<TraceContext>,
-    /// How many events it has; at least 1.
+    /// How many they are; at least 1.
     pub events: usize,
+}
+
+/// What is published at a time: an event, or a JSON array of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Where its events come from.
+    pub origin: Origin,
     /// The JSON text.
     pub body: Vec<u8>,
 }
@@ -87,8 +94,49 @@ pub struct Received {
     pub encoding: Option<String>,
     /// How long its body was, if that is more than it may be; then only the beginning is here.
     pub cut: Option<usize>,
-    /// The message.
-    pub message: Message,
+    /// Where its events come from: of the first ones, of those behind them, and so on.
+    pub origins: Origins,
+    /// The JSON text.
+    pub body: Vec<u8>,
+}
+
+/// Where the events of one message come from; there is at least one origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origins {
+    /// Of the first events.
+    pub first: Origin,
+    /// Of those behind them, in their order.
+    pub others: Vec<Origin>,
+}
+
+impl Origins {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Origin> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// How many events the message has.
+    pub fn events(&self) -> usize {
+        self.iter().map(|origin| origin.events).sum()
+    }
+
+    /// The origin of each event. Should there be more events than are counted, the last one's is theirs.
+    pub fn of_each(&self) -> impl Iterator<Item = &Origin> {
+        let last = self.others.last().unwrap_or(&self.first);
+        let counted = self
+            .iter()
+            .flat_map(|origin| std::iter::repeat_n(origin, origin.events));
+        counted.chain(std::iter::repeat(last))
+    }
+}
+
+impl From<Origin> for Origins {
+    fn from(first: Origin) -> Self {
+        Self {
+            first,
+            others: Vec::new(),
+        }
+    }
 }
 
 /// A message's place in the queue; the default one is before all of them.

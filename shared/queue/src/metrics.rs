@@ -12,8 +12,10 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Depths {
     ready: IntGaugeVec,
+    events_ready: IntGauge,
     consumers: IntGaugeVec,
     unacknowledged: IntGauge,
+    unacknowledged_events: IntGauge,
     unacknowledged_bytes: IntGauge,
 }
 
@@ -29,6 +31,12 @@ impl Depths {
                 "Messages in the queue that no consumer holds, as the broker says; of the embedded queue, those that \
                  are not acknowledged.",
             ),
+            events_ready: IntGauge::new(
+                "herald_queue_events_ready",
+                "Events in the messages that wait in the queue herald.events: their number times the mean of the events \
+                 in those that came out of it last.",
+            )
+            .expect("the metric's name is well formed"),
             consumers: vector(
                 "herald_queue_consumers",
                 "Consumers of the queue in any process, as the broker says.",
@@ -36,6 +44,11 @@ impl Depths {
             unacknowledged: IntGauge::new(
                 "herald_queue_messages_unacknowledged",
                 "Messages that this process has received and not acknowledged.",
+            )
+            .expect("the metric's name is well formed"),
+            unacknowledged_events: IntGauge::new(
+                "herald_queue_events_unacknowledged",
+                "Events in the messages that this process has received and not acknowledged.",
             )
             .expect("the metric's name is well formed"),
             unacknowledged_bytes: IntGauge::new(
@@ -55,17 +68,38 @@ impl Depths {
         self.consumers.with_label_values(&[queue]).set(gauge(consumers));
     }
 
-    pub(crate) fn hold(&self, unacknowledged: u64, bytes: usize) {
-        self.unacknowledged.set(gauge(unacknowledged));
-        self.unacknowledged_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    /// So many messages wait, of so many events each in the mean.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "it is an estimate"
+    )]
+    pub(crate) fn estimate(&self, ready: u64, mean: f64) {
+        self.events_ready.set((ready as f64 * mean).round() as i64);
+    }
+
+    pub(crate) fn hold(&self, held: Held) {
+        self.unacknowledged.set(gauge(held.messages));
+        self.unacknowledged_events.set(gauge(held.events));
+        self.unacknowledged_bytes.set(gauge(held.bytes));
     }
 
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), Error> {
         registry.register(Box::new(self.ready.clone()))?;
+        registry.register(Box::new(self.events_ready.clone()))?;
         registry.register(Box::new(self.consumers.clone()))?;
         registry.register(Box::new(self.unacknowledged.clone()))?;
+        registry.register(Box::new(self.unacknowledged_events.clone()))?;
         registry.register(Box::new(self.unacknowledged_bytes.clone()))
     }
+}
+
+/// What a process has received and not acknowledged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) messages: u64,
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
 }
 
 fn gauge(value: u64) -> i64 {
@@ -79,10 +113,13 @@ pub(crate) struct Links {
     pub(crate) consume: Link,
     /// Whether the broker takes nothing from publishers.
     pub(crate) blocked: IntGauge,
+    published_messages: IntCounter,
+    published_events: IntCounter,
 }
 
 impl Default for Links {
     fn default() -> Self {
+        let counter = |name: &str, help: &str| IntCounter::new(name, help).expect("the metric's name is well formed");
         Self {
             publish: Link::new("publish"),
             consume: Link::new("consume"),
@@ -91,15 +128,33 @@ impl Default for Links {
                 "1 while RabbitMQ takes nothing from publishers because it is low on memory or disk.",
             )
             .expect("the metric's name is well formed"),
+            published_messages: counter(
+                "herald_queue_messages_published_total",
+                "Messages of events that RabbitMQ has confirmed; requests that arrive together share one.",
+            ),
+            published_events: counter(
+                "herald_queue_events_published_total",
+                "Events in messages that RabbitMQ has confirmed.",
+            ),
         }
     }
 }
 
 impl Links {
+    /// RabbitMQ has confirmed a message of that many events.
+    pub(crate) fn published(&self, events: usize) {
+        if events > 0 {
+            self.published_messages.inc();
+            self.published_events.inc_by(u64::try_from(events).unwrap_or(u64::MAX));
+        }
+    }
+
     pub(crate) fn register(&self, direction: Direction, registry: &Registry) -> Result<(), Error> {
         match direction {
             Direction::Publish => {
                 registry.register(Box::new(self.blocked.clone()))?;
+                registry.register(Box::new(self.published_messages.clone()))?;
+                registry.register(Box::new(self.published_events.clone()))?;
                 self.publish.register(registry)
             }
             Direction::Consume => self.consume.register(registry),

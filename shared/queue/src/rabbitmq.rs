@@ -8,6 +8,7 @@
 //! | `topology` | declares exchanges and queues, and waits until they are safe to use |
 //! | `wire` | messages as properties and headers, both ways |
 //! | `publisher` | one task, one connection, one channel: publishes, and answers when confirmed |
+//! | `group` | which requests go together in one message |
 //! | `pulse` | whether confirms keep coming |
 //! | `consumer` | one connection that fills an inbox |
 //! | `inbox` | what is received and not acknowledged |
@@ -22,6 +23,7 @@
 mod client;
 mod connection;
 mod consumer;
+mod group;
 mod hello;
 mod inbox;
 mod publisher;
@@ -83,7 +85,7 @@ pub struct Status {
     /// Messages received and not acknowledged, which [`depth`] does not see.
     pub held: u64,
     /// The bytes of their bodies.
-    pub held_bytes: usize,
+    pub held_bytes: u64,
 }
 
 /// What a queue holds, as everybody may see it.
@@ -118,18 +120,14 @@ impl Rabbit {
     }
 
     pub(crate) async fn publish(&self, message: Message, route: &Route) -> Result<(), Error> {
-        let properties = wire::properties(&message, route, self.settings.user());
-        let key = route.key().into();
-        self.publisher
-            .publish(topology::EVENTS, key, properties, message.body)
-            .await
+        self.publisher.publish(message, *route).await
     }
 
     /// Publishes a copy of a dead letter, durably, for whoever reads them.
     pub async fn publish_dead_letter(&self, key: &str, message_id: Uuid, body: Vec<u8>) -> Result<(), Error> {
         let properties = wire::plain(self.settings.user()).with_message_id(wire::short(&message_id.to_string()));
         self.publisher
-            .publish(topology::DEAD_LETTERS, wire::short(key), properties, body)
+            .publish_copy(topology::DEAD_LETTERS, wire::short(key), properties, body)
             .await
     }
 
@@ -152,19 +150,20 @@ impl Rabbit {
     /// How the connections are.
     pub fn status(&self) -> Status {
         let Links { publish, consume, .. } = &*self.links;
+        let held = self.inbox.held();
         Status {
             publisher_connected: publish.is_connected(),
             consumer_connected: consume.is_connected(),
             publisher_reconnections: publish.reconnections(),
             consumer_reconnections: consume.reconnections(),
-            held: self.held(),
-            held_bytes: self.inbox.held_bytes(),
+            held: held.messages,
+            held_bytes: held.bytes,
         }
     }
 
     /// How many messages this process has received and not acknowledged.
     pub fn held(&self) -> u64 {
-        self.inbox.held()
+        self.inbox.held().messages
     }
 
     /// Registers what is counted of one connection; of the one that consumes, what the queues hold too.

@@ -1,6 +1,6 @@
 use super::*;
 use herald_domain::time::{Clock, Timestamp};
-use herald_queue::Tag;
+use herald_queue::{Origins, Tag};
 use uuid::Uuid;
 
 const ID: &str = "0193f1a0-7c1e-7d1a-b1f0-3a5c7e9d1b2f";
@@ -9,6 +9,10 @@ const WITHOUT_ID: &str = r#"{"Type":"BusinessObjectUpdated","OccurredAt":"2026-1
 
 fn with_id() -> String {
     WITHOUT_ID.replacen('{', &format!(r#"{{"Id":"{ID}","#), 1)
+}
+
+fn numbered(id: u128) -> String {
+    WITHOUT_ID.replacen('{', &format!(r#"{{"Id":"{}","#, Uuid::from_u128(id)), 1)
 }
 
 fn events(batch: Vec<Received>) -> Read {
@@ -49,6 +53,15 @@ fn uids_are_made_by_the_clock_that_is_handed_in_and_can_be_made_anew() {
     assert!(read.spans.contains_key(&anew[0]));
 }
 
+fn origin(accepted_at: i64, events: usize) -> Origin {
+    Origin {
+        account: "amqp".into(),
+        accepted_at: Timestamp::from_micros(accepted_at),
+        traceparent: None,
+        events,
+    }
+}
+
 fn received(body: impl Into<Vec<u8>>) -> Received {
     Received {
         tag: Tag::default(),
@@ -57,13 +70,8 @@ fn received(body: impl Into<Vec<u8>>) -> Received {
         redeliveries: 0,
         encoding: None,
         cut: None,
-        message: Message {
-            account: "amqp".into(),
-            accepted_at: Timestamp::from_micros(7),
-            traceparent: None,
-            events: 1,
-            body: body.into(),
-        },
+        origins: origin(7, 1).into(),
+        body: body.into(),
     }
 }
 
@@ -200,4 +208,52 @@ fn what_the_ledger_refuses_is_kept_as_the_event_it_was() {
     assert_eq!(again.events[0].body_hash, read.events[0].body_hash);
     assert_eq!(again.events[0].occurred_at, read.events[0].occurred_at);
     assert!(kept.faults.contains("unrecordable"));
+}
+
+#[test]
+fn each_event_of_a_doubtful_message_has_its_turn_to_be_first() {
+    let own = |redeliveries| Received {
+        trusted: true,
+        redeliveries,
+        ..received(format!("[{}]", [5, 6, 7].map(numbered).join(",")))
+    };
+    let ids = |redeliveries| -> (bool, Vec<u128>) {
+        let read = events(vec![own(redeliveries)]);
+        let ids = read.events.iter().map(|event| event.record.id.0.as_u128());
+        (read.one_by_one, ids.collect())
+    };
+    assert_eq!(ids(20), (false, vec![5, 6, 7]));
+    assert_eq!(ids(21), (true, vec![5, 6, 7]));
+    assert_eq!(ids(22), (true, vec![6, 7, 5]));
+    assert_eq!(ids(23), (true, vec![7, 5, 6]));
+    let none = Received {
+        redeliveries: 30,
+        ..received("{}")
+    };
+    assert!(events(vec![none]).events.is_empty());
+}
+
+#[test]
+fn each_event_has_its_own_origin() {
+    let of = |account: &str, accepted_at, events| Origin {
+        account: account.into(),
+        ..origin(accepted_at, events)
+    };
+    let several = Received {
+        trusted: true,
+        origins: Origins {
+            first: of("a", 1, 2),
+            others: vec![of("b", 2, 1)],
+        },
+        // One more than is counted, and one that is none.
+        ..received(format!("[{},{{}},{},{}]", numbered(1), numbered(3), numbered(4)))
+    };
+    let read = events(vec![several]);
+    let whose: Vec<_> = read
+        .events
+        .iter()
+        .map(|event| (&*event.account, event.record.accepted_at.as_micros()))
+        .collect();
+    assert_eq!(whose, [("a", 1), ("b", 2), ("b", 2)]);
+    assert_eq!(&*read.rejected[0].kept.account, "a");
 }

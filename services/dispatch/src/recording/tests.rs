@@ -6,7 +6,7 @@ use herald_ledger::Ledger;
 use herald_ledger::handover::HandOver;
 use herald_ledger::shards::Ownership;
 use herald_ledger::sql;
-use herald_queue::{Embedded, Message, Queue, Received, Route, Tag};
+use herald_queue::{Embedded, Message, Origin, Queue, Received, Route, Tag};
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
 use herald_telemetry::traces::Traces;
@@ -30,10 +30,12 @@ fn event(n: u128) -> String {
 
 fn message(events: &[String]) -> Message {
     Message {
-        account: "a".into(),
-        accepted_at: Timestamp::from_micros(1),
-        traceparent: None,
-        events: events.len(),
+        origin: Origin {
+            account: "a".into(),
+            accepted_at: Timestamp::from_micros(1),
+            traceparent: None,
+            events: events.len(),
+        },
         body: match events {
             [one] => one.clone().into_bytes(),
             _ => format!("[{}]", events.join(",")).into_bytes(),
@@ -83,7 +85,8 @@ fn handed_out_often(events: &[String]) -> Vec<Received> {
         redeliveries: 25,
         encoding: None,
         cut: None,
-        message: message(std::slice::from_ref(event)),
+        origins: message(&[]).origin.into(),
+        body: event.clone().into_bytes(),
     };
     events.iter().map(one).collect()
 }

@@ -105,7 +105,8 @@ impl Direct {
                 redeliveries: 0,
                 encoding: None,
                 cut: None,
-                message,
+                origins: message.origin.into(),
+                body: message.body,
             });
         }
         received

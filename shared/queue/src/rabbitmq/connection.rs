@@ -19,8 +19,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// node, and those a little older were once seen to be.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// How many bytes are received ahead: eight of the largest requests that ingest takes.
-const BUDGET: usize = 64 << 20;
+/// How many bytes are received ahead: seven of the largest requests that ingest takes. Twice as many and the largest
+/// message are 128 MiB, which is the most that is held.
+const BUDGET: usize = 56 << 20;
 
 /// Where RabbitMQ is, and who Herald is there.
 #[derive(Clone)]
@@ -31,7 +32,7 @@ pub struct Settings {
     pub trusted_users: Vec<String>,
     /// How old the queues must be before the first message is accepted.
     pub settle: Duration,
-    /// How many bytes are received ahead of what is recorded; at most twice as many are held.
+    /// How many bytes are received ahead of what is recorded; at most twice as many, and one message more, are held.
     pub budget: usize,
 }
 

@@ -217,7 +217,7 @@ impl Receiver {
     fn put(&self, delivery: lapin::Result<Delivery>, generation: u64, window: &mut Window) -> Result<Advice, Error> {
         let trusted = &self.settings.trusted_users;
         let received = wire::read(delivery.map_err(away)?, generation, trusted, self.clock.now());
-        let bytes = received.message.body.len();
+        let bytes = received.body.len();
         let held = self.inbox.put(received);
         Ok(window.received(bytes, held))
     }
@@ -229,7 +229,7 @@ impl Receiver {
         let mut channel = None;
         loop {
             looks.tick().await;
-            self.depths.hold(self.inbox.held(), self.inbox.held_bytes());
+            self.depths.hold(self.inbox.held());
             // On a channel of its own: one that asks for a queue that somebody deleted is closed.
             channel = match self.look(connection, channel).await {
                 Ok(channel) => Some(channel),
@@ -248,8 +248,11 @@ impl Receiver {
         };
         for name in topology::QUEUES {
             let queue = topology::ask_queue(&channel, name).await?;
-            self.depths
-                .set(name, queue.message_count().into(), queue.consumer_count().into());
+            let ready = queue.message_count().into();
+            self.depths.set(name, ready, queue.consumer_count().into());
+            if name == topology::EVENTS {
+                self.depths.estimate(ready, self.inbox.mean_events());
+            }
         }
         Ok(channel)
     }

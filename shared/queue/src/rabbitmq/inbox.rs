@@ -3,6 +3,7 @@
 //! With each channel a generation begins: tags of an earlier one mean nothing to the broker any more, which
 //! hands their messages out again, so the inbox is emptied and acknowledgements of them are void.
 
+use crate::metrics::Held;
 use crate::{Received, Tag};
 use futures_util::FutureExt;
 use lapin::Channel;
@@ -25,6 +26,25 @@ pub(super) struct Inbox {
     broken: Notify,
     /// Nothing is to be received.
     paused: watch::Sender<bool>,
+    /// How many events the last messages had, in the mean.
+    mean: Mutex<Mean>,
+}
+
+/// A mean in which a message counts for little after some hundred others.
+#[derive(Debug)]
+struct Mean(f64);
+
+impl Default for Mean {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+impl Mean {
+    #[expect(clippy::cast_precision_loss, reason = "a message has a few thousand at most")]
+    fn add(&mut self, events: usize) {
+        self.0 += (events as f64 - self.0) / 64.0;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -35,8 +55,9 @@ struct State {
     /// Tags count from 1 with each generation, so these are also how many.
     received: i64,
     acknowledged: i64,
-    /// The bytes of each that is not acknowledged, and of all.
-    sizes: VecDeque<usize>,
+    /// The events and bytes of each that is not acknowledged, and of all.
+    sizes: VecDeque<(usize, usize)>,
+    events: usize,
     bytes: usize,
 }
 
@@ -64,10 +85,12 @@ impl Inbox {
 
     /// Puts in what has come; how many bytes are held with it.
     pub(super) fn put(&self, received: Received) -> usize {
+        let (events, bytes) = (received.origins.events(), received.body.len());
+        self.mean.lock().unwrap_or_else(PoisonError::into_inner).add(events);
         let mut state = self.lock();
-        let bytes = received.message.body.len();
         state.received = received.tag.place;
-        state.sizes.push_back(bytes);
+        state.sizes.push_back((events, bytes));
+        state.events += events;
         state.bytes += bytes;
         state.arrived.push_back(received);
         let held = state.bytes;
@@ -81,8 +104,8 @@ impl Inbox {
         let (mut events, mut bytes) = (0, 0);
         let mut fits = 0;
         for received in &state.arrived {
-            events += received.message.events;
-            bytes += received.message.body.len();
+            events += received.origins.events();
+            bytes += received.body.len();
             if fits > 0 && (events > max_events || bytes > max_bytes) {
                 break;
             }
@@ -91,13 +114,22 @@ impl Inbox {
         state.arrived.drain(..fits).collect()
     }
 
-    pub(super) fn held(&self) -> u64 {
+    /// What is received and not acknowledged.
+    pub(super) fn held(&self) -> Held {
         let state = self.lock();
-        u64::try_from(state.received - state.acknowledged).unwrap_or(0)
+        Held {
+            messages: u64::try_from(state.received - state.acknowledged).unwrap_or(0),
+            events: u64::try_from(state.events).unwrap_or(u64::MAX),
+            bytes: u64::try_from(state.bytes).unwrap_or(u64::MAX),
+        }
     }
 
-    /// The bytes of what is received and not acknowledged.
-    pub(super) fn held_bytes(&self) -> usize {
+    /// How many events the last messages had, in the mean.
+    pub(super) fn mean_events(&self) -> f64 {
+        self.mean.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn held_bytes(&self) -> usize {
         self.lock().bytes
     }
 
@@ -155,7 +187,8 @@ impl Inbox {
             return None;
         }
         for _ in state.acknowledged..up_to.place {
-            let bytes = state.sizes.pop_front().unwrap_or_default();
+            let (events, bytes) = state.sizes.pop_front().unwrap_or_default();
+            state.events -= events;
             state.bytes -= bytes;
         }
         state.acknowledged = up_to.place;

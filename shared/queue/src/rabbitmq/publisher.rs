@@ -2,12 +2,19 @@
 //!
 //! The channel is never shared: with the client, confirms of a channel that several tasks publish on
 //! go to the wrong ones, refusals as acceptances among them. So callers hand their messages to the
-//! task, which keeps many in flight and answers each when its own confirm comes.
+//! task, which keeps several under way and answers each when its own confirm comes.
+//!
+//! There are two ways to it. Small requests go together, see [`super::group`], a few groups under way. What is
+//! large, or goes elsewhere, goes alone, and no more of it is under way than a small request can wait behind.
+//! Each way has room for so many bytes, which a message holds until it is confirmed or given up, however long its
+//! caller waits.
 
 use super::connection::{Settings, words};
+use super::group;
 use super::pulse::Pulse;
-use super::{Error, PUBLISHER, topology};
+use super::{Error, PUBLISHER, topology, wire};
 use crate::metrics::Links;
+use crate::{Message, Route};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use herald_ledger::reconnect::Delays;
@@ -15,13 +22,24 @@ use herald_telemetry::health::Health;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionStatus};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 /// More in flight does not go faster, and makes every answer of the broker slower to take.
 pub(super) const MAX_IN_FLIGHT: usize = 500;
+
+/// The most groups of small requests that are under way.
+const MAX_GROUPS: usize = 4;
+
+/// The most bytes under way of what goes alone, beside which no more is sent.
+const MAX_ALONE_BYTES: usize = 16 << 20;
+
+/// Room for small requests and for what goes alone, in bytes; the latter is twice the largest message and more.
+const SMALL_ROOM: usize = 16 << 20;
+const ALONE_ROOM: usize = 64 << 20;
 
 /// How long a caller waits for its confirm. A broker that needs longer is in trouble, and a caller who
 /// knows so can try again.
@@ -36,8 +54,10 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Hands messages to the task; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Publisher {
-    publications: mpsc::Sender<Publication>,
+    small: Way<(Message, Route)>,
+    alone: Way<Parcel>,
     state: watch::Receiver<State>,
+    user: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -46,64 +66,150 @@ enum State {
     Up(ConnectionStatus),
 }
 
+/// A way to the task, with room for so many bytes.
 #[derive(Debug)]
-struct Publication {
+struct Way<T> {
+    room: Arc<Semaphore>,
+    publications: mpsc::Sender<Publication<T>>,
+}
+
+impl<T> Clone for Way<T> {
+    fn clone(&self) -> Self {
+        Self {
+            room: Arc::clone(&self.room),
+            publications: self.publications.clone(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Publication<T> {
+    what: T,
+    bytes: usize,
+    caller: Caller,
+}
+
+/// Who waits for a confirm.
+#[derive(Debug)]
+struct Caller {
+    answer: oneshot::Sender<Result<(), Error>>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// A message as it is sent.
+#[derive(Debug)]
+struct Parcel {
     exchange: &'static str,
     key: ShortString,
     properties: BasicProperties,
     body: Vec<u8>,
-    answer: oneshot::Sender<Result<(), Error>>,
+    /// How many events it has; none, if it is a copy of a dead letter.
+    events: usize,
+}
+
+impl<T> Way<T> {
+    fn new(room: usize) -> (Self, mpsc::Receiver<Publication<T>>) {
+        let (publications, taken) = mpsc::channel(MAX_IN_FLIGHT);
+        let room = Arc::new(Semaphore::new(room));
+        (Self { room, publications }, taken)
+    }
+
+    /// Returns when it is confirmed.
+    async fn publish(&self, what: T, bytes: usize) -> Result<(), Error> {
+        let ended = || Error::away("the publisher has ended");
+        let (answer, answered) = oneshot::channel();
+        let confirmed = async {
+            let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let room = Arc::clone(&self.room).acquire_many_owned(permits).await;
+            let caller = Caller {
+                answer,
+                _room: room.map_err(|_closed| ended())?,
+            };
+            let publication = Publication { what, bytes, caller };
+            let sent = self.publications.send(publication).await;
+            sent.map_err(|_returned| ended())?;
+            answered
+                .await
+                .map_err(|_dropped| Error::unconfirmed("the connection was lost"))?
+        };
+        // Whatever comes of it, what was handed over goes on its way: the error means unknown.
+        tokio::time::timeout(MAX_WAIT, confirmed)
+            .await
+            .unwrap_or(Err(Error::Slow))
+    }
 }
 
 pub(super) fn open(settings: Arc<Settings>, health: Health, links: Arc<Links>) -> (Publisher, Task) {
     let connecting = "connecting";
-    let (publications, taken) = mpsc::channel(MAX_IN_FLIGHT);
+    let (small, small_taken) = Way::new(SMALL_ROOM);
+    let (alone, alone_taken) = Way::new(ALONE_ROOM);
     let (announce, state) = watch::channel(State::Away(Error::away(connecting)));
+    let user = settings.user().into();
     let task = Task {
         settings,
-        publications: taken,
+        taken: Taken {
+            small: small_taken,
+            alone: alone_taken,
+        },
         face: Face {
             health,
             links,
             state: announce,
         },
     };
-    (Publisher { publications, state }, task)
+    let publisher = Publisher {
+        small,
+        alone,
+        state,
+        user,
+    };
+    (publisher, task)
 }
 
 impl Publisher {
     /// Returns when the message is confirmed; an error says that it is not, or that nobody knows.
-    pub(super) async fn publish(
+    pub(super) async fn publish(&self, message: Message, route: Route) -> Result<(), Error> {
+        self.takes()?;
+        let bytes = message.body.len();
+        if bytes <= group::MAX_SMALL_BYTES {
+            return self.small.publish((message, route), bytes).await;
+        }
+        let parcel = Parcel {
+            exchange: topology::EVENTS,
+            key: route.key().into(),
+            properties: wire::properties(&message.origin, &route, &self.user),
+            body: message.body,
+            events: message.origin.events,
+        };
+        self.alone.publish(parcel, bytes).await
+    }
+
+    /// The same of a message to another exchange.
+    pub(super) async fn publish_copy(
         &self,
         exchange: &'static str,
         key: ShortString,
         properties: BasicProperties,
         body: Vec<u8>,
     ) -> Result<(), Error> {
-        match &*self.state.borrow() {
-            State::Away(why) => return Err(why.clone()),
-            State::Up(status) if status.blocked() => return Err(Error::Blocked),
-            State::Up(_) => {}
-        }
-        let (answer, answered) = oneshot::channel();
-        let publication = Publication {
+        self.takes()?;
+        let bytes = body.len();
+        let parcel = Parcel {
             exchange,
             key,
             properties,
             body,
-            answer,
+            events: 0,
         };
-        let confirmed = async {
-            let sent = self.publications.send(publication).await;
-            sent.map_err(|_returned| Error::away("the publisher has ended"))?;
-            answered
-                .await
-                .map_err(|_dropped| Error::unconfirmed("the connection was lost"))?
-        };
-        // Whatever comes of it, the message goes on its way: the error means unknown.
-        tokio::time::timeout(MAX_WAIT, confirmed)
-            .await
-            .unwrap_or(Err(Error::Slow))
+        self.alone.publish(parcel, bytes).await
+    }
+
+    fn takes(&self) -> Result<(), Error> {
+        match &*self.state.borrow() {
+            State::Away(why) => Err(why.clone()),
+            State::Up(status) if status.blocked() => Err(Error::Blocked),
+            State::Up(_) => Ok(()),
+        }
     }
 }
 
@@ -136,8 +242,41 @@ impl Face {
 #[derive(Debug)]
 pub(super) struct Task {
     settings: Arc<Settings>,
-    publications: mpsc::Receiver<Publication>,
+    taken: Taken,
     face: Face,
+}
+
+/// Where both ways lead.
+#[derive(Debug)]
+struct Taken {
+    small: mpsc::Receiver<Publication<(Message, Route)>>,
+    alone: mpsc::Receiver<Publication<Parcel>>,
+}
+
+impl Taken {
+    /// Refuses what comes, until nothing can come any more.
+    async fn refuse(&mut self, why: &Error) {
+        loop {
+            let caller = tokio::select! {
+                Some(publication) = self.small.recv() => publication.caller,
+                Some(publication) = self.alone.recv() => publication.caller,
+                else => return,
+            };
+            caller.tell(Err(why.clone()));
+        }
+    }
+}
+
+impl Caller {
+    fn tell(self, told: Result<(), Error>) {
+        // Who has gone away, or has waited long enough, does not want the answer.
+        drop(self.answer.send(told));
+    }
+
+    /// Whoever waited too long for his turn has been told so.
+    fn waits(&self) -> bool {
+        !self.answer.is_closed()
+    }
 }
 
 impl Task {
@@ -145,7 +284,7 @@ impl Task {
     pub(super) async fn run(self) {
         let Self {
             settings,
-            mut publications,
+            mut taken,
             face,
         } = self;
         let mut delays = Delays::default();
@@ -160,14 +299,15 @@ impl Task {
             };
             let connected = tokio::select! {
                 connected = connecting => connected,
-                () = refuse(&mut publications, &why) => return,
+                () = taken.refuse(&why) => return,
             };
             let lost = match connected {
                 Err(error) => Err(error),
                 Ok((connection, channel)) => {
                     delays.reset();
                     face.up(connection.status().clone());
-                    serve(&connection, &channel, &mut publications, &face).await
+                    let line = Line::new(&connection, &channel, settings.user());
+                    serve(&line, &mut taken, &face).await
                 }
             };
             match lost {
@@ -196,86 +336,183 @@ async fn connect(settings: &Settings, health: &Health) -> Result<(Connection, Ch
     Ok((connection, channel))
 }
 
-/// Refuses what comes, until nothing can come any more.
-async fn refuse(publications: &mut mpsc::Receiver<Publication>, why: &Error) {
-    while let Some(publication) = publications.recv().await {
-        // Who has gone away does not want the answer.
-        drop(publication.answer.send(Err(why.clone())));
+/// The connection to send over.
+struct Line<'a> {
+    connection: &'a Connection,
+    channel: &'a Channel,
+    user: &'a str,
+    /// How many requests a group may have.
+    most_requests: usize,
+}
+
+/// What has been confirmed or refused, and who waits to hear of it.
+struct Settled {
+    callers: Vec<Caller>,
+    events: usize,
+    way: UnderWay,
+    confirmed: lapin::Result<Confirmation>,
+}
+
+/// How much is under way.
+#[derive(Debug, Clone, Copy, Default)]
+struct UnderWay {
+    groups: usize,
+    alone: usize,
+    alone_bytes: usize,
+}
+
+impl UnderWay {
+    fn add(&mut self, other: Self) {
+        self.groups += other.groups;
+        self.alone += other.alone;
+        self.alone_bytes += other.alone_bytes;
+    }
+
+    fn take(&mut self, other: Self) {
+        self.groups -= other.groups;
+        self.alone -= other.alone;
+        self.alone_bytes -= other.alone_bytes;
+    }
+
+    fn takes_groups(self) -> bool {
+        self.groups < MAX_GROUPS
+    }
+
+    fn takes_alone(self) -> bool {
+        self.alone < MAX_IN_FLIGHT && self.alone_bytes < MAX_ALONE_BYTES
     }
 }
 
 /// Publishes until the connection fails, which is an error, or nothing can come any more. What is in
 /// flight at an error is told so by its answer being dropped.
-async fn serve(
-    connection: &Connection,
-    channel: &Channel,
-    publications: &mut mpsc::Receiver<Publication>,
-    face: &Face,
-) -> Result<(), Error> {
+async fn serve(line: &Line<'_>, taken: &mut Taken, face: &Face) -> Result<(), Error> {
     let mut in_flight = FuturesUnordered::new();
+    let mut under_way = UnderWay::default();
+    let mut waiting = VecDeque::new();
+    let mut arrived = Vec::new();
     let mut pulse = Pulse::new(&face.health);
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut open = true;
-    while open || !in_flight.is_empty() {
+    let (mut small_open, mut alone_open) = (true, true);
+    while small_open || alone_open || !in_flight.is_empty() {
+        let was_idle = in_flight.is_empty();
         tokio::select! {
-            Some((answer, confirmed)) = in_flight.next(), if !in_flight.is_empty() => {
+            Some(settled) = in_flight.next(), if !in_flight.is_empty() => {
                 pulse.beat();
-                settle(answer, confirmed)?;
-            }
-            publication = publications.recv(), if open && in_flight.len() < MAX_IN_FLIGHT => match publication {
-                // Whoever waited too long for his turn has been told so.
-                Some(publication) if publication.answer.is_closed() => {}
-                Some(publication) => {
-                    if in_flight.is_empty() {
-                        pulse.beat();
-                    }
-                    in_flight.push(send(channel, publication));
+                let Settled { callers, events, way, confirmed } = settled;
+                under_way.take(way);
+                if matches!(confirmed, Ok(Confirmation::Ack(_))) {
+                    face.links.published(events);
                 }
-                None => open = false,
+                settle(callers, confirmed)?;
+            }
+            count = taken.small.recv_many(&mut arrived, MAX_IN_FLIGHT),
+                if small_open && waiting.is_empty() && under_way.takes_groups() =>
+            {
+                small_open = count > 0;
+                waiting.extend(arrived.drain(..).filter(|publication: &Publication<_>| publication.caller.waits()));
+            }
+            publication = taken.alone.recv(), if alone_open && under_way.takes_alone() => match publication {
+                Some(publication) if !publication.caller.waits() => {}
+                Some(Publication { what, bytes, caller }) => {
+                    let way = UnderWay { alone: 1, alone_bytes: bytes, ..UnderWay::default() };
+                    under_way.add(way);
+                    in_flight.push(line.send(what, vec![caller], way));
+                }
+                None => alone_open = false,
             },
             _ = look.tick() => {
-                if !channel.status().connected() {
+                if !line.channel.status().connected() {
                     return Err(Error::away("the connection was lost"));
                 }
-                let blocked = connection.status().blocked();
+                let blocked = line.connection.status().blocked();
                 face.links.blocked.set(blocked.into());
                 pulse.look(blocked, in_flight.is_empty());
-                if !open && pulse.stopped {
+                if !small_open && !alone_open && pulse.stopped {
                     return Err(Error::away("ended before everything was confirmed"));
                 }
             }
         }
+        while under_way.takes_groups() && !waiting.is_empty() {
+            let group = group::take(&mut waiting, line.most_requests, |publication| &publication.what.0);
+            let way = UnderWay {
+                groups: 1,
+                ..UnderWay::default()
+            };
+            if let Some((parcel, callers)) = line.together(group) {
+                under_way.add(way);
+                in_flight.push(line.send(parcel, callers, way));
+            }
+        }
+        if was_idle && !in_flight.is_empty() {
+            pulse.beat();
+        }
     }
     // The broker's books are closed in order; at the worst they are closed by the socket's end.
-    drop(tokio::time::timeout(CLOSE, connection.close(200, "OK".into())).await);
+    drop(tokio::time::timeout(CLOSE, line.connection.close(200, "OK".into())).await);
     Ok(())
 }
 
-async fn send(
-    channel: &Channel,
-    publication: Publication,
-) -> (oneshot::Sender<Result<(), Error>>, lapin::Result<Confirmation>) {
-    let Publication {
-        exchange,
-        key,
-        properties,
-        body,
-        answer,
-    } = publication;
-    let sent = channel.basic_publish(exchange.into(), key, BasicPublishOptions::default(), &body, properties);
-    let confirmed = match sent.await {
-        Ok(confirm) => {
-            drop(body);
-            confirm.await
+impl<'a> Line<'a> {
+    fn new(connection: &'a Connection, channel: &'a Channel, user: &'a str) -> Self {
+        Self {
+            connection,
+            channel,
+            user,
+            most_requests: group::most_requests(connection.configuration().frame_max()),
         }
-        Err(error) => Err(error),
-    };
-    (answer, confirmed)
+    }
+
+    /// A group as one message.
+    fn together(&self, group: Vec<Publication<(Message, Route)>>) -> Option<(Parcel, Vec<Caller>)> {
+        let mut callers = Vec::with_capacity(group.len());
+        let mut requests = Vec::with_capacity(group.len());
+        let mut events = 0;
+        for Publication { what, caller, .. } in group {
+            events += what.0.origin.events;
+            requests.push(what);
+            callers.push(caller);
+        }
+        let (key, properties, body) = group::message(requests, self.user)?;
+        let parcel = Parcel {
+            exchange: topology::EVENTS,
+            key: key.into(),
+            properties,
+            body,
+            events,
+        };
+        Some((parcel, callers))
+    }
+
+    async fn send(&self, parcel: Parcel, callers: Vec<Caller>, way: UnderWay) -> Settled {
+        let Parcel {
+            exchange,
+            key,
+            properties,
+            body,
+            events,
+        } = parcel;
+        let sent = self
+            .channel
+            .basic_publish(exchange.into(), key, BasicPublishOptions::default(), &body, properties);
+        let confirmed = match sent.await {
+            Ok(confirm) => {
+                drop(body);
+                confirm.await
+            }
+            Err(error) => Err(error),
+        };
+        Settled {
+            callers,
+            events,
+            way,
+            confirmed,
+        }
+    }
 }
 
 /// Answers; an error is of the whole channel.
-fn settle(answer: oneshot::Sender<Result<(), Error>>, confirmed: lapin::Result<Confirmation>) -> Result<(), Error> {
+fn settle(callers: Vec<Caller>, confirmed: lapin::Result<Confirmation>) -> Result<(), Error> {
     let (told, channel) = match confirmed {
         Ok(Confirmation::Ack(_)) => (Ok(()), Ok(())),
         Ok(Confirmation::Nack(_)) => (Err(Error::unconfirmed("RabbitMQ did not take it")), Ok(())),
@@ -288,7 +525,32 @@ fn settle(answer: oneshot::Sender<Result<(), Error>>, confirmed: lapin::Result<C
             (Err(error.clone()), Err(error))
         }
     };
-    // Who has gone away, or has waited long enough, does not want the answer.
-    drop(answer.send(told));
+    for caller in callers {
+        caller.tell(told.clone());
+    }
     channel
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A caller that has given up leaves what it handed over, which still takes its room.
+    #[tokio::test]
+    async fn a_way_holds_no_more_than_it_has_room_for() {
+        let (way, mut taken) = Way::new(100);
+        let publish = |n: usize| way.publish(n, 40);
+        let answers = tokio::join!(publish(0), publish(1), publish(2), publish(3));
+        for answer in [answers.0, answers.1, answers.2, answers.3] {
+            assert!(matches!(answer, Err(Error::Slow)), "{answer:?}");
+        }
+        assert_eq!(way.room.available_permits(), 20);
+        for n in 0..2 {
+            let publication = taken.recv().await.unwrap();
+            assert_eq!(publication.what, n);
+            assert!(!publication.caller.waits());
+        }
+        assert_eq!(way.room.available_permits(), 100);
+        assert!(taken.try_recv().is_err());
+    }
 }

@@ -3,7 +3,7 @@
 //! Only what Herald's own users put into headers is believed. RabbitMQ itself sees to it that a
 //! `user_id`, where there is one, is the name of the user who published.
 
-use crate::{MAX_MESSAGE_BYTES, Message, Received, Route, Tag};
+use crate::{MAX_MESSAGE_BYTES, Origin, Origins, Received, Route, Tag};
 use herald_domain::event::MAX_EVENT_BYTES;
 use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
@@ -16,6 +16,8 @@ use std::sync::Arc;
 const ACCOUNT: &str = "herald-account";
 const ACCEPTED_AT: &str = "herald-accepted-at";
 const EVENTS: &str = "herald-events";
+/// Where the events of a message come from that was put together of several requests: a line each, see [`line`].
+const ORIGINS: &str = "herald-origins";
 const TRACEPARENT: &str = "traceparent";
 /// RabbitMQ's own: how often a quorum queue has delivered the message before.
 const DELIVERY_COUNT: &str = "x-delivery-count";
@@ -26,25 +28,82 @@ const ANYBODY: &str = "amqp";
 const PERSISTENT: u8 = 2;
 
 /// The properties of a message that `user` publishes.
-pub(super) fn properties(message: &Message, route: &Route, user: &str) -> BasicProperties {
+pub(super) fn properties(origin: &Origin, route: &Route, user: &str) -> BasicProperties {
     let mut headers = FieldTable::default();
     let mut header = |name: &str, value| {
         headers.insert(name.into(), value);
     };
-    header(ACCOUNT, AMQPValue::LongString((*message.account).into()));
-    header(ACCEPTED_AT, AMQPValue::LongLongInt(message.accepted_at.as_micros()));
-    let events = i64::try_from(message.events).unwrap_or(i64::MAX);
+    header(ACCOUNT, AMQPValue::LongString((*origin.account).into()));
+    header(ACCEPTED_AT, AMQPValue::LongLongInt(origin.accepted_at.as_micros()));
+    let events = i64::try_from(origin.events).unwrap_or(i64::MAX);
     header(EVENTS, AMQPValue::LongLongInt(events));
-    if let Some(traceparent) = message.traceparent {
+    if let Some(traceparent) = origin.traceparent {
         header(TRACEPARENT, AMQPValue::LongString(traceparent.to_string().into()));
     }
     let properties = plain(user)
-        .with_timestamp(u64::try_from(message.accepted_at.as_unix_seconds()).unwrap_or(0))
+        .with_timestamp(u64::try_from(origin.accepted_at.as_unix_seconds()).unwrap_or(0))
         .with_headers(headers);
     match route {
         Route::Event(_, id) => properties.with_message_id(short(&id.to_string())),
         Route::Batch => properties,
     }
+}
+
+/// The most bytes that an origin takes in a header, of an account whose name is a UUID.
+pub(super) const ORIGIN_BYTES: usize = 160;
+
+/// The properties of a message that `user` publishes whose events come from several requests. Whoever does not know
+/// of that reads them as the first one's.
+pub(super) fn properties_of_several(origins: &Origins, user: &str) -> BasicProperties {
+    let all = Origin {
+        events: origins.events(),
+        ..origins.first.clone()
+    };
+    let properties = properties(&all, &Route::Batch, user);
+    let mut headers = properties.headers().clone().unwrap_or_default();
+    let lines: String = origins.iter().map(line).collect();
+    headers.insert(ORIGINS.into(), AMQPValue::LongString(lines.into()));
+    properties.with_headers(headers)
+}
+
+/// How many events, when they were accepted, what they follow from or `-`, and whose they are.
+pub(super) fn line(origin: &Origin) -> String {
+    let Origin {
+        account,
+        accepted_at,
+        traceparent,
+        events,
+    } = origin;
+    let accepted_at = accepted_at.as_micros();
+    match traceparent {
+        Some(traceparent) => format!("{events} {accepted_at} {traceparent} {account}\n"),
+        None => format!("{events} {accepted_at} - {account}\n"),
+    }
+}
+
+fn read_line(line: &str) -> Option<Origin> {
+    let mut parts = line.splitn(4, ' ');
+    let events = parts.next()?.parse().ok().filter(|events| *events > 0)?;
+    let accepted_at = Timestamp::from_micros(parts.next()?.parse().ok()?);
+    let traceparent = match parts.next()? {
+        "-" => None,
+        text => Some(text.parse().ok()?),
+    };
+    Some(Origin {
+        account: parts.next()?.into(),
+        accepted_at,
+        traceparent,
+        events,
+    })
+}
+
+/// What [`line`] wrote for each; nothing of what is not that.
+fn read_lines(lines: &str) -> Option<Origins> {
+    let mut origins = lines.lines().map(read_line);
+    Some(Origins {
+        first: origins.next()??,
+        others: origins.collect::<Option<_>>()?,
+    })
 }
 
 /// The properties of any message that `user` publishes: kept over a restart, and JSON.
@@ -77,6 +136,7 @@ pub(super) fn read(delivery: Delivery, generation: u64, trusted_users: &[String]
     let account = account.or_else(|| user.map(str::to_owned));
     let accepted_at = believed.number(ACCEPTED_AT).map(Timestamp::from_micros);
     let events = believed.number(EVENTS).and_then(|events| usize::try_from(events).ok());
+    let several = believed.text(ORIGINS).and_then(|lines| read_lines(&lines));
     let encoding = properties.content_encoding().as_ref();
     let encoding = encoding.map(ToString::to_string).filter(|name| !name.is_empty());
     let mut body = delivery.data;
@@ -99,14 +159,16 @@ pub(super) fn read(delivery: Delivery, generation: u64, trusted_users: &[String]
             .unwrap_or(0),
         encoding,
         cut,
-        message: Message {
-            account: account.map_or_else(|| ANYBODY.into(), Arc::from),
-            accepted_at: accepted_at.unwrap_or(now),
-            // What is none is left out, as the standard says.
-            traceparent: headers.text(TRACEPARENT).and_then(|text| text.parse().ok()),
-            events: events.unwrap_or(1).max(1),
-            body,
-        },
+        origins: several.unwrap_or_else(|| {
+            Origins::from(Origin {
+                account: account.map_or_else(|| ANYBODY.into(), Arc::from),
+                accepted_at: accepted_at.unwrap_or(now),
+                // What is none is left out, as the standard says.
+                traceparent: headers.text(TRACEPARENT).and_then(|text| text.parse().ok()),
+                events: events.unwrap_or(1).max(1),
+            })
+        }),
+        body,
     }
 }
 
@@ -145,13 +207,12 @@ mod tests {
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     const NOW: Timestamp = Timestamp::from_micros(9);
 
-    fn message() -> Message {
-        Message {
+    fn origin() -> Origin {
+        Origin {
             account: "acme".into(),
             accepted_at: Timestamp::from_micros(1_700_000_000_123_456),
             traceparent: Some(TRACE.parse().unwrap()),
             events: 7,
-            body: b"[]".to_vec(),
         }
     }
 
@@ -164,16 +225,16 @@ mod tests {
     #[test]
     fn what_herald_publishes_it_reads_back() {
         let id = EventId(Uuid::from_u128(1));
-        let one = properties(&message(), &Route::Event(EventType::PacketCreated, id), "herald");
+        let one = properties(&origin(), &Route::Event(EventType::PacketCreated, id), "herald");
         assert_eq!(*one.delivery_mode(), Some(2));
         assert_eq!(*one.timestamp(), Some(1_700_000_000));
         let read = received(one);
-        assert_eq!(read.message, message());
+        assert_eq!((read.origins, read.body), (origin().into(), b"[]".to_vec()));
         assert!(read.trusted);
         assert_eq!(read.message_id, Some(id.to_string()));
         assert_eq!((read.tag.generation, read.tag.place, read.redeliveries), (2, 3, 0));
         assert_eq!(
-            received(properties(&message(), &Route::Batch, "herald")).message_id,
+            received(properties(&origin(), &Route::Batch, "herald")).message_id,
             None
         );
     }
@@ -184,7 +245,7 @@ mod tests {
             let mut delivery = Delivery::mock(3, "e".into(), "k".into(), false, body);
             delivery.properties = plain(user);
             let read = read(delivery, 2, &["herald".to_owned()], NOW);
-            (read.message.body.len(), read.cut)
+            (read.body.len(), read.cut)
         };
         let padded = |bytes: usize| [vec![b'x'; bytes], vec![b'\n'; 9]].concat();
         let (event, message, kept) = (MAX_EVENT_BYTES, MAX_MESSAGE_BYTES, MAX_REJECTED_BYTES);
@@ -197,13 +258,13 @@ mod tests {
 
     #[test]
     fn headers_of_others_are_not_believed() {
-        let theirs = received(properties(&message(), &Route::Batch, "mallory"));
+        let theirs = received(properties(&origin(), &Route::Batch, "mallory"));
         assert!(!theirs.trusted);
-        assert_eq!(&*theirs.message.account, "mallory");
-        assert_eq!((theirs.message.accepted_at, theirs.message.events), (NOW, 1));
-        assert_eq!(theirs.message.traceparent, Some(TRACE.parse().unwrap()));
+        let first = &theirs.origins.first;
+        assert_eq!((&*first.account, first.accepted_at, first.events), ("mallory", NOW, 1));
+        assert_eq!(first.traceparent, Some(TRACE.parse().unwrap()));
         let nobodys = received(BasicProperties::default());
-        assert_eq!((&*nobodys.message.account, nobodys.trusted), ("amqp", false));
+        assert_eq!((&*nobodys.origins.first.account, nobodys.trusted), ("amqp", false));
     }
 
     #[test]
@@ -214,7 +275,8 @@ mod tests {
         headers.insert(TRACEPARENT.into(), AMQPValue::LongString("00-xyz".into()));
         headers.insert(DELIVERY_COUNT.into(), AMQPValue::LongInt(21));
         let read = received(plain("herald").with_headers(headers));
-        assert_eq!((&*read.message.account, read.message.events), ("herald", 1));
-        assert_eq!((read.message.traceparent, read.redeliveries), (None, 21));
+        let first = &read.origins.first;
+        assert_eq!((&*first.account, first.events), ("herald", 1));
+        assert_eq!((first.traceparent, read.redeliveries), (None, 21));
     }
 }

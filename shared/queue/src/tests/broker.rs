@@ -138,6 +138,13 @@ impl Vhost {
         closed
     }
 
+    /// Sets what holds for all queues here.
+    pub(super) async fn policy(&self, definition: Value) {
+        let policy = json!({"pattern": ".*", "definition": definition, "apply-to": "queues"});
+        let path = format!("policies/{}/test", self.name);
+        self.server.must(Method::PUT, &path, Some(policy)).await;
+    }
+
     /// How many messages that queue has, or none if it is not there.
     pub(super) async fn messages(&self, queue: &str) -> Option<u64> {
         let settings = self.settings();

@@ -1,14 +1,15 @@
 //! What only RabbitMQ can do to a queue.
 
 use super::broker::{Vhost, open, settings};
-use super::{drain, message, until, until_told};
+use super::{accepted_at, drain, message, requests, sent, until, until_told};
 use crate::rabbitmq::{Client, Outgoing, Settings, declare, depth};
-use crate::{Error, Queue, Route};
+use crate::{Direction, Error, Queue, Route};
 use herald_domain::catalogue::EventType;
 use herald_domain::id::EventId;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Confirmation, Connection};
+use serde_json::json;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,7 +64,12 @@ async fn connections_lost_under_way_come_back_and_nothing_is_lost() {
     let (mut seen, mut former) = (HashSet::new(), None);
     while seen.len() < MESSAGES {
         let batch = drain(&mut consumer, 1).await;
-        seen.extend(batch.iter().map(|received| received.message.accepted_at));
+        seen.extend(
+            batch
+                .iter()
+                .flat_map(requests)
+                .map(|request| request.origin.accepted_at),
+        );
         let last = batch.last().map(|received| received.tag);
         // A batch late, so that some are of a connection that is gone; those must do no harm.
         if let Some(tag) = std::mem::replace(&mut former, last) {
@@ -159,9 +165,12 @@ async fn what_others_publish_is_in_their_scope() {
     assert!(
         received
             .iter()
-            .all(|received| !received.trusted && received.message.events == 1)
+            .all(|received| !received.trusted && received.origins.events() == 1)
     );
-    let whose: Vec<_> = received.iter().map(|received| &*received.message.account).collect();
+    let whose: Vec<_> = received
+        .iter()
+        .map(|received| &*received.origins.first.account)
+        .collect();
     assert_eq!(whose, ["amqp", &user, &user]);
     let ids: Vec<_> = received.iter().map(|received| received.message_id.clone()).collect();
     assert_eq!(ids, [None, Some("m".to_owned()), Some(id.to_string())]);
@@ -201,7 +210,7 @@ async fn queues_that_were_deleted_are_declared_again_and_settle_again() {
     deleted.await.unwrap();
     until(async || rabbit.status().consumer_reconnections == 1).await;
     queue.publish(message(1, 1), Route::Batch).await.unwrap();
-    assert_eq!(drain(&mut consumer, 1).await[0].message, message(1, 1));
+    assert_eq!(sent(&drain(&mut consumer, 1).await[0]), message(1, 1));
 }
 
 #[tokio::test]
@@ -263,7 +272,7 @@ async fn a_consumer_that_is_paused_gives_back_what_is_not_acknowledged() {
     let again = drain(&mut consumer, 7).await;
     let numbers: Vec<_> = again
         .iter()
-        .map(|received| (received.message.accepted_at.as_micros(), received.redeliveries))
+        .map(|received| (accepted_at(received), received.redeliveries))
         .collect();
     assert_eq!(numbers, [(4, 1), (5, 1), (6, 1), (7, 1), (8, 1), (9, 1), (10, 0)]);
     queue.acknowledge(again[6].tag).await.unwrap();
@@ -282,18 +291,18 @@ async fn a_consumer_that_is_paused_gives_back_what_is_not_acknowledged() {
     queue.resume();
     until(async || rabbit.status().publisher_connected).await;
     queue.publish(message(11, 10), Route::Batch).await.unwrap();
-    assert_eq!(drain(&mut consumer, 1).await[0].message, message(11, 10));
+    assert_eq!(sent(&drain(&mut consumer, 1).await[0]), message(11, 10));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_received_ahead_is_bounded_in_bytes() {
     const LARGE: usize = 64 << 10;
-    const BUDGET: usize = 8 * LARGE;
+    const BUDGET: u64 = 8 << 16;
     const SMALL_ONES: usize = 1000;
     const LARGE_ONES: usize = 300;
     let vhost = Vhost::new().await;
     let mut settings = vhost.settings();
-    settings.budget = BUDGET;
+    settings.budget = 8 * LARGE;
     let rabbit = open(settings);
     until(async || rabbit.status().publisher_connected).await;
     let queue = Queue::Rabbit(rabbit.clone());
@@ -306,10 +315,10 @@ async fn what_is_received_ahead_is_bounded_in_bytes() {
     while seen.len() < SMALL_ONES + LARGE_ONES {
         let batch = drain(&mut consumer, 1).await;
         most = most.max(rabbit.status().held_bytes);
-        seen.extend(batch.iter().map(|received| received.message.accepted_at));
+        seen.extend(batch.iter().map(accepted_at));
         queue.acknowledge(batch.last().unwrap().tag).await.unwrap();
     }
-    assert!(most <= 2 * BUDGET + LARGE, "{most}");
+    assert!(most <= 2 * BUDGET + (1 << 16), "{most}");
     until(async || rabbit.held() == 0).await;
     // Nothing is acknowledged: no more than fits is taken.
     for n in 0..100 {
@@ -321,4 +330,105 @@ async fn what_is_received_ahead_is_bounded_in_bytes() {
     })
     .await;
     assert!(rabbit.status().held_bytes <= 2 * BUDGET, "{:?}", rabbit.status());
+}
+
+/// What RabbitMQ's metrics of publishing say.
+fn published(queue: &Queue) -> (u64, u64) {
+    let registry = prometheus::Registry::new();
+    queue.register_metrics(Direction::Publish, &registry).unwrap();
+    let families = registry.gather();
+    let value = |name: &str| {
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        family.get_metric()[0].get_counter().get_value() as u64
+    };
+    (
+        value("herald_queue_messages_published_total"),
+        value("herald_queue_events_published_total"),
+    )
+}
+
+/// Publishes that many at once, each of an account of its own, and waits until all are confirmed.
+async fn publish_at_once(queue: &Queue, count: usize) -> Vec<Result<(), Error>> {
+    let publishing = (0..count).map(|n| {
+        let mut message = message(n, 100);
+        message.origin.account = format!("account {n}").into();
+        queue.publish(message, Route::Batch)
+    });
+    futures_util::future::join_all(publishing).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_arrives_together_goes_together_whosever_it_is() {
+    const REQUESTS: usize = 1000;
+    let vhost = Vhost::new().await;
+    let queue = Queue::Rabbit(vhost.open().await);
+    // One alone is not held back for company.
+    queue.publish(message(0, 100), Route::Batch).await.unwrap();
+    assert_eq!(published(&queue), (1, 1));
+    let answers = publish_at_once(&queue, REQUESTS).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let (messages, events) = published(&queue);
+    assert_eq!(events, 1 + (0..REQUESTS).map(|n| 1 + n as u64 % 3).sum::<u64>());
+    assert!(messages <= 50, "{REQUESTS} requests went in {messages} messages");
+    let received = drain(&mut queue.consumer(), 1 + REQUESTS).await;
+    assert_eq!(received.len() as u64, messages);
+    let mut seen: Vec<_> = received.iter().flat_map(requests).skip(1).collect();
+    seen.sort_by_key(|request| request.origin.accepted_at);
+    for (n, request) in seen.iter().enumerate() {
+        let account: Arc<str> = format!("account {n}").into();
+        assert_eq!(request.origin.account, account);
+        assert_eq!(request.body, message(n, 100).body);
+    }
+    assert_eq!(seen.len(), REQUESTS);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_is_told_to_everybody_whose_events_were_in_it_and_to_nobody_else() {
+    let vhost = Vhost::new().await;
+    vhost
+        .policy(json!({"max-length": 1, "overflow": "reject-publish"}))
+        .await;
+    let queue = Queue::Rabbit(vhost.open().await);
+    // A quorum queue takes somewhat more than its limit before it refuses.
+    let mut accepted = 0;
+    until(async || {
+        let answers = publish_at_once(&queue, 100).await;
+        accepted += answers.iter().filter(|answer| answer.is_ok()).count();
+        answers.iter().any(Result::is_err)
+    })
+    .await;
+    vhost.policy(json!({"max-length": 1_000_000})).await;
+    until(async || queue.publish(message(0, 1), Route::Batch).await.is_ok()).await;
+    let messages = vhost.messages("herald.events").await.unwrap();
+    let mut consumer = queue.consumer();
+    let mut received = Vec::new();
+    while (received.len() as u64) < messages {
+        received.extend(consumer.next(100, 1 << 20).await.unwrap());
+    }
+    let stored: usize = received.iter().map(|received| requests(received).len()).sum();
+    assert_eq!(stored, accepted + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_requests_hold_up_no_small_ones() {
+    const LARGE: usize = 8 << 20;
+    let vhost = Vhost::new().await;
+    let queue = Queue::Rabbit(vhost.open().await);
+    let large = (0..4).map(|producer| {
+        let queue = queue.clone();
+        async move {
+            for n in 0..6 {
+                queue
+                    .publish(message(producer * 100 + n, LARGE), Route::Batch)
+                    .await
+                    .ok();
+            }
+        }
+    });
+    let small = async {
+        for n in 0..50 {
+            queue.publish(message(n, 100), Route::Batch).await.unwrap();
+        }
+    };
+    tokio::join!(futures_util::future::join_all(large), small);
 }

@@ -1,0 +1,104 @@
+//! What is published together.
+//!
+//! A quorum queue costs its broker about as much for a small message as for one of some hundred events. So requests
+//! that arrive while others are being confirmed leave together, as one message, whichever account they come from.
+//! Nothing waits for company: what comes while fewer groups are under way than may be goes at once.
+
+use super::wire;
+use crate::{Message, Origins, Route};
+use herald_domain::event::MAX_EVENT_BYTES;
+use lapin::BasicProperties;
+use std::collections::VecDeque;
+
+/// The largest request that goes together with others, in bytes.
+pub(super) const MAX_SMALL_BYTES: usize = 64 << 10;
+
+/// The most bytes of a group: whoever takes events takes a message of this size.
+const MAX_BYTES: usize = MAX_EVENT_BYTES;
+
+/// The most events of a group; dispatch records some groups in one transaction.
+const MAX_EVENTS: usize = 256;
+
+/// The most requests of a group. Each has a line in a header, which is one frame.
+const MAX_REQUESTS: usize = 256;
+
+/// How many requests a group may have where a frame has at most so many bytes; the properties are one frame.
+pub(super) fn most_requests(frame_max: u32) -> usize {
+    let frame = usize::try_from(frame_max).unwrap_or(usize::MAX);
+    (frame / 2 / wire::ORIGIN_BYTES).clamp(1, MAX_REQUESTS)
+}
+
+/// How much of a group there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Size {
+    requests: usize,
+    events: usize,
+    bytes: usize,
+}
+
+impl Size {
+    fn with(self, message: &Message) -> Self {
+        Self {
+            requests: self.requests + 1,
+            events: self.events + message.origin.events,
+            bytes: self.bytes + message.body.len(),
+        }
+    }
+
+    fn fits(self, most_requests: usize) -> bool {
+        self.requests <= most_requests && self.events <= MAX_EVENTS && self.bytes <= MAX_BYTES
+    }
+}
+
+/// Takes from the front what goes together: as many as fit, and at least one.
+pub(super) fn take<T>(waiting: &mut VecDeque<T>, most_requests: usize, message: impl Fn(&T) -> &Message) -> Vec<T> {
+    let mut size = Size::default();
+    let fits = waiting.iter().take_while(|waiting| {
+        size = size.with(message(waiting));
+        size.requests == 1 || size.fits(most_requests)
+    });
+    let fits = fits.count();
+    waiting.drain(..fits).collect()
+}
+
+/// A group as one message: its routing key, properties and body.
+pub(super) fn message(group: Vec<(Message, Route)>, user: &str) -> Option<(&'static str, BasicProperties, Vec<u8>)> {
+    let mut group = group.into_iter();
+    let (first, route) = group.next()?;
+    if group.len() == 0 {
+        return Some((route.key(), wire::properties(&first.origin, &route, user), first.body));
+    }
+    let bytes = group
+        .as_slice()
+        .iter()
+        .map(|(message, _)| message.body.len() + 1)
+        .sum::<usize>();
+    let mut body = Vec::with_capacity(first.body.len() + bytes + 2);
+    let mut origins = Origins {
+        first: first.origin,
+        others: Vec::with_capacity(group.len()),
+    };
+    body.push(b'[');
+    body.extend_from_slice(inner(&first.body, route));
+    for (Message { origin, body: events }, route) in group {
+        body.push(b',');
+        body.extend_from_slice(inner(&events, route));
+        origins.others.push(origin);
+    }
+    body.push(b']');
+    Some((Route::Batch.key(), wire::properties_of_several(&origins, user), body))
+}
+
+/// The events of a request, as they stand in an array.
+fn inner(events: &[u8], route: Route) -> &[u8] {
+    match route {
+        Route::Event(..) => events,
+        Route::Batch => events
+            .strip_prefix(b"[")
+            .and_then(|events| events.strip_suffix(b"]"))
+            .unwrap_or(events),
+    }
+}
+
+#[cfg(test)]
+mod tests;
