@@ -53,6 +53,12 @@ impl MigratorTrait for Migrator {
                 sqlite: include_str!("sqlite/0012_former_keys.sql"),
                 postgres: include_str!("postgres/0012_former_keys.sql"),
             }),
+            Box::new(Migration {
+                name: "0013_noted_versions",
+                // No other version writes the file once this one has opened it.
+                sqlite: "",
+                postgres: include_str!("postgres/0013_noted_versions.sql"),
+            }),
         ]
     }
 

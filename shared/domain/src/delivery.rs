@@ -234,11 +234,12 @@ pub struct Delivery {
 
 impl Delivery {
     /// Whether it was opened before that change of its subscription: before the version that the change made. A
-    /// clock may have been set in between, so the time of the change tells only where no version was noted.
+    /// clock may have been set in between, so the times tell only where one of the two versions was not noted and is 0:
+    /// an earlier Herald opened the delivery, or made the change.
     pub fn is_opened_before(&self, version: i64, at: Timestamp) -> bool {
-        match self.opened_version {
-            0 => self.opened_at < at,
-            opened => opened < version,
+        match (self.opened_version, version) {
+            (0, _) | (_, 0) => self.opened_at < at,
+            (opened, version) => opened < version,
         }
     }
 }
@@ -387,8 +388,12 @@ mod tests {
             assert!(opened(at, 6).is_opened_before(7, change));
             assert!(!opened(at, 7).is_opened_before(7, change));
             assert!(!opened(at, 8).is_opened_before(7, change));
-            assert!(!opened(at, 8).is_opened_before(0, change), "it never was deactivated");
-            assert_eq!(opened(at, 0).is_opened_before(7, change), at < 1000, "not noted");
+            for (opening, version) in [(0, 7), (8, 0), (0, 0)] {
+                let before = opened(at, opening).is_opened_before(version, change);
+                assert_eq!(before, at < 1000, "{opening} or {version} was not noted");
+            }
+            let never = Timestamp::from_micros(0);
+            assert!(!opened(at, 8).is_opened_before(0, never), "it never was deactivated");
         }
     }
 

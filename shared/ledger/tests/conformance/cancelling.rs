@@ -3,10 +3,11 @@
 
 use crate::rig::{Database, Rig, dead, delivered, retried, under};
 use herald_domain::delivery::{Closed, Delivery, Reason, Status};
-use herald_domain::id::{EventUid, Shard, SubscriptionId};
+use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
 use herald_ledger::delivering::{Finish, Finished, Then};
 use herald_ledger::retrying::{Retried, RetriedSome};
+use herald_ledger::sql::{execute, get, one};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -245,30 +246,48 @@ async fn versions_tell_what_a_deactivation_cancels_however_the_clock_is_set(data
             rig.version().await
         );
         rig.execute(set).await.unwrap();
-        let seen = rig.ledger.subscription(subscription).await.unwrap().unwrap();
-        for (delivery, _) in rig.open(subscription, 10).await {
-            let cancelled = delivery.is_opened_before(seen.open_from_version, seen.open_from);
-            assert_eq!(cancelled, delivery.id == before.id, "a step of {step}");
-        }
+        assert_eq!(cancelled(&rig, subscription).await, [before.id], "a step of {step}");
         assert_eq!(rig.cancel(&[]).await, 1, "a step of {step}");
         assert_eq!(rig.open(subscription, 10).await[0].0.id, after.id);
         rig.assert_exact().await;
     }
 }
 
-/// A version of Herald that notes no versions runs beside this one: the times tell.
+/// A version of Herald that notes no versions ran before this one: the times tell.
 async fn times_tell_what_a_deactivation_cancels_where_no_version_was_noted(database: Database) {
-    let rig = Rig::new(database).await;
-    let subscription = rig.subscribe(1).await;
-    several(&rig, subscription, 1).await;
-    rig.set_active(subscription, false).await;
-    rig.set_active(subscription, true).await;
-    let (_, after) = several(&rig, subscription, 1).await.remove(0);
-    for forget in ["outbox SET opened_before_version", "deliveries_open SET opened_version"] {
-        rig.execute(format!("UPDATE {forget} = 0")).await.unwrap();
+    let forgets = [
+        vec!["outbox SET opened_before_version"],
+        vec!["deliveries_open SET opened_version"],
+        vec!["subscriptions SET open_from_version"],
+        vec![
+            "subscriptions SET open_from_version",
+            "outbox SET opened_before_version",
+        ],
+    ];
+    for forget in forgets {
+        let rig = Rig::new(database).await;
+        let subscription = rig.subscribe(1).await;
+        let (_, before) = several(&rig, subscription, 1).await.remove(0);
+        rig.set_active(subscription, false).await;
+        rig.set_active(subscription, true).await;
+        let (_, after) = several(&rig, subscription, 1).await.remove(0);
+        for noted in &forget {
+            rig.execute(format!("UPDATE {noted} = 0")).await.unwrap();
+        }
+        assert_eq!(cancelled(&rig, subscription).await, [before.id], "{forget:?}");
+        assert_eq!(rig.cancel(&[]).await, 1, "{forget:?}");
+        assert_eq!(rig.open(subscription, 10).await[0].0.id, after.id);
     }
-    assert_eq!(rig.cancel(&[]).await, 1);
-    assert_eq!(rig.open(subscription, 10).await[0].0.id, after.id);
+}
+
+/// The open deliveries that a worker would not send any more, because a deactivation cancels them.
+async fn cancelled(rig: &Rig, subscription: SubscriptionId) -> Vec<DeliveryId> {
+    let seen = rig.ledger.subscription(subscription).await.unwrap().unwrap();
+    let open = rig.open(subscription, 10).await;
+    let cancelled = open
+        .iter()
+        .filter(|(delivery, _)| delivery.is_opened_before(seen.open_from_version, seen.open_from));
+    cancelled.map(|(delivery, _)| delivery.id).collect()
 }
 
 async fn what_was_cancelled_is_retried_at_once_and_nothing_else(database: Database) {
@@ -370,3 +389,54 @@ on_both!(
     an_answer_to_what_a_subscription_was_does_not_deactivate_it,
     many_subscribers_that_are_gone_at_once_are_one_change,
 );
+
+/// Deactivates or activates as a version of Herald does that knows no versions: in its order, and with its columns.
+async fn set_active_as_before(rig: &Rig, subscription: SubscriptionId, active: bool) {
+    let write = rig.ledger.store().write(move |txn, _now| {
+        Box::pin(async move {
+            let row = one(txn, "SELECT now FROM herald_change()", []).await?;
+            let (id, now) = (subscription.0, get::<i64>(&row.unwrap(), "now")?);
+            if !active {
+                let job = "INSERT INTO outbox (kind, subscription, opened_before, created_at) \
+                           VALUES ('cancel_deliveries', $1, $2, $2)";
+                execute(txn, job, [id.into(), now.into()]).await?;
+            }
+            execute(txn, "UPDATE registry_version SET version = version + 1", []).await?;
+            let save = "UPDATE subscriptions SET active = $1, updated_at = $2, \
+                        open_from = CASE WHEN $1 THEN open_from ELSE $2 END, \
+                        version = (SELECT version FROM registry_version) WHERE id = $3";
+            execute(txn, save, [active.into(), now.into(), id.into()]).await
+        })
+    });
+    assert_eq!(write.await.unwrap(), 1);
+}
+
+/// In the middle of an upgrade a version of Herald that notes no versions may deactivate and activate.
+#[tokio::test]
+async fn the_version_of_a_deactivation_is_noted_for_one_that_does_not() {
+    const HOUR: i64 = 3_600_000_000;
+    for known in [false, true] {
+        let rig = Rig::new(Database::Postgres).await;
+        let subscription = rig.subscribe(1).await;
+        if known {
+            // Its version stays behind in the row.
+            rig.set_active(subscription, false).await;
+            rig.set_active(subscription, true).await;
+            assert_eq!(rig.cancel(&[]).await, 0);
+        }
+        let (_, before) = several(&rig, subscription, 1).await.remove(0);
+        // So that the times tell nothing.
+        let later = format!("UPDATE deliveries_open SET opened_at = opened_at + {HOUR}");
+        rig.execute(later).await.unwrap();
+        set_active_as_before(&rig, subscription, false).await;
+        let version = rig.version().await;
+        set_active_as_before(&rig, subscription, true).await;
+        let (_, after) = several(&rig, subscription, 1).await.remove(0);
+        let seen = rig.ledger.subscription(subscription).await.unwrap().unwrap();
+        assert_eq!(seen.open_from_version, version);
+        assert_eq!(cancelled(&rig, subscription).await, [before.id]);
+        assert_eq!(rig.cancel(&[]).await, 1);
+        assert_eq!(rig.open(subscription, 10).await[0].0.id, after.id);
+        rig.assert_exact().await;
+    }
+}

@@ -136,7 +136,7 @@ impl Rig {
             former_key: None,
             created_at: now,
             updated_at: now,
-            open_from: now,
+            open_from: Timestamp::from_micros(0),
             open_from_version: 0,
             deactivated: None,
             deleted: false,
