@@ -2,6 +2,7 @@
 //! never changed once it has been released.
 
 use sea_orm_migration::prelude::*;
+use sea_orm_migration::sea_orm::{DbBackend, Statement};
 
 /// Every migration, in order.
 #[derive(Debug)]
@@ -43,8 +44,9 @@ impl MigratorTrait for Migrator {
                 sqlite: "",
                 postgres: include_str!("postgres/0007_owners_rights.sql"),
             }),
-            Box::new(Migration {
+            Box::new(IndexMigration {
                 name: "0011_rejected_by_account",
+                index: "rejected_events_by_account",
                 sqlite: include_str!("sqlite/0011_rejected_by_account.sql"),
                 postgres: include_str!("postgres/0011_rejected_by_account.sql"),
             }),
@@ -67,6 +69,7 @@ impl MigratorTrait for Migrator {
     }
 }
 
+/// What is done in one transaction.
 struct Migration {
     name: &'static str,
     sqlite: &'static str,
@@ -88,13 +91,71 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let database = manager.get_connection();
         let sql = match manager.get_database_backend() {
-            sea_orm::DbBackend::Postgres => self.postgres,
+            DbBackend::Postgres => {
+                // Whoever wants a table waits behind a change of it that waits. So it gives up soon, and is tried again.
+                database.execute_unprepared("SET LOCAL lock_timeout = '2s'").await?;
+                self.postgres
+            }
             _ => self.sqlite,
         };
         if !sql.is_empty() {
-            manager.get_connection().execute_unprepared(sql).await?;
+            database.execute_unprepared(sql).await?;
         }
+        Ok(())
+    }
+}
+
+/// An index of a table that may be large, and that others write all the time. PostgreSQL makes it beside them, which it
+/// does in no transaction: so each file is one statement, and may come again.
+struct IndexMigration {
+    name: &'static str,
+    index: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+impl MigrationName for IndexMigration {
+    fn name(&self) -> &str {
+        self.name
+    }
+}
+
+#[async_trait::async_trait]
+#[expect(elided_lifetimes_in_paths, reason = "the trait's signature")]
+impl MigrationTrait for IndexMigration {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(false)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let database = manager.get_connection();
+        if manager.get_database_backend() != DbBackend::Postgres {
+            database.execute_unprepared(self.sqlite).await?;
+            return Ok(());
+        }
+        // It waits for the transactions that are open, and nobody waits for it. But not for ever: in a former version
+        // whoever is to migrate next does so in a statement, which waits for this in its turn.
+        database.execute_unprepared("SET lock_timeout = '60s'").await?;
+        let made = self.make_beside_others(database).await;
+        let set_back = database.execute_unprepared("SET lock_timeout = 0").await;
+        made?;
+        set_back.map(drop)
+    }
+}
+
+impl IndexMigration {
+    async fn make_beside_others(&self, database: &impl ConnectionTrait) -> Result<(), DbErr> {
+        let index = self.index;
+        // One whose making was interrupted stays, is written and never read.
+        let interrupted = format!("SELECT FROM pg_index WHERE indexrelid = to_regclass('{index}') AND NOT indisvalid");
+        let interrupted = Statement::from_string(DbBackend::Postgres, interrupted);
+        if database.query_one_raw(interrupted).await?.is_some() {
+            let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {index}");
+            database.execute_unprepared(&drop).await?;
+        }
+        database.execute_unprepared(self.postgres).await?;
         Ok(())
     }
 }

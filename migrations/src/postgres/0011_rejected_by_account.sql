@@ -1,2 +1,2 @@
 -- An account lists its own rejected messages, newest first, however many there are of others.
-CREATE INDEX rejected_events_by_account ON rejected_events (account, id);
+CREATE INDEX CONCURRENTLY IF NOT EXISTS rejected_events_by_account ON rejected_events (account, id);

@@ -65,6 +65,12 @@ impl Error {
         matches!(self, Self::ReadOnly) || code.unwrap_or(false)
     }
 
+    /// Whether others kept a lock for longer than the statement was to wait for it, or in a circle.
+    pub(crate) fn is_kept_waiting(&self) -> bool {
+        self.of_database(|error| matches!(error.code().as_deref(), Some("55P03" | "40P01")))
+            .unwrap_or(false)
+    }
+
     /// What `ask` finds in the database's own error, if it is one.
     fn of_database<T>(&self, ask: impl FnOnce(&dyn DatabaseError) -> T) -> Option<T> {
         let Self::Database(error) = self else { return None };

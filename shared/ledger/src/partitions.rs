@@ -9,9 +9,9 @@ use crate::store::{Store, postgres};
 use crate::{Error, Ledger};
 use herald_migrations::Migrator;
 use prometheus::{Gauge, Registry};
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, TransactionTrait};
 use sea_orm_migration::MigratorTrait;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How many days ahead partitions are made, and how many back: an event keeps the uid that it was given
@@ -29,21 +29,70 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The key of the advisory lock under which the schema is changed.
 const SCHEMA_LOCK: i64 = 0x4845_5241_4c44;
 
+/// How often somebody who waits for that lock looks whether it is free.
+const LOCK_LOOK: Duration = Duration::from_millis(200);
+
+/// For how long a step is tried again that did not get a table in time, and after what pause.
+const TRIED_AGAIN: Duration = Duration::from_mins(1);
+const PAUSE_OF_STEPS: Duration = Duration::from_secs(3);
+
 /// Brings the schema up to date; the lock is held on one connection while another does the work. On a large
-/// ledger that may take long, and a half of it is worth nothing, so there is no limit.
+/// ledger that may take long, and a half of it is worth nothing, so there is no limit but for what waits for others.
 pub(crate) async fn migrate(url: &str) -> Result<(), Error> {
-    use sea_orm::TransactionTrait;
     let address = postgres::Address::read(url)?;
     postgres::check(&address).await?;
-    let patient = postgres::connect(&address, 2, postgres::WITHOUT_LIMIT, &postgres::Trust::default()).await?;
-    let lock = patient.begin().await?;
-    // Whoever waits here is not idle, so it is not cut off; the holder is, for as long as it works.
-    execute(&lock, "SET LOCAL idle_in_transaction_session_timeout = 0", []).await?;
-    execute(&lock, "SELECT pg_advisory_xact_lock($1)", [SCHEMA_LOCK.into()]).await?;
-    Migrator::up(&patient, None).await?;
-    make(&patient).await?;
+    // One connection each, so that what is set in a session is set for what follows.
+    let trust = postgres::Trust::default();
+    let locking = postgres::connect(&address, 1, postgres::WITHOUT_LIMIT, &trust).await?;
+    let working = postgres::connect(&address, 1, postgres::WITHOUT_LIMIT, &trust).await?;
+    let lock = lock_schema(&locking).await?;
+    bring_up(&working).await?;
+    make(&working).await?;
     lock.commit().await?;
     Ok(())
+}
+
+/// Waits until nobody else changes the schema. Whoever waits looks again and again, and is in no statement meanwhile: an
+/// index that is made beside others waits for all statements that began before it, and would wait for this one.
+async fn lock_schema(connection: &DatabaseConnection) -> Result<DatabaseTransaction, Error> {
+    let lock = connection.begin().await?;
+    // The holder is idle for as long as the other connection works, and so is who waits.
+    execute(&lock, "SET LOCAL idle_in_transaction_session_timeout = 0", []).await?;
+    loop {
+        let row = one(
+            &lock,
+            "SELECT pg_try_advisory_xact_lock($1) AS mine",
+            [SCHEMA_LOCK.into()],
+        )
+        .await?;
+        if row.map_or(Ok(false), |row| get(&row, "mine"))? {
+            return Ok(lock);
+        }
+        tokio::time::sleep(LOCK_LOOK).await;
+    }
+}
+
+/// Does the migrations that are left. One that waits for a table for too long gives up, so that others get it, and is
+/// tried again.
+async fn bring_up(connection: &DatabaseConnection) -> Result<(), Error> {
+    let began = Instant::now();
+    loop {
+        let error = match Migrator::up(connection, None).await.map_err(Error::from) {
+            Err(error) if error.is_kept_waiting() => error,
+            done => return done,
+        };
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the schema could not be changed, because others use a table of it"
+        );
+        if began.elapsed() >= TRIED_AGAIN {
+            return Err(Error::Schema(
+                "a transaction that has been open for long uses a table that is to be changed; pg_stat_activity shows \
+                 it: end it, or wait for its end, and run herald migrate again",
+            ));
+        }
+        tokio::time::sleep(PAUSE_OF_STEPS).await;
+    }
 }
 
 /// Whether the schema is this version's, without changing anything.

@@ -281,7 +281,7 @@ async fn times_tell_what_a_deactivation_cancels_where_no_version_was_noted(datab
 }
 
 /// The open deliveries that a worker would not send any more, because a deactivation cancels them.
-async fn cancelled(rig: &Rig, subscription: SubscriptionId) -> Vec<DeliveryId> {
+pub(crate) async fn cancelled(rig: &Rig, subscription: SubscriptionId) -> Vec<DeliveryId> {
     let seen = rig.ledger.subscription(subscription).await.unwrap().unwrap();
     let open = rig.open(subscription, 10).await;
     let cancelled = open

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Runs statements one by one as the server's superuser.
-async fn run(url: &str, statements: &[&str]) {
+pub(crate) async fn run(url: &str, statements: &[&str]) {
     let connection = Box::pin(sea_orm::Database::connect(url)).await.unwrap();
     for sql in statements {
         connection

@@ -26,6 +26,7 @@ mod growth;
 mod lanes;
 mod listing;
 mod managing;
+mod migrating;
 mod plans;
 mod rig;
 mod sharing;

@@ -15,7 +15,9 @@ use herald_ledger::delivering::{Finish, Finished, Then};
 use herald_ledger::dispatching::{Disposition, EventRecord, NewEvent, Recorded};
 use herald_ledger::shards::Ownership;
 use herald_ledger::{Error, Ledger};
+use herald_migrations::Migrator;
 use sea_orm::ConnectionTrait;
+use sea_orm_migration::MigratorTrait;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -56,15 +58,30 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn new(database: Database) -> Self {
-        let place = match database {
-            Database::Sqlite => Place::File {
-                folder: tempfile::tempdir().unwrap(),
-                clock: Arc::new(TestClock(AtomicI64::new(1_800_000_000_000_000))),
-            },
+        Self::at(match database {
+            Database::Sqlite => Place::file(),
             Database::Postgres => Place::Database {
                 url: own_database().await,
             },
-        };
+        })
+        .await
+    }
+
+    /// Over a file that an earlier version made, with so many migrations, and in which it wrote that.
+    pub(crate) async fn after(migrations: u32, written: &str) -> Self {
+        let place = Place::file();
+        if let Place::File { folder, .. } = &place {
+            let file = herald_ledger::file_in(folder.path());
+            let url = format!("sqlite://{}?mode=rwc", file.display());
+            let earlier = Box::pin(sea_orm::Database::connect(url)).await.unwrap();
+            Migrator::up(&earlier, Some(migrations)).await.unwrap();
+            earlier.execute_unprepared(written).await.unwrap();
+            earlier.close().await.unwrap();
+        }
+        Self::at(place).await
+    }
+
+    async fn at(place: Place) -> Self {
         let ledger = place.open().await;
         let owned = ledger.take_all_shards(Uuid::now_v7()).await.unwrap();
         Self { place, ledger, owned }
@@ -107,12 +124,17 @@ impl Rig {
         }
     }
 
-    /// A connection of its own to the test's PostgreSQL database.
-    pub(crate) async fn connection(&self) -> sea_orm::DatabaseConnection {
+    /// Where the test's PostgreSQL database is.
+    pub(crate) fn url(&self) -> &str {
         match &self.place {
-            Place::Database { url } => Box::pin(sea_orm::Database::connect(url)).await.unwrap(),
+            Place::Database { url } => url,
             Place::File { .. } => panic!("SQLite has one writer"),
         }
+    }
+
+    /// A connection of its own to the test's PostgreSQL database.
+    pub(crate) async fn connection(&self) -> sea_orm::DatabaseConnection {
+        Box::pin(sea_orm::Database::connect(self.url())).await.unwrap()
     }
 
     pub(crate) async fn execute(&self, sql: String) -> Result<u64, Error> {
@@ -230,6 +252,13 @@ impl Rig {
 }
 
 impl Place {
+    fn file() -> Self {
+        Self::File {
+            folder: tempfile::tempdir().unwrap(),
+            clock: Arc::new(TestClock(AtomicI64::new(1_800_000_000_000_000))),
+        }
+    }
+
     async fn open(&self) -> Ledger {
         match self {
             Self::File { folder, clock } => {
