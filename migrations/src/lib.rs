@@ -61,6 +61,12 @@ impl MigratorTrait for Migrator {
                 sqlite: "",
                 postgres: include_str!("postgres/0013_noted_versions.sql"),
             }),
+            Box::new(Migration {
+                name: "0013_owners_path",
+                // A file has no owners.
+                sqlite: "",
+                postgres: include_str!("postgres/0013_owners_path.sql"),
+            }),
         ]
     }
 

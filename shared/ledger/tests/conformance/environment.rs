@@ -154,6 +154,49 @@ async fn a_role_that_only_reads_and_writes_rows_makes_the_days_to_come() {
     assert!(format!("{refused:?}").contains("may not insert"), "{refused:?}");
 }
 
+/// Days are made and dropped with the rights of the tables' owner.
+#[tokio::test]
+async fn nothing_that_others_made_in_the_schema_runs_with_the_owners_rights() {
+    let url = own_database().await;
+    let (role, as_role) = own_role(&url).await;
+    let grant = format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}");
+    run(&url, &[&grant, &format!("GRANT CREATE ON SCHEMA public TO {role}")]).await;
+    // Both fit what they are called with exactly, which PostgreSQL's own do not.
+    let shadows = [
+        "CREATE TABLE called (what text, by text)",
+        "GRANT INSERT ON called TO PUBLIC",
+        "CREATE FUNCTION right(name, integer) RETURNS text LANGUAGE plpgsql AS $$ BEGIN \
+         INSERT INTO public.called VALUES ('right', current_user); RETURN pg_catalog.right($1::text, $2); END $$",
+        "CREATE FUNCTION times(bigint, interval) RETURNS interval LANGUAGE plpgsql AS $$ BEGIN \
+         INSERT INTO public.called VALUES ('times', current_user); RETURN $1::double precision * $2; END $$",
+        "CREATE OPERATOR public.* (LEFTARG = bigint, RIGHTARG = interval, FUNCTION = times)",
+        // As anybody would call them.
+        "SELECT right('shadow'::name, 1), 1::bigint * interval '1 day'",
+    ];
+    run(&as_role, &shadows).await;
+    let ledger = Ledger::connect(&as_role).await.unwrap();
+    let days = "SELECT herald_make_partitions(2, 7)";
+    ledger.store().queries().execute_unprepared(days).await.unwrap();
+    let dropped = "SELECT herald_drop_day(0, 0, 0)";
+    ledger.store().queries().execute_unprepared(dropped).await.unwrap();
+    let called = format!("SELECT DISTINCT what, by = '{role}' AS by_role FROM called ORDER BY what");
+    let called = all(ledger.store().queries(), &called, []).await.unwrap();
+    let called: Vec<(String, bool)> = called
+        .iter()
+        .map(|row| (get(row, "what").unwrap(), get(row, "by_role").unwrap()))
+        .collect();
+    assert_eq!(called, [("right".to_owned(), true), ("times".to_owned(), true)]);
+
+    let searching = "SELECT count(*) AS n FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace \
+                     AND proconfig IS DISTINCT FROM '{\"search_path=pg_catalog, pg_temp\"}'";
+    let searching = one(ledger.store().queries(), searching, []).await.unwrap().unwrap();
+    assert_eq!(
+        get::<i64>(&searching, "n").unwrap(),
+        0,
+        "each finds PostgreSQL's own alone"
+    );
+}
+
 /// What is told of the days by a keeper of partitions, the first time: the metric, and whether they are too few.
 async fn kept(ledger: &Ledger) -> (f64, Option<String>) {
     let registry = prometheus::Registry::new();
