@@ -9,6 +9,7 @@
 //! does so once.
 
 mod at_once;
+mod rejected;
 mod trial;
 
 use crate::delivering::insert_open;
@@ -21,6 +22,7 @@ use herald_domain::id::{DeliveryId, EventId, EventUid, SubscriptionId};
 use herald_domain::index::Amendment;
 use herald_domain::time::Timestamp;
 use herald_domain::trace::TraceContext;
+pub use rejected::{MAX_REJECTED_BYTES, Rejected};
 use sea_orm::{DatabaseTransaction, Value};
 use shards::Ownership;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -195,6 +197,17 @@ impl Ledger {
                 })
             })
             .collect()
+    }
+
+    /// How many deliveries an event has in the ledger so far; for tests and the sweep's log.
+    pub async fn matched_count(&self, event: EventUid) -> Result<Option<i64>, Error> {
+        let row = one(
+            self.store.read(),
+            "SELECT matched_count FROM events WHERE uid = $1",
+            [event.0.into()],
+        )
+        .await?;
+        row.map(|row| get(&row, "matched_count")).transpose()
     }
 }
 
@@ -443,63 +456,4 @@ pub(crate) fn event_record(row: &sea_orm::QueryResult) -> Result<EventRecord, Er
         accepted_at: timestamp(row, "accepted_at")?,
         traceparent: trace_context(row, "traceparent")?,
     })
-}
-
-/// A message that is no event, kept whole.
-#[derive(Debug, Clone)]
-pub struct Rejected {
-    /// In whose scope it came.
-    pub account: Arc<str>,
-    /// Why, as the problem answer's `errors`.
-    pub faults: String,
-    /// What came, up to [`MAX_REJECTED_BYTES`].
-    pub body: Vec<u8>,
-    /// How long it was.
-    pub body_bytes: usize,
-}
-
-/// How much of a rejected message is kept.
-pub const MAX_REJECTED_BYTES: usize = 1 << 20;
-
-impl Ledger {
-    /// Keeps a message that is no event. `id` is a fresh `UUIDv7`.
-    pub async fn reject(&self, id: Uuid, rejected: Rejected) -> Result<(), Error> {
-        self.store
-            .write(move |txn, now| {
-                Box::pin(async move {
-                    let size = count(rejected.body_bytes);
-                    let mut body = rejected.body;
-                    // What is kept for people to read must not be refused in its turn.
-                    let text = |text: &str| text.replace('\0', "\u{fffd}");
-                    body.truncate(MAX_REJECTED_BYTES);
-                    execute(
-                        txn,
-                        "INSERT INTO rejected_events (id, account, received_at, faults, body, body_bytes) \
-                         VALUES ($1, $2, $3, $4, $5, $6)",
-                        [
-                            id.into(),
-                            text(&rejected.account).into(),
-                            now.as_micros().into(),
-                            text(&rejected.faults).into(),
-                            body.into(),
-                            size,
-                        ],
-                    )
-                    .await?;
-                    Ok(())
-                })
-            })
-            .await
-    }
-
-    /// How many deliveries an event has in the ledger so far; for tests and the sweep's log.
-    pub async fn matched_count(&self, event: EventUid) -> Result<Option<i64>, Error> {
-        let row = one(
-            self.store.read(),
-            "SELECT matched_count FROM events WHERE uid = $1",
-            [event.0.into()],
-        )
-        .await?;
-        row.map(|row| get(&row, "matched_count")).transpose()
-    }
 }
