@@ -13,6 +13,7 @@ use herald_telemetry::traces::Traces;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// How often a message may be handed out again before it is taken alone.
 const MAX_REDELIVERIES: u64 = 20;
@@ -62,6 +63,8 @@ pub(crate) struct Refused {
     pub(crate) why: Rejection,
     /// As it is kept.
     pub(crate) kept: Rejected,
+    /// By which it is kept: made before it is first written, and the same when that is tried again.
+    pub(crate) kept_as: Uuid,
     /// Its `Id`, as far as it is known.
     pub(crate) id: Option<EventId>,
     /// Where its dispatch stands in its trace.
@@ -74,7 +77,7 @@ struct Reader<'a> {
     ids: &'a Ids,
 }
 
-/// Reads messages; the uids of their events are made by `ids`.
+/// Reads messages; the uids of their events, and what those that are none are kept by, are made by `ids`.
 pub(crate) fn events(batch: Vec<Received>, traces: &Traces, ids: &Ids) -> Read {
     let read = Read::default();
     let mut reader = Reader { read, traces, ids };
@@ -111,6 +114,8 @@ pub(crate) fn unrecordable(event: &NewEvent, span: Option<SpanPlace>) -> Refused
     Refused {
         why: Rejection::Unrecordable,
         kept: rejected(&event.account, body.as_bytes(), body.len(), &[fault]),
+        // Nothing else is kept by it.
+        kept_as: record.uid.0,
         id: Some(record.id),
         step: span.map_or(Step::Unrecorded(record.traceparent), Step::Recorded),
     }
@@ -243,6 +248,7 @@ impl Reader<'_> {
         let refused = Refused {
             why,
             kept: rejected(&origin.account, body, body_bytes, faults),
+            kept_as: self.ids.next(),
             id: id_of(received).ok().flatten(),
             step: self.step(origin),
         };

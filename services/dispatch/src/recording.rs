@@ -195,9 +195,15 @@ impl Dispatch {
     }
 
     async fn reject(&self, refused: Refused, began: Timestamp) -> Result<(), Error> {
-        let Refused { why, kept, id, step } = refused;
+        let Refused {
+            why,
+            kept,
+            kept_as,
+            id,
+            step,
+        } = refused;
         let account = Arc::clone(&kept.account);
-        self.ledger.reject(self.ledger.ids().next(), kept).await?;
+        self.ledger.reject(kept_as, kept).await?;
         self.metrics.rejected(why);
         tracing::info!(
             account = &*account,

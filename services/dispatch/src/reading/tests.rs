@@ -53,6 +53,19 @@ fn uids_are_made_by_the_clock_that_is_handed_in_and_can_be_made_anew() {
     assert!(read.spans.contains_key(&anew[0]));
 }
 
+/// What is tried again is the same message still.
+#[test]
+fn what_a_rejected_message_is_kept_by_is_made_before_it_is_written() {
+    let read = events(vec![received("{"), received("{"), received(with_id())]);
+    let ids: Vec<_> = read.rejected.iter().map(|refused| refused.kept_as).collect();
+    assert!(ids[0] < ids[1], "{ids:?}");
+    assert!(ids.iter().all(|id| (id.as_u128() >> 80) / 1000 == 7));
+    let event = &read.events[0];
+    for _ in 0..2 {
+        assert_eq!(unrecordable(event, None).kept_as, event.record.uid.0);
+    }
+}
+
 fn origin(accepted_at: i64, events: usize) -> Origin {
     Origin {
         account: "amqp".into(),

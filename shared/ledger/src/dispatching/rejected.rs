@@ -23,7 +23,8 @@ pub struct Rejected {
 pub const MAX_REJECTED_BYTES: usize = 1 << 20;
 
 impl Ledger {
-    /// Keeps a message that is no event. `id` is a fresh `UUIDv7`.
+    /// Keeps a message that is no event, once for each `id`, a `UUIDv7`. Whoever tries it again, because nobody knows
+    /// whether it was written, does so by the same.
     pub async fn reject(&self, id: Uuid, rejected: Rejected) -> Result<(), Error> {
         self.store
             .write(move |txn, now| {
@@ -36,7 +37,7 @@ impl Ledger {
                     execute(
                         txn,
                         "INSERT INTO rejected_events (id, account, received_at, faults, body, body_bytes) \
-                         VALUES ($1, $2, $3, $4, $5, $6)",
+                         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
                         [
                             id.into(),
                             text(&rejected.account).into(),
