@@ -43,6 +43,9 @@ pub(crate) fn is_doubtful(received: &Received) -> bool {
     received.redeliveries > MAX_REDELIVERIES
 }
 
+/// The spans of those events that are recorded as such.
+pub(crate) type Spans = HashMap<EventUid, SpanPlace>;
+
 /// What a batch of messages holds.
 #[derive(Debug, Default)]
 pub(crate) struct Read {
@@ -52,8 +55,8 @@ pub(crate) struct Read {
     pub(crate) rejected: VecDeque<Refused>,
     /// Each event is recorded by itself: one of them may be what keeps ending the process.
     pub(crate) one_by_one: bool,
-    /// The spans of those events that are recorded as such.
-    pub(crate) spans: HashMap<EventUid, SpanPlace>,
+    /// Where its events stand in their traces.
+    pub(crate) spans: Spans,
 }
 
 /// What is no event, or none that the ledger can hold.

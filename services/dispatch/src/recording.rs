@@ -4,14 +4,14 @@
 //! the events. Data that the ledger refuses are found by halving, so that one event that cannot be recorded holds up
 //! no other; it is kept as rejected.
 
-use crate::reading::{self, Read, Refused};
+use crate::reading::{self, Read, Refused, Spans};
 use crate::{Dispatch, PART, RETRY_AFTER, spans};
 use herald_domain::lanes::Ticket;
 use herald_domain::time::Timestamp;
-use herald_domain::trace::SpanPlace;
-use herald_ledger::dispatching::{CHUNK, Disposition, NewEvent, Recorded};
+use herald_ledger::dispatching::{CHUNK, Disposition, EventRecord, NewEvent, Recorded};
 use herald_ledger::{Cause, Error};
 use herald_queue::Received;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -59,19 +59,40 @@ impl Dispatch {
         }
     }
 
-    /// Records what is left in `read`, and takes out what is recorded, so that trying again goes on
-    /// from there. It came out of the queue when it `began`.
+    /// Writes what is left in `read`, and takes out what is written, so that trying again goes on from there. Neither
+    /// its events nor what is rejected wait for the other. It came out of the queue when it `began`.
     async fn record_all(&self, read: &mut Read, began: Timestamp) -> Result<(), Error> {
-        while let Some(refused) = read.rejected.front() {
-            self.reject(refused.clone(), began).await?;
-            read.rejected.pop_front();
-        }
-        let most = if read.one_by_one { 1 } else { usize::MAX };
+        let Read {
+            events,
+            rejected,
+            one_by_one,
+            spans,
+        } = read;
+        let most = if *one_by_one { 1 } else { usize::MAX };
+        let mut unrecordable = VecDeque::new();
+        let (recorded, kept) = tokio::join!(
+            self.record_events(events, most, spans, &mut unrecordable, began),
+            self.keep_rejected(rejected, began)
+        );
+        rejected.append(&mut unrecordable);
+        recorded.and(kept)?;
+        self.keep_rejected(rejected, began).await
+    }
+
+    /// Records events, at most that many at a time; those that the ledger refuses for what is in them go to `unrecordable`.
+    async fn record_events(
+        &self,
+        events: &mut Vec<NewEvent>,
+        most: usize,
+        spans: &Spans,
+        unrecordable: &mut VecDeque<Refused>,
+        began: Timestamp,
+    ) -> Result<(), Error> {
         let mut limit = most;
         // It was refused while its like was not: once more, and it is the event and not a moment.
         let mut suspected = None;
-        while !read.events.is_empty() {
-            let (matched, version) = self.match_some(&read.events, limit);
+        while !events.is_empty() {
+            let (matched, version) = self.match_some(events, limit);
             let taken = matched.len();
             let ticket = self.hand_over.ticket();
             let owned = self.owned.borrow().clone();
@@ -79,16 +100,16 @@ impl Dispatch {
                 Ok(Recorded::Stale) => self.registry.refresh().await?,
                 Ok(Recorded::Done(matched, dispositions)) => {
                     self.metrics.batch(taken);
-                    self.record_spans(&matched, &dispositions, read, began);
+                    self.record_spans(&matched, &dispositions, spans, began);
                     self.hand_over(&matched, dispositions, ticket);
-                    read.events.drain(..taken);
+                    events.drain(..taken);
                     limit = limit.saturating_mul(2).min(most);
                 }
                 Err(error) => {
-                    let Some(event) = read.events.first() else {
+                    let Some(event) = events.first() else {
                         return Err(error);
                     };
-                    if !self.is_to_blame(read, &error).await {
+                    if !self.is_to_blame(events, &error).await {
                         return Err(error);
                     }
                     if taken > 1 {
@@ -96,9 +117,10 @@ impl Dispatch {
                     } else if error.cause() == Cause::Data
                         || suspected.replace(event.record.id) == Some(event.record.id)
                     {
-                        let span = read.spans.get(&event.record.uid).copied();
-                        self.keep_unrecordable(event, &error, span, began).await?;
-                        read.events.drain(..taken);
+                        say_unrecordable(&event.record, &error);
+                        let span = spans.get(&event.record.uid).copied();
+                        unrecordable.push_back(reading::unrecordable(event, span));
+                        events.drain(..taken);
                         limit = 1;
                     }
                 }
@@ -107,14 +129,23 @@ impl Dispatch {
         Ok(())
     }
 
-    /// Whether what is at the head of `read` was refused for what is in it, so that trying again is of no use. Where
+    /// Keeps what is rejected, and takes out what is kept.
+    async fn keep_rejected(&self, rejected: &mut VecDeque<Refused>, began: Timestamp) -> Result<(), Error> {
+        while let Some(refused) = rejected.front() {
+            self.reject(refused.clone(), began).await?;
+            rejected.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Whether what is at the head of `events` was refused for what is in it, so that trying again is of no use. Where
     /// the ledger's code does not tell, the proof is that it takes the like of the first event meanwhile.
-    async fn is_to_blame(&self, read: &Read, error: &Error) -> bool {
+    async fn is_to_blame(&self, events: &[NewEvent], error: &Error) -> bool {
         match error.cause() {
             Cause::Data => true,
             Cause::Away => false,
             Cause::Unknown => {
-                let (first, version) = self.match_some(&read.events, 1);
+                let (first, version) = self.match_some(events, 1);
                 let Some(event) = first.first() else { return false };
                 let owned = self.owned.borrow().clone();
                 let like = self.ledger.records_the_like(event, version, owned).await;
@@ -164,34 +195,17 @@ impl Dispatch {
         }
     }
 
-    fn record_spans(&self, events: &[NewEvent], dispositions: &[Disposition], read: &Read, began: Timestamp) {
-        if read.spans.is_empty() {
+    fn record_spans(&self, events: &[NewEvent], dispositions: &[Disposition], spans: &Spans, began: Timestamp) {
+        if spans.is_empty() {
             return;
         }
         let (system, ended) = (self.queue.system(), self.ledger.now());
         for (event, disposition) in events.iter().zip(dispositions) {
-            if let Some(place) = read.spans.get(&event.record.uid) {
+            if let Some(place) = spans.get(&event.record.uid) {
                 let span = spans::dispatched(*place, (began, ended), system, event, disposition);
                 self.traces.record(span);
             }
         }
-    }
-
-    async fn keep_unrecordable(
-        &self,
-        event: &NewEvent,
-        error: &Error,
-        span: Option<SpanPlace>,
-        began: Timestamp,
-    ) -> Result<(), Error> {
-        let record = &event.record;
-        tracing::warn!(
-            error = error as &dyn std::error::Error,
-            event = %record.id,
-            trace_id = record.traceparent.map(|context| display(context.trace_id)),
-            "an event cannot be recorded; it is kept as rejected"
-        );
-        self.reject(reading::unrecordable(event, span), began).await
     }
 
     async fn reject(&self, refused: Refused, began: Timestamp) -> Result<(), Error> {
@@ -219,6 +233,15 @@ impl Dispatch {
         }
         Ok(())
     }
+}
+
+fn say_unrecordable(record: &EventRecord, error: &Error) {
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        event = %record.id,
+        trace_id = record.traceparent.map(|context| display(context.trace_id)),
+        "an event cannot be recorded; it is kept as rejected"
+    );
 }
 
 #[cfg(test)]

@@ -132,6 +132,51 @@ async fn an_event_is_rejected_whose_like_is_recorded_meanwhile() {
     assert_eq!((account.events, account.rejected), (3, 1));
 }
 
+/// An event, a message that is none, an event that the ledger refuses, and an event.
+fn mixed() -> Vec<Received> {
+    handed_out_often(&[event(1), "{".to_owned(), event(41), event(2)])
+}
+
+/// Records a mixed batch. The trap takes nothing of a table until the ledger holds so many events and rejected messages.
+async fn neither_waits_for_the_other(trap: &'static str, meanwhile: (i64, i64)) {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = a_ledger(&folder).await;
+    let (_queue, dispatch) = dispatch(&ledger).await;
+    let refusal = "CREATE TRIGGER refusal BEFORE INSERT ON events WHEN NEW.data LIKE '%poison%' \
+                   BEGIN SELECT RAISE(ABORT, 'refused'); END";
+    execute(&ledger, refusal).await;
+    execute(&ledger, trap).await;
+    let shutdown = CancellationToken::new();
+    let recording = dispatch.record_until_done(mixed(), &shutdown);
+    let counts = || async {
+        let sql = "SELECT (SELECT count(*) FROM events) AS events, (SELECT count(*) FROM rejected_events) AS rejected";
+        let row = sql::one(ledger.store().queries(), sql, []).await.unwrap().unwrap();
+        (sql::get(&row, "events").unwrap(), sql::get(&row, "rejected").unwrap())
+    };
+    let mending = async {
+        while counts().await != meanwhile {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        execute(&ledger, "DROP TRIGGER trap").await;
+    };
+    let both = async { tokio::join!(recording, mending) };
+    let (recorded, ()) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
+    assert!(recorded);
+    assert_eq!(counts().await, (2, 2));
+}
+
+#[tokio::test]
+async fn events_are_recorded_while_nothing_can_be_kept_as_rejected() {
+    let trap = "CREATE TRIGGER trap BEFORE INSERT ON rejected_events BEGIN SELECT abs(-9223372036854775807 - 1); END";
+    neither_waits_for_the_other(trap, (2, 0)).await;
+}
+
+#[tokio::test]
+async fn messages_are_kept_as_rejected_while_no_event_can_be_recorded() {
+    let trap = "CREATE TRIGGER trap BEFORE INSERT ON event_keys BEGIN SELECT abs(-9223372036854775807 - 1); END";
+    neither_waits_for_the_other(trap, (0, 1)).await;
+}
+
 /// How many writes failed for a reason that the database's code does not tell.
 fn failed_writes(registry: &prometheus::Registry) -> f64 {
     let families = registry.gather();
