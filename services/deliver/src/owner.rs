@@ -4,26 +4,22 @@
 //! at that epoch, and an attempt begins only while the lease holds. The epoch goes with each attempt to
 //! its outcome, however late that comes.
 
+mod acting;
 mod outcomes;
 mod reads;
 
 use crate::keeper::{Busy, Question};
 use crate::recorder::{self, Recorded};
 use crate::{Deliver, attempt};
-use futures_util::FutureExt;
-use herald_domain::delivery::{Attempt, Closed, Delivery, Reason};
+use herald_domain::delivery::{Attempt, Delivery};
 use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
-use herald_domain::lanes::{Action, Lanes, Limits, Progress, Row, Search, Terms, Work, pause_after};
-use herald_domain::rate_limit::Rate;
+use herald_domain::lanes::{Lanes, Limits, Progress, Row, Search, Work, pause_after};
 use herald_domain::subscription::Subscription;
 use herald_domain::time::Timestamp;
 use herald_ledger::delivering::Finish;
 use herald_ledger::dispatching::EventRecord;
 use herald_ledger::shards::{Ownership, Wakeup};
-use herald_registry::View;
 use std::collections::HashMap;
-use std::num::NonZeroU16;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -39,10 +35,7 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait before a failed read of the ledger is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How soon a delivery that may not be sent is looked at again, for the registry to be compared meanwhile.
-const CERTAIN_AFTER: Duration = Duration::from_millis(20);
-
-/// How long it is remembered that it was; by then it is closed, or gone.
+/// How long it is remembered that a delivery was not permitted; by then it is closed, or gone.
 const DOUBT: Duration = Duration::from_mins(1);
 
 /// An outcome's way to the ledger, with one write that hangs. The next owner leaves what was in flight
@@ -366,115 +359,6 @@ impl Owner {
         }
     }
 
-    /// Does what the lanes want done. Rights must be fresh for that, and the lease must hold; false while
-    /// it waits for either.
-    fn act(&mut self) -> bool {
-        if !self.owned.holds(Instant::now()) {
-            return false;
-        }
-        if !self.deliver.registry.is_fresh() {
-            self.check_rights();
-            return false;
-        }
-        let now = self.deliver.clock.now();
-        let registry = Arc::clone(&self.deliver.registry);
-        let view = registry.view();
-        self.gone.retain(|id, gone| {
-            view.subscription(*id)
-                .is_some_and(|it| it.updated_at == gone.updated_at)
-        });
-        if std::mem::replace(&mut self.followed, view.version()) != view.version() {
-            self.lanes.terms_changed();
-        }
-        let terms_of = |id| view.subscription(id).map_or(Terms::UNKNOWN, |it| terms(it));
-        for action in self.lanes.poll(now, terms_of) {
-            match action {
-                // It may be over by now, in the middle of a batch.
-                Action::Attempt(work) if !self.owned.holds(Instant::now()) => {
-                    self.lanes.abandoned(&work, now.plus(RETRY_AFTER), now);
-                }
-                Action::GiveUp(work) => self.give_up(&work, now),
-                Action::Attempt(work) => match self.permit(&view, &work.delivery) {
-                    Ok(subscription) => {
-                        self.doubted.remove(&work.delivery.id);
-                        self.attempt(work, subscription, now);
-                    }
-                    Err((status, reason)) if self.is_certain(work.delivery.id) => {
-                        self.close_unsent(&work, status, reason, now);
-                    }
-                    Err(_) => {
-                        self.lanes.abandoned(&work, now.plus(CERTAIN_AFTER), now);
-                        self.check_rights();
-                    }
-                },
-                Action::Fetch {
-                    subscription,
-                    from,
-                    limit,
-                } => self.fetch(subscription, from, limit),
-            }
-        }
-        true
-    }
-
-    /// Whether the delivery may be attempted, as far as is known here.
-    fn permit(&self, view: &View, delivery: &Delivery) -> Result<Arc<Subscription>, (Closed, Reason)> {
-        if self.gone.contains_key(&delivery.subscription) {
-            return Err((Closed::Cancelled, Reason::SubscriptionInactive));
-        }
-        view.permit(delivery)
-    }
-
-    /// Whether the registry was compared with the ledger since this was first asked about a delivery that
-    /// may not be sent. Another process may have recorded it by a change that this one has not heard of,
-    /// such as the making of its subscription.
-    fn is_certain(&mut self, id: DeliveryId) -> bool {
-        let doubted = *self.doubted.entry(id).or_insert_with(tokio::time::Instant::now);
-        let certain = self.deliver.registry.checked_at() > doubted;
-        if certain {
-            self.doubted.remove(&id);
-        }
-        certain
-    }
-
-    /// The epoch of the shard of what the lanes just gave; they give nothing of a shard without one.
-    fn epoch(&self, work: &Item) -> Option<i64> {
-        self.owned.epoch(Shard::of(work.delivery.subscription))
-    }
-
-    fn attempt(&mut self, work: Item, subscription: Arc<Subscription>, now: Timestamp) {
-        let Some(epoch) = self.epoch(&work) else {
-            return self.lanes.abandoned(&work, now, now);
-        };
-        let ends_by = now.plus(subscription.settings.timeout);
-        self.under_way.insert(work.delivery.id, ends_by);
-        let begun = Begun {
-            work,
-            subscription,
-            epoch,
-        };
-        let sender = Arc::clone(&self.deliver.sender);
-        // The receiver compares it with its own.
-        let clock = self.deliver.ledger.time_of_day();
-        let traces = self.deliver.traces.clone();
-        let (reports, hard) = (self.reports.clone(), self.hard.clone());
-        self.tasks.spawn(async move {
-            let Begun { work, subscription, .. } = &begun;
-            let attempt = attempt::make(&sender, &*clock, &traces, subscription, &work.delivery, &work.payload);
-            let outcome = tokio::select! {
-                outcome = AssertUnwindSafe(attempt).catch_unwind() => outcome,
-                // Cut off: the ledger has the delivery as it was, and no attempt is counted.
-                () = hard.cancelled() => return,
-            };
-            drop(match outcome {
-                Ok(Ok(attempt)) => reports.send(Report::Attempted(begun, attempt)),
-                Ok(Err(want)) => reports.send(Report::Postponed(begun.work, want)),
-                // The panic is in the log, by the panic hook; the delivery is not lost by it.
-                Err(_panic) => reports.send(Report::Abandoned(begun.work)),
-            });
-        });
-    }
-
     fn set_gauges(&mut self) {
         self.doubted.retain(|_, since| since.elapsed() < DOUBT);
         let now = self.deliver.clock.now();
@@ -492,17 +376,5 @@ fn work(delivery: Delivery, event: Arc<EventRecord>) -> Item {
         delivery,
         payload: event,
         bytes,
-    }
-}
-
-/// What a subscription says about its lane.
-fn terms(subscription: &Subscription) -> Terms {
-    let settings = &subscription.settings;
-    Terms {
-        owner: subscription.owner,
-        max_in_flight: NonZeroU16::new(settings.max_in_flight).unwrap_or(NonZeroU16::MIN),
-        rate: settings.rate_limit_per_second.and_then(Rate::per_second),
-        give_up_after: settings.retry.give_up_after,
-        changed_at: subscription.updated_at,
     }
 }
