@@ -1,28 +1,44 @@
 //! Writes outcomes to the ledger, as many at a time as have come.
 //!
 //! While the ledger is away outcomes wait here; the lanes begin no more attempts than it may hold (see
-//! `Limits::recording`), so they are bounded. A batch that the ledger refuses or takes too long for is halved,
-//! so that one outcome that cannot be recorded holds up no other.
+//! `Limits::recording`), so they are bounded.
+//!
+//! A batch that the ledger refuses or takes too long for is set apart: it is tried again in ever smaller parts, beside
+//! the batches that come after it. So an outcome that cannot be recorded, for what is in it or because somebody holds
+//! its row, is soon alone. It is tried again after growing pauses, and holds up no other.
 
 use crate::metrics::Metrics;
 use crate::owner::Report;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Closed, Delivery};
 use herald_domain::id::{DeliveryId, SubscriptionId};
 use herald_domain::time::Timestamp;
-use herald_ledger::delivering::{Finish, Finished, Then};
-use herald_ledger::{Cause, Ledger};
+use herald_ledger::delivering::{self, Finish, Finished, Then};
+use herald_ledger::{Cause, Error, Ledger};
 use herald_telemetry::health::Health;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// The most outcomes in one transaction.
 const MAX_BATCH: usize = 512;
+
+/// How long outcomes wait after a failure before they are tried again as they are.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// How long an outcome waits at most that takes too long by itself, again and again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How often outcomes are tried after an error of which nobody knows whether they are to blame for it.
 const DOUBTS: u32 = 10;
+
+/// Into how many parts a batch is cut that cannot be recorded whole.
+const PARTS: usize = 8;
+
+/// How many of the batches that are set apart are tried at a time. Each may hang on a connection of its own, of
+/// which the ledger has a few for all that write.
+const APART_AT_A_TIME: usize = 2;
 
 /// When a delivery whose outcome cannot be recorded is attempted again.
 const LEFT: Duration = Duration::from_mins(5);
@@ -53,75 +69,168 @@ pub(crate) struct Recorder {
     pub(crate) hard: CancellationToken,
 }
 
+/// Outcomes that are recorded together.
+#[derive(Debug)]
+struct Batch {
+    outcomes: Vec<Finish>,
+    /// It was set apart from those that come after it.
+    apart: bool,
+    /// How often it was tried as it is.
+    failures: u32,
+    /// How long it waits before it is tried.
+    pause: Duration,
+}
+
+impl Batch {
+    fn new(outcomes: Vec<Finish>) -> Self {
+        Self {
+            outcomes,
+            apart: false,
+            failures: 0,
+            pause: Duration::ZERO,
+        }
+    }
+
+    /// The same in several parts, each set apart.
+    fn cut(self) -> Vec<Self> {
+        let each = self.outcomes.len().div_ceil(PARTS).max(1);
+        let part = |outcomes: &[Finish]| Self {
+            apart: true,
+            ..Self::new(outcomes.to_vec())
+        };
+        self.outcomes.chunks(each).map(part).collect()
+    }
+}
+
 impl Recorder {
-    /// Records what comes until the sender is gone.
+    /// Records what comes until the sender is gone. One batch at a time is taken up; those that are set apart are
+    /// tried beside it.
     pub(crate) async fn run(
         self,
         mut outcomes: mpsc::UnboundedReceiver<Finish>,
         reports: mpsc::UnboundedSender<Report>,
     ) {
-        let mut batch = Vec::with_capacity(MAX_BATCH);
-        while outcomes.recv_many(&mut batch, MAX_BATCH).await > 0 {
-            if !self.record(&batch, &reports).await {
-                tracing::error!(
-                    outcomes = batch.len(),
-                    "not all of these outcomes were recorded; the deliveries of the others are open as before"
-                );
-                return;
+        let turns = Semaphore::new(APART_AT_A_TIME);
+        let mut under_way = FuturesUnordered::new();
+        let mut new = Vec::with_capacity(MAX_BATCH);
+        let (mut is_open, mut is_busy, mut left) = (true, false, 0);
+        while is_open || !under_way.is_empty() {
+            let (batch, came) = tokio::select! {
+                read = outcomes.recv_many(&mut new, MAX_BATCH), if is_open && !is_busy => {
+                    (is_open, is_busy) = (read > 0, read > 0);
+                    if read > 0 {
+                        under_way.push(self.attempt(Batch::new(std::mem::take(&mut new)), &turns));
+                    }
+                    continue;
+                }
+                Some(tried) = under_way.next() => tried,
+            };
+            is_busy &= batch.apart;
+            match came {
+                Some(Ok(came)) => {
+                    self.health.ok(PART);
+                    if reports.send(Report::Recorded(self.recorded(&batch, came))).is_err() {
+                        return;
+                    }
+                }
+                Some(Err(error)) if !matches!(error, Error::Closed) => {
+                    for batch in self.failed(batch, &error, &reports) {
+                        is_busy |= !batch.apart;
+                        under_way.push(self.attempt(batch, &turns));
+                    }
+                }
+                // The process ends, or the writer is gone and it ends because of that. What else has come is tried
+                // once more only if what failed was set apart from it.
+                None | Some(Err(_)) => {
+                    left += batch.outcomes.len();
+                    is_open &= batch.apart;
+                }
             }
-            batch.clear();
+        }
+        if left > 0 {
+            tracing::error!(
+                outcomes = left,
+                "not all outcomes were recorded; the deliveries of these are open as before"
+            );
         }
     }
 
-    /// Records a batch and reports what became of each; false if the process ends before that is known.
-    async fn record(&self, mut batch: &[Finish], reports: &mpsc::UnboundedSender<Report>) -> bool {
-        let mut limit = batch.len();
-        let mut doubts = 0;
-        while !batch.is_empty() {
-            let (part, rest) = batch.split_at(limit.min(batch.len()));
-            let verdict = match self.ledger.finish(part.to_vec()).await {
-                Ok(came) => {
-                    self.health.ok(PART);
-                    self.metrics.batch(part.len());
-                    self.note_deactivated(&came.deactivated);
-                    let now = self.ledger.now();
-                    let outcomes = part.iter().zip(came.finished);
-                    let outcomes = outcomes.map(|(finish, came)| recorded(finish, came, now)).collect();
-                    if reports.send(Report::Recorded(outcomes)).is_err() {
-                        return false;
-                    }
-                    (batch, limit, doubts) = (rest, limit.saturating_mul(2), 0);
-                    continue;
-                }
-                // The writer is gone, and the process is ending because of it.
-                Err(herald_ledger::Error::Closed) => return false,
-                Err(error) => {
-                    self.health.failing(PART, "the ledger cannot be written");
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        outcomes = part.len(),
-                        "outcomes could not be recorded; they are tried again"
-                    );
-                    doubts += 1;
-                    verdict(&error, part.len(), doubts)
-                }
-            };
-            match verdict {
-                Verdict::Halve => (limit, doubts) = (part.len() / 2, 0),
-                Verdict::Again => tokio::select! {
-                    () = self.hard.cancelled() => return false,
-                    () = tokio::time::sleep(RETRY_AFTER) => {}
-                },
-                Verdict::Hopeless => {
-                    let left = part.iter().map(|finish| self.leave(finish)).collect();
-                    if reports.send(Report::Recorded(left)).is_err() {
-                        return false;
-                    }
-                    (batch, limit, doubts) = (rest, 1, 0);
-                }
+    /// Tries to record a batch when its turn has come; nothing if the process ends before.
+    async fn attempt(&self, batch: Batch, turns: &Semaphore) -> (Batch, Option<Result<delivering::Recorded, Error>>) {
+        let is_new = batch.failures == 0 && !batch.apart;
+        let (pause, apart) = (batch.pause, batch.apart);
+        let turn = async move {
+            tokio::time::sleep(pause).await;
+            if apart { turns.acquire().await.ok() } else { None }
+        };
+        let _turn = if is_new {
+            None
+        } else {
+            tokio::select! {
+                () = self.hard.cancelled() => return (batch, None),
+                turn = turn => turn,
+            }
+        };
+        let came = self.ledger.finish(batch.outcomes.clone()).await;
+        (batch, Some(came))
+    }
+
+    fn recorded(&self, batch: &Batch, came: delivering::Recorded) -> Vec<Recorded> {
+        self.metrics.batch(batch.outcomes.len());
+        self.note_deactivated(&came.deactivated);
+        let now = self.ledger.now();
+        let outcomes = batch.outcomes.iter().zip(came.finished);
+        outcomes.map(|(finish, came)| recorded(finish, came, now)).collect()
+    }
+
+    /// What is to be tried after that failure.
+    fn failed(&self, batch: Batch, error: &Error, reports: &mpsc::UnboundedSender<Report>) -> Vec<Batch> {
+        let failures = batch.failures + 1;
+        let verdict = verdict(error, batch.outcomes.len(), failures);
+        self.tell(&batch, error, &verdict);
+        match verdict {
+            Verdict::Again => vec![Batch {
+                failures,
+                pause: RETRY_AFTER,
+                ..batch
+            }],
+            Verdict::Apart(pause) => vec![Batch {
+                failures,
+                pause,
+                apart: true,
+                ..batch
+            }],
+            Verdict::Cut => batch.cut(),
+            Verdict::Hopeless => {
+                let left = batch.outcomes.iter().map(|finish| self.leave(finish)).collect();
+                // Nobody listens any more only where the process ends.
+                drop(reports.send(Report::Recorded(left)));
+                Vec::new()
             }
         }
-        true
+    }
+
+    /// Says what failed. One outcome that only takes too long says nothing of the ledger.
+    fn tell(&self, batch: &Batch, error: &Error, verdict: &Verdict) {
+        let error = error as &dyn std::error::Error;
+        if let ([finish], true, Verdict::Apart(pause)) = (batch.outcomes.as_slice(), batch.apart, verdict) {
+            tracing::warn!(
+                error,
+                delivery = %finish.delivery.id,
+                subscription = %finish.delivery.subscription,
+                again_in_seconds = pause.as_secs_f64(),
+                "an outcome cannot be recorded, as if somebody held its row in the database; the others are"
+            );
+            return;
+        }
+        if !batch.apart {
+            self.health.failing(PART, "the ledger cannot be written");
+        }
+        tracing::error!(
+            error,
+            outcomes = batch.outcomes.len(),
+            "outcomes could not be recorded; they are tried again"
+        );
     }
 
     fn note_deactivated(&self, subscriptions: &[SubscriptionId]) {
@@ -147,28 +256,31 @@ impl Recorder {
 /// What to do with outcomes that could not be recorded.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Half of them at a time.
-    Halve,
-    /// The same again, after a pause.
+    /// The same again, before any other: the ledger is away.
     Again,
+    /// The same again after that pause, beside those that come after them.
+    Apart(Duration),
+    /// In parts, beside those that come after them.
+    Cut,
     /// Without it, because it is refused however often it is tried.
     Hopeless,
 }
 
-/// What to do after that error with so many outcomes, which failed so often by themselves.
-fn verdict(error: &herald_ledger::Error, outcomes: usize, failures: u32) -> Verdict {
-    let refused = match error.cause() {
-        Cause::Data => true,
-        Cause::Unknown => failures >= DOUBTS,
-        Cause::Away => false,
-    };
-    let is_slow = matches!(error, herald_ledger::Error::Slow(_));
-    match outcomes {
-        0 | 1 if refused => Verdict::Hopeless,
-        0 | 1 => Verdict::Again,
-        _ if refused || is_slow => Verdict::Halve,
-        _ => Verdict::Again,
+/// What to do after that error with so many outcomes, which failed so often as they are.
+fn verdict(error: &Error, outcomes: usize, failures: u32) -> Verdict {
+    match error.cause() {
+        Cause::Away if !matches!(error, Error::Slow(_)) => Verdict::Again,
+        Cause::Unknown if failures < DOUBTS => Verdict::Apart(RETRY_AFTER),
+        _ if outcomes > 1 => Verdict::Cut,
+        Cause::Away => Verdict::Apart(growing(failures)),
+        Cause::Data | Cause::Unknown => Verdict::Hopeless,
     }
+}
+
+/// The pause after so many failures.
+fn growing(failures: u32) -> Duration {
+    let doubled = 1_u32 << failures.saturating_sub(1).min(16);
+    (RETRY_AFTER * doubled).min(LONGEST_PAUSE)
 }
 
 fn recorded(finish: &Finish, finished: Finished, again_at: Timestamp) -> Recorded {
@@ -195,129 +307,4 @@ fn recorded(finish: &Finish, finished: Finished, again_at: Timestamp) -> Recorde
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use herald_domain::catalogue::EventType;
-    use herald_domain::delivery::{Attempt, Outcome};
-    use herald_domain::event::Objects;
-    use herald_domain::id::{EventId, EventUid, Shard};
-    use herald_domain::time::SystemClock;
-    use herald_ledger::Error;
-    use herald_ledger::dispatching::{Disposition, EventRecord, NewEvent};
-    use std::collections::HashMap;
-    use std::sync::Arc;
-    use uuid::Uuid;
-
-    #[test]
-    fn what_the_ledger_refuses_or_is_slow_with_is_halved_and_the_one_refused_is_left() {
-        assert_eq!(verdict(&Error::Busy, 512, 100), Verdict::Again);
-        let slow = Error::Slow(Duration::from_secs(8));
-        assert_eq!(verdict(&slow, 512, 1), Verdict::Halve);
-        assert_eq!(verdict(&slow, 1, 100), Verdict::Again);
-        let unknown = Error::Corrupt("a row");
-        assert_eq!(verdict(&unknown, 2, DOUBTS - 1), Verdict::Again);
-        assert_eq!(verdict(&unknown, 2, DOUBTS), Verdict::Halve);
-        assert_eq!(verdict(&unknown, 1, DOUBTS), Verdict::Hopeless);
-    }
-
-    fn delivered(delivery: Delivery, event: EventUid, epoch: i64) -> Finish {
-        let outcome = Outcome::Answered {
-            status: 200,
-            retry_after: None,
-        };
-        Finish {
-            delivery,
-            event,
-            epoch,
-            attempt: Some(Attempt {
-                number: 1,
-                at: delivery.created_at,
-                duration: Duration::ZERO,
-                outcome,
-                detail: None,
-            }),
-            then: Then::Close {
-                status: Closed::Delivered,
-                reason: None,
-                deactivate: None,
-            },
-        }
-    }
-
-    #[tokio::test]
-    async fn an_outcome_that_the_ledger_refuses_holds_up_no_other() {
-        const REFUSED: usize = 3;
-        let folder = tempfile::tempdir().unwrap();
-        let file = herald_ledger::file_in(folder.path());
-        let (ledger, writer) = Ledger::open(&file, Arc::new(SystemClock)).await.unwrap();
-        tokio::spawn(writer.run());
-        let owned = ledger.take_all_shards(Uuid::now_v7()).await.unwrap();
-        let subscriptions = (1..=6).map(|n| SubscriptionId(Uuid::from_u128(n)));
-        let record = EventRecord {
-            uid: EventUid(Uuid::now_v7()),
-            id: EventId(Uuid::now_v7()),
-            kind: EventType::PacketUpdated,
-            objects: Objects::default(),
-            data: "{}".to_owned(),
-            accepted_at: ledger.now(),
-            traceparent: None,
-        };
-        let event = NewEvent {
-            record: Arc::new(record),
-            account: "a".into(),
-            occurred_at: None,
-            body_hash: 1,
-            matches: subscriptions.map(|id| (id, Webhook::PacketUpdated)).collect(),
-        };
-        let uid = event.record.uid;
-        let recorded = ledger.record(vec![event], 0, owned.clone()).await.unwrap();
-        let herald_ledger::dispatching::Recorded::Done(_, mut dispositions) = recorded else {
-            panic!("the registry did not change");
-        };
-        let Disposition::New { mine, .. } = dispositions.remove(0) else {
-            panic!("it is new");
-        };
-        let epoch = |delivery: &Delivery| owned.epoch(Shard::of(delivery.subscription)).unwrap();
-        let mut batch: Vec<_> = mine.iter().map(|it| delivered(*it, uid, epoch(it))).collect();
-        // A success without a status of success, which the schema rules out.
-        batch[REFUSED].attempt.as_mut().unwrap().outcome = Outcome::Answered {
-            status: 500,
-            retry_after: None,
-        };
-        let recorder = Recorder {
-            ledger: ledger.clone(),
-            health: Health::default(),
-            metrics: Metrics::register(&prometheus::Registry::new()).unwrap(),
-            hard: CancellationToken::new(),
-        };
-        let (reports, mut reported) = mpsc::unbounded_channel();
-        assert!(recorder.record(&batch, &reports).await);
-        drop(reports);
-        let mut came = HashMap::new();
-        while let Some(Report::Recorded(outcomes)) = reported.recv().await {
-            came.extend(
-                outcomes
-                    .into_iter()
-                    .map(|it| (it.id, (it.closed, it.due_at.or(it.look_at)))),
-            );
-        }
-        assert_eq!(came.len(), batch.len());
-        for (n, delivery) in mine.iter().enumerate() {
-            let (closed, due_at) = came[&delivery.id];
-            if n == REFUSED {
-                assert!(
-                    closed.is_none() && due_at > Some(ledger.now()),
-                    "it is attempted again, later"
-                );
-            } else {
-                assert_eq!((closed, due_at), (Some(Closed::Delivered), None));
-            }
-        }
-        let account = ledger.audit().await.unwrap();
-        assert_eq!(
-            account.deliveries.iter().map(|(_, n)| *n).take(3).collect::<Vec<_>>(),
-            [1, 0, 5]
-        );
-        assert_eq!(account.differences, Vec::<String>::new());
-    }
-}
+mod tests;
