@@ -262,3 +262,22 @@ async fn what_hangs_on_a_shared_connection_leaves_it_to_the_others() {
         .deliveries_with(others.guid(), 1 + 2 * EVENTS, "Delivered")
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_speaks_nothing_else_is_reached_again_after_it_hung() {
+    let secure = Secure::offering(Authority::good_with_nothing_but_http2).await;
+    secure.receiver.script("/", |request| match request.repeat {
+        1 => Answer::hang(),
+        _ => Answer::ok(),
+    });
+    let made = secure
+        .subscribe("/", merged(quick_retry(), json!({ "TimeoutSeconds": 1 })))
+        .await;
+    secure.scene.publish().await;
+    let delivery = secure.scene.api.delivery_with(made.guid(), "Delivered").await;
+    let [first, second] = attempts(&delivery) else {
+        panic!("{delivery:#}")
+    };
+    assert_eq!(first["Error"], "timeout", "{delivery:#}");
+    assert_eq!(second["StatusCode"], 200, "{delivery:#}");
+}

@@ -61,6 +61,13 @@ impl Authority {
         Arc::new(config)
     }
 
+    /// The same of a server that speaks nothing but HTTP/2.
+    pub fn good_with_nothing_but_http2(&self) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.good());
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Arc::new(config)
+    }
+
     /// The same of a server that wants a certificate from its clients.
     pub fn good_wanting_another(&self) -> Arc<ServerConfig> {
         let mut roots = RootCertStore::empty();

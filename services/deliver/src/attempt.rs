@@ -66,7 +66,7 @@ async fn send(
             Ok(Err(SendError::Want(error))) => return Err(Want(error)),
             Ok(Err(error)) => (Outcome::Failed(error.kind()), Some(error.words())),
             Err(_elapsed) => {
-                request.prepared.keep_apart();
+                request.prepared.keep_apart(std::time::Instant::now());
                 let detail = format!("no answer within {} s", subscription.settings.timeout.as_secs_f64());
                 (Outcome::Failed(AttemptError::Timeout), Some(detail))
             }

@@ -7,13 +7,14 @@
 //!
 //! To receivers that offer it over TLS, HTTP/2 is spoken (ALPN), and requests to a host share connections. Those
 //! that hang would use these up for every other subscription on that host; so one of whose requests was not
-//! answered in time has connections of its own from then on, over HTTP/1.1, whether it was what hangs or what
-//! waited. The same becomes of one whose receiver says that it wants HTTP/1.1 (RFC 9113, 7).
+//! answered in time has connections of its own for some minutes, over HTTP/1.1, whether it was what hangs or what
+//! waited. The same becomes of one whose receiver says that it wants HTTP/1.1 (RFC 9113, 7). A receiver that speaks
+//! nothing but HTTP/2 refuses such a connection (RFC 7301, 3.2), and its requests share connections again.
 //!
 //! A request is sent again at once, as the same attempt, where its receiver cannot be said to have failed: where
-//! it did nothing with it and says so (RFC 9113, 8.7), wants HTTP/1.1, or closed a connection that had been kept
-//! before a byte of the answer came (RFC 9112, 9.3.1), which it may do whenever it has waited long enough. The
-//! `webhook-id` makes that safe.
+//! it did nothing with it and says so (RFC 9113, 8.7), wants HTTP/1.1 or nothing but HTTP/2, or closed a connection
+//! that had been kept before a byte of the answer came (RFC 9112, 9.3.1), which it may do whenever it has waited long
+//! enough. The `webhook-id` makes that safe.
 
 mod connect;
 mod failure;
@@ -132,7 +133,13 @@ impl Sender {
         let mut new = false;
         let mut broken = None;
         for repeats_left in (0..=MAX_REPEATS).rev() {
-            let mut lease = match (self.take(prepared, new).await, broken.take()) {
+            let apart = prepared.is_apart(Instant::now());
+            let taken = self.take(prepared, new, apart).await;
+            if apart && repeats_left > 0 && taken.as_ref().is_err_and(SendError::speaks_no_such_http) {
+                prepared.share_again();
+                continue;
+            }
+            let mut lease = match (taken, broken.take()) {
                 // Something was sent, so it is not as if there had been no attempt.
                 (Err(SendError::Want(_)), Some(earlier)) => return Err(earlier),
                 (taken, _) => taken?,
@@ -143,7 +150,7 @@ impl Sender {
                 Err(error) => match again(&lease, &error) {
                     Again::No => return Err(error.into()),
                     _ if repeats_left == 0 => return Err(error.into()),
-                    Again::OverHttp1 => prepared.keep_apart(),
+                    Again::OverHttp1 => prepared.keep_apart(Instant::now()),
                     Again::Anywhere => {}
                     Again::Anew => (new, broken) = (true, Some(error.into())),
                 },
@@ -152,11 +159,11 @@ impl Sender {
         unreachable!("the last time round returns")
     }
 
-    async fn take(&self, prepared: &Prepared, new: bool) -> Result<Lease, SendError> {
+    async fn take(&self, prepared: &Prepared, new: bool, apart: bool) -> Result<Lease, SendError> {
         let target = prepared.target();
         let host = Host {
             origin: Arc::clone(&target.origin),
-            may_share: target.tls && !prepared.is_apart(),
+            may_share: target.tls && !apart,
         };
         let connect = async |changed: watch::Sender<()>| -> Result<Connection, SendError> {
             let addresses = self.addresses(&target.host).await?;

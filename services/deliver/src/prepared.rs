@@ -9,9 +9,13 @@ use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use url::Url;
+
+/// How long a subscription's requests have connections of their own. What is wrong with a receiver passes, and over
+/// HTTP/1.1 each request under way takes a connection.
+const APART: Duration = Duration::from_mins(10);
 
 /// Subscriptions that are kept prepared, of one to two kilobytes each. A working set beyond it costs what
 /// it would cost to keep none.
@@ -63,7 +67,8 @@ pub(crate) struct Prepared {
     target: Target,
     headers: HeaderMap,
     signers: Signers,
-    apart: AtomicBool,
+    /// Until when its requests have connections of their own.
+    apart_until: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Prepared {
@@ -104,19 +109,25 @@ impl Prepared {
             target,
             headers,
             signers: Signers::new(&subscription.key, subscription.former_key.as_ref()),
-            apart: AtomicBool::new(false),
+            apart_until: Mutex::default(),
         })
     }
 
-    /// One of its requests was not answered in time, or its receiver wants HTTP/1.1: from now on they have
+    /// One of its requests was not answered in time, or its receiver wants HTTP/1.1: for [`APART`] they have
     /// connections of their own.
-    pub(crate) fn keep_apart(&self) {
-        self.apart.store(true, Ordering::Relaxed);
+    pub(crate) fn keep_apart(&self, now: Instant) {
+        *self.apart_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + APART);
+    }
+
+    /// Its receiver speaks nothing but HTTP/2: they share connections again.
+    pub(crate) fn share_again(&self) {
+        *self.apart_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether its requests have connections of their own.
-    pub(crate) fn is_apart(&self) -> bool {
-        self.apart.load(Ordering::Relaxed)
+    pub(crate) fn is_apart(&self, now: Instant) -> bool {
+        let until = *self.apart_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| now < until)
     }
 
     /// Where they go.
@@ -232,6 +243,20 @@ pub(crate) mod tests {
             (&*target.origin, target.port, target.tls),
             ("https://a.example:8443", 8443, true)
         );
+    }
+
+    #[test]
+    fn a_subscription_is_kept_apart_for_a_while_and_not_for_good() {
+        let prepare = Prepare::new(Arc::default());
+        let prepared = prepare.get(&subscription(1, "https://a.example/")).unwrap();
+        let now = Instant::now();
+        assert!(!prepared.is_apart(now));
+        prepared.keep_apart(now);
+        assert!(prepared.is_apart(now + APART / 2));
+        assert!(!prepared.is_apart(now + APART));
+        prepared.keep_apart(now);
+        prepared.share_again();
+        assert!(!prepared.is_apart(now));
     }
 
     #[test]

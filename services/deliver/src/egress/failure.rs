@@ -4,6 +4,7 @@ use super::names::LookupError;
 use super::{tls, want};
 use herald_domain::delivery::AttemptError;
 use hickory_resolver::net::NetError;
+use rustls::AlertDescription;
 use std::error::Error;
 use std::io;
 
@@ -47,6 +48,18 @@ impl SendError {
         } else {
             Self::Connect(error)
         }
+    }
+
+    /// The receiver speaks none of the versions of HTTP that it was offered.
+    pub(super) fn speaks_no_such_http(&self) -> bool {
+        let mut next: Option<&(dyn Error + 'static)> = Some(self);
+        while let Some(cause) = next {
+            if let Some(rustls::Error::AlertReceived(alert)) = cause.downcast_ref() {
+                return *alert == AlertDescription::NoApplicationProtocol;
+            }
+            next = within(cause);
+        }
+        false
     }
 
     /// What the attempt calls it.

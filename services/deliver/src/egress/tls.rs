@@ -111,6 +111,7 @@ fn alert_received(alert: AlertDescription) -> String {
             "the receiver ended the handshake: no version or cipher in common, or it wants a certificate from Herald"
         }
         AlertDescription::UnrecognisedName => "the receiver does not know the URL's host",
+        AlertDescription::NoApplicationProtocol => "the receiver speaks neither HTTP/2 nor HTTP/1.1 over TLS (ALPN)",
         AlertDescription::AccessDenied => "the receiver refused access",
         AlertDescription::InternalError => "the receiver reported an error of its own in the handshake",
         _ => return format!("the receiver ended the connection with TLS alert {}", u8::from(alert)),
