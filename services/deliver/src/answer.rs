@@ -1,9 +1,9 @@
 //! What an answer that is no success says about its reason, for who looks at the attempt.
 
+use crate::credentials;
 use crate::egress::bounded;
 use http::header::{CONTENT_ENCODING, LOCATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
-use url::Url;
 
 /// How much of the body is kept.
 pub(crate) const MAX_BODY_BYTES: usize = 1024;
@@ -11,8 +11,9 @@ pub(crate) const MAX_BODY_BYTES: usize = 1024;
 /// How much of a header is kept.
 const MAX_HEADER_CHARS: usize = 300;
 
-/// The status, `Location` of a redirect, `WWW-Authenticate`, and the beginning of the body where that is text.
-pub(crate) fn describe(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> String {
+/// The status, `Location` of a redirect, `WWW-Authenticate`, and the beginning of the body where that is text; of URLs
+/// in them neither user nor password. Whether the body `is_whole` says what its end may be.
+pub(crate) fn describe(status: StatusCode, headers: &HeaderMap, body: &[u8], is_whole: bool) -> String {
     let mut said = format!("the subscriber answered {}", status.as_u16());
     if let Some(reason) = status.canonical_reason() {
         said = format!("{said} {reason}");
@@ -21,42 +22,29 @@ pub(crate) fn describe(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> 
     if status.is_redirection()
         && let Some(location) = header(LOCATION)
     {
-        let location = bounded(&without_secrets(location.trim()), MAX_HEADER_CHARS);
+        let location = bounded(&credentials::of_location(&location), MAX_HEADER_CHARS);
         said = format!("{said}; Location: {location}");
     }
     if let Some(wanted) = header(WWW_AUTHENTICATE) {
-        said = format!("{said}; WWW-Authenticate: {}", bounded(wanted.trim(), MAX_HEADER_CHARS));
+        let wanted = bounded(&credentials::in_text(wanted.trim(), false), MAX_HEADER_CHARS);
+        said = format!("{said}; WWW-Authenticate: {wanted}");
     }
     let is_coded = header(CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
-    match text(body) {
+    match text(body, is_whole) {
         Some(text) if !is_coded => format!("{said}: {text}"),
         _ => said,
     }
 }
 
-/// A URL, or a part of one, without what is often a token: the query, the fragment, user and password.
-fn without_secrets(location: &str) -> String {
-    if let Ok(mut url) = Url::parse(location) {
-        url.set_query(None);
-        url.set_fragment(None);
-        // Where a URL cannot have them it has none.
-        let bare = url.set_username("").and_then(|()| url.set_password(None));
-        if bare.is_ok() || !url.has_authority() {
-            return url.into();
-        }
-    }
-    location.chars().take_while(|char| !matches!(char, '?' | '#')).collect()
-}
-
 /// The beginning of a body in one line, unless it is none of text.
-fn text(body: &[u8]) -> Option<String> {
+fn text(body: &[u8], is_whole: bool) -> Option<String> {
     let whole = String::from_utf8_lossy(body);
     // A character that was cut in the middle.
     let text = whole.trim_end_matches('\u{fffd}').trim();
     let is_text = !text.is_empty() && !text.contains(['\0', '\u{fffd}']);
     is_text
         .then(|| text.split_whitespace().collect::<Vec<_>>().join(" "))
-        .map(|text| bounded(&text, MAX_BODY_BYTES))
+        .map(|text| bounded(&credentials::in_text(&text, !is_whole), MAX_BODY_BYTES))
 }
 
 #[cfg(test)]
@@ -70,7 +58,7 @@ mod tests {
         if let Some((name, value)) = header {
             headers.insert(name, HeaderValue::from_str(value).unwrap());
         }
-        describe(StatusCode::from_u16(status).unwrap(), &headers, body)
+        describe(StatusCode::from_u16(status).unwrap(), &headers, body, true)
     }
 
     #[test]
@@ -92,6 +80,17 @@ mod tests {
             "the subscriber answered 400 Bad Request: { \"error\": \"Status must be known\" }"
         );
         assert_eq!(said(599, None, b" \r\n"), "the subscriber answered 599");
+    }
+
+    #[test]
+    fn no_password_is_kept_wherever_it_stands() {
+        let url = "//user:secret@b.example/";
+        for name in [LOCATION, WWW_AUTHENTICATE] {
+            let said = said(302, Some((name, url)), format!("moved to https:{url}").as_bytes());
+            assert!(said.contains("b.example") && !said.contains("secret"), "{said}");
+        }
+        let cut = describe(StatusCode::NOT_FOUND, &HeaderMap::new(), b"no https://user:secr", false);
+        assert_eq!(cut, "the subscriber answered 404 Not Found: no https://");
     }
 
     #[test]

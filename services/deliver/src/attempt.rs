@@ -133,13 +133,8 @@ async fn answered(exchange: Exchange, deadline: Instant, now: Timestamp) -> (Out
     }
     let headers = exchange.headers().clone();
     let mut body = Vec::new();
+    let reading = exchange.read(&mut body, answer::MAX_BODY_BYTES, MAX_BODY_BYTES);
     // As much as came in time.
-    drop(
-        timeout_at(
-            deadline,
-            exchange.read(&mut body, answer::MAX_BODY_BYTES, MAX_BODY_BYTES),
-        )
-        .await,
-    );
-    (outcome, Some(answer::describe(status, &headers, &body)))
+    let is_whole = timeout_at(deadline, reading).await.unwrap_or(false);
+    (outcome, Some(answer::describe(status, &headers, &body, is_whole)))
 }

@@ -251,22 +251,26 @@ impl Exchange {
 
     /// Reads the body into `beginning`, no more of it than `kept` bytes, and lets the next request have the
     /// connection if it ends within `most` bytes. What goes wrong with it changes nothing: the status is the answer.
-    pub(crate) async fn read(self, beginning: &mut Vec<u8>, kept: usize, most: usize) {
+    /// Whether the beginning is the whole of it.
+    pub(crate) async fn read(self, beginning: &mut Vec<u8>, kept: usize, most: usize) -> bool {
         let mut body = self.response.into_body();
         let mut read = 0;
         loop {
             match body.frame().await {
-                None => return self.lease.keep(),
+                None => {
+                    self.lease.keep();
+                    return read <= kept;
+                }
                 Some(Ok(frame)) => {
                     let Some(bytes) = frame.data_ref() else { continue };
                     let room = kept.saturating_sub(beginning.len());
                     beginning.extend(bytes.iter().take(room));
                     read += bytes.len();
                     if read > most {
-                        return;
+                        return false;
                     }
                 }
-                Some(Err(_)) => return,
+                Some(Err(_)) => return false,
             }
         }
     }

@@ -8,6 +8,7 @@
 
 mod answer;
 mod attempt;
+mod credentials;
 mod egress;
 mod fair_share;
 mod keeper;

@@ -2,6 +2,7 @@
 
 use super::names::LookupError;
 use super::{tls, want};
+use crate::credentials;
 use herald_domain::delivery::AttemptError;
 use hickory_resolver::net::NetError;
 use rustls::AlertDescription;
@@ -99,7 +100,7 @@ impl SendError {
             causes.push(self.to_string());
         }
         // What the other side says when it closes a connection over HTTP/2 is among it, up to 16 KiB.
-        bounded(&causes.join(": "), MAX_DETAIL_CHARS)
+        bounded(&credentials::in_text(&causes.join(": "), false), MAX_DETAIL_CHARS)
     }
 }
 
