@@ -96,7 +96,7 @@ pub(crate) async fn create(
     Operator(by): Operator,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let account = read(AccountId(fresh_id()), &body)?;
+    let account = read(AccountId(fresh_id()), &body, None)?;
     let created_at = manage
         .ledger
         .create_account(account.clone(), by.account())
@@ -176,7 +176,7 @@ pub(crate) async fn patch(
         merge_patch(&mut merged, &body);
         let Record {
             name, active, roles, ..
-        } = read(id, &merged)?;
+        } = read(id, &merged, Some(&present.account.name))?;
         if id == OPERATOR && !(active && roles.has(Role::Operator)) {
             return Err(Problem::conflict(
                 "this is the operator's own account; it cannot be deactivated and cannot lose the role Operator",
@@ -212,13 +212,14 @@ pub(crate) fn role_names(roles: Roles) -> Vec<&'static str> {
     roles.iter().map(Role::name).collect()
 }
 
-fn read(id: AccountId, body: &Value) -> Result<Record, Problem> {
+/// Reads an account; of one that there is, its `present` name is not judged again.
+fn read(id: AccountId, body: &Value, present: Option<&str>) -> Result<Record, Problem> {
     let mut fields = Fields::of(
         body,
         &["Name", "Roles", "Active"],
         &["Id", "CreatedAt", "Keys", "Grants"],
     )?;
-    let name = fields.name();
+    let name = fields.name(present);
     let roles = fields.roles(Roles::NONE.with(Role::Producer).with(Role::ProcessBuilder));
     let active = fields.active();
     fields.finish(name.map(|name| Record {

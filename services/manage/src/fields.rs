@@ -81,7 +81,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(crate) fn name(&mut self) -> Option<String> {
+    /// The name; one that is the `present` one was judged when it was given, by the rules of then.
+    pub(crate) fn name(&mut self, present: Option<&str>) -> Option<String> {
+        if let Some(present) = present.filter(|present| self.get("Name").and_then(Value::as_str) == Some(*present)) {
+            return Some(present.to_owned());
+        }
         if self.get("Name").is_none() {
             self.fault("Name", "required", "Name is required");
         }

@@ -21,7 +21,7 @@ use herald_domain::delivery::Closed;
 use herald_domain::id::{AccountId, SubscriptionId};
 use herald_domain::problem::Fault;
 use herald_domain::signing::SigningKey;
-use herald_domain::subscription::{Draft, Settings, Subscription, merge_patch, parse, url_as_kept};
+use herald_domain::subscription::{Draft, Subscription, parse, parse_patch, url_as_kept};
 use herald_domain::time::Timestamp;
 use herald_ledger::retrying::RetriedSome;
 use herald_ledger::subscriptions::SubscriptionFilter;
@@ -112,7 +112,7 @@ pub(crate) struct SubscriptionParams {
     /// Only those that filter by this object.
     #[param(rename = "FilterObjectGUID")]
     filter_object_guid: Option<uuid::Uuid>,
-    /// Only to exactly this URL.
+    /// Only to this URL, however it is written: as it is called.
     #[param(rename = "SubscriberURL")]
     subscriber_url: Option<String>,
     /// Only active ones, or only inactive ones.
@@ -225,7 +225,8 @@ pub(crate) async fn replace(
 
 /// Change a subscription
 ///
-/// A JSON merge patch (RFC 7396) over what `GET` gives. Role and permission are checked again.
+/// A JSON merge patch (RFC 7396) over what `GET` gives. Only what it changes is checked against the rules for the fields;
+/// role and permission are checked again.
 #[utoipa::path(
     patch, path = "/v1/subscriptions/{guid}", operation_id = "change_subscription",
     tag = "Subscriptions", security(("key" = [])),
@@ -248,9 +249,8 @@ pub(crate) async fn patch(
 ) -> Result<Response, Problem> {
     let egress = Arc::clone(&manage.egress);
     let merged = move |present: &Subscription| {
-        let mut merged = Value::Object(present.settings.to_json());
-        merge_patch(&mut merged, &body);
-        read(&merged, &egress)
+        let draft = parse_patch(&present.settings, &body, &egress).map_err(Problem::faults)?;
+        Ok(as_kept(draft))
     };
     change(&manage, caller, id, if_match, merged).await
 }
@@ -415,15 +415,12 @@ async fn seen(manage: &Manage, sight: Sight, id: SubscriptionId) -> Result<Subsc
 }
 
 fn read(body: &Value, egress: &EgressPolicy) -> Result<Draft, Problem> {
-    let draft = parse(body, egress).map_err(Problem::faults)?;
-    Ok(Draft {
-        settings: as_kept(draft.settings),
-        ..draft
-    })
+    parse(body, egress).map(as_kept).map_err(Problem::faults)
 }
 
-/// The settings as the ledger keeps them, to the millisecond, so that this answer and the next are alike.
-fn as_kept(mut settings: Settings) -> Settings {
+/// With settings as the ledger keeps them, to the millisecond, so that this answer and the next are alike.
+fn as_kept(mut draft: Draft) -> Draft {
+    let settings = &mut draft.settings;
     let retry = Arc::make_mut(&mut settings.retry);
     for duration in [
         &mut settings.timeout,
@@ -433,7 +430,7 @@ fn as_kept(mut settings: Settings) -> Settings {
     ] {
         *duration = Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
     }
-    settings
+    draft
 }
 
 pub(crate) fn shown(subscription: &Subscription) -> Shown {

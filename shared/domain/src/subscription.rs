@@ -169,11 +169,28 @@ fn number(value: f64) -> Value {
 
 /// Reads the body of a create or replace request. Every fault is named at once.
 pub fn parse(body: &Value, egress: &EgressPolicy) -> Result<Draft, Faults> {
+    read(body, None, egress)
+}
+
+/// Reads the body of a request to change what is kept: a JSON merge patch (RFC 7396) over what `GET` gives.
+///
+/// Only what it changes is judged. What stays as it is may break a rule that is newer than it, such as one for the
+/// names of headers; its owner can then still deactivate the subscription, or change something else of it. Fields that
+/// are judged together, such as the webhook and its filter, are judged when one of them changes.
+pub fn parse_patch(present: &Settings, patch: &Value, egress: &EgressPolicy) -> Result<Draft, Faults> {
+    let mut merged = Value::Object(present.to_json());
+    merge_patch(&mut merged, patch);
+    read(&merged, Some(present), egress)
+}
+
+fn read(body: &Value, present: Option<&Settings>, egress: &EgressPolicy) -> Result<Draft, Faults> {
     let Value::Object(fields) = body else {
         return Err(Fault::new("", "object", "a subscription must be a JSON object").into());
     };
+    let kept = present.map(Settings::to_json);
     let mut reader = Reader {
         fields,
+        present: kept.as_ref(),
         parent: "",
         faults: Faults::default(),
     };
@@ -196,7 +213,12 @@ pub fn parse(body: &Value, egress: &EgressPolicy) -> Result<Draft, Faults> {
         ],
         &READ_ONLY,
     );
-    let topic = reader.topic();
+    let topic_fields = ["Webhook", "FilterObjectType", "FilterObjectGUID"];
+    let is_kept = topic_fields.iter().all(|name| reader.is_kept(name));
+    let topic = match present.filter(|_| is_kept) {
+        Some(present) => Some(present.topic),
+        None => reader.topic(),
+    };
     let url = reader.url(egress);
     let custom_header = reader.custom_header();
     let name = reader.optional_text("Name", MAX_NAME_CHARS);
@@ -257,7 +279,8 @@ pub fn literal_address(url: &Url) -> Option<std::net::IpAddr> {
     }
 }
 
-/// A URL as subscriptions keep it, to look for one by what was given when it was made; the text itself, if it is none.
+/// A URL as it will be called, which is how subscriptions keep it now; the text itself, if it is none. Subscriptions of
+/// earlier versions were kept with what was given.
 pub fn url_as_kept(url: &str) -> String {
     Url::parse(url).map_or_else(|_no_url| url.to_owned(), String::from)
 }

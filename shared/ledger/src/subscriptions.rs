@@ -9,7 +9,7 @@ use herald_domain::id::{AccountId, ObjectGuid, SubscriptionId};
 use herald_domain::index::{Amendment, Topic};
 use herald_domain::retry::RetryPolicy;
 use herald_domain::signing::{FormerKey, SigningKey};
-use herald_domain::subscription::{Deactivation, Settings, Subscription};
+use herald_domain::subscription::{Deactivation, Settings, Subscription, url_as_kept};
 use herald_domain::time::Timestamp;
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, IntoActiveModel, QueryOrder, QuerySelect, Value};
@@ -61,6 +61,11 @@ mod entity {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+use entity::Column;
+
+/// Of how many subscriptions the URLs are looked at at a time.
+const PAGE: u64 = 2000;
+
 /// What is asked of a list of subscriptions.
 #[derive(Debug, Clone, Default)]
 pub struct SubscriptionFilter {
@@ -70,7 +75,7 @@ pub struct SubscriptionFilter {
     pub webhook: Option<Webhook>,
     /// Only those that filter by this object.
     pub object: Option<ObjectGuid>,
-    /// Only to this URL.
+    /// Only to this URL, as [`url_as_kept`] gives it.
     pub url: Option<String>,
     /// Only active ones, or only inactive ones.
     pub active: Option<bool>,
@@ -200,23 +205,61 @@ impl Ledger {
         before: Option<SubscriptionId>,
         limit: u64,
     ) -> Result<Vec<Subscription>, Error> {
-        use entity::Column;
-        let asked = [
-            wanted.owner.map(|owner| Column::Owner.eq(owner.0)),
-            wanted.webhook.map(|webhook| Column::Webhook.eq(webhook.code())),
-            wanted.object.map(|object| Column::Object.eq(object.0)),
-            wanted.url.map(|url| Column::Url.eq(url)),
-            wanted.active.map(|active| Column::Active.eq(active)),
-            before.map(|before| Column::Id.lt(before.0)),
-        ];
-        let query = asked.into_iter().flatten().fold(
-            entity::Entity::find().filter(Column::Deleted.eq(false)),
-            QueryFilter::filter,
-        );
-        let query = query.order_by_desc(Column::Id).limit(limit);
-        let read = async { Ok(query.all(self.store.api()).await?) };
+        let read = async {
+            let query = match &wanted.url {
+                None => wanted.asked().limit(limit),
+                Some(url) => {
+                    let called = self.called(&wanted, url, before, limit).await?;
+                    entity::Entity::find().filter(Column::Id.is_in(called))
+                }
+            };
+            let before = before.map(|before| Column::Id.lt(before.0));
+            let query = before.into_iter().fold(query, QueryFilter::filter);
+            Ok(query.order_by_desc(Column::Id).all(self.store.api()).await?)
+        };
         let rows = self.store.ask(read).await?;
         rows.into_iter().map(from_row).collect()
+    }
+
+    /// The newest of those asked for that call that URL. Earlier versions kept URLs as they were given, so the database
+    /// cannot compare them, and each is looked at.
+    async fn called(
+        &self,
+        wanted: &SubscriptionFilter,
+        url: &str,
+        mut before: Option<SubscriptionId>,
+        limit: u64,
+    ) -> Result<Vec<Uuid>, Error> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut called = Vec::new();
+        loop {
+            let before_this = before.map(|before| Column::Id.lt(before.0));
+            let query = before_this.into_iter().fold(wanted.asked(), QueryFilter::filter);
+            let query = query.select_only().columns([Column::Id, Column::Url]);
+            let query = query.order_by_desc(Column::Id).limit(PAGE);
+            let page: Vec<(Uuid, String)> = query.into_tuple().all(self.store.api()).await?;
+            before = page.last().map(|(id, _)| SubscriptionId(*id));
+            let is_called = |kept: &str| kept == url || url_as_kept(kept) == url;
+            called.extend(page.iter().filter(|(_, kept)| is_called(kept)).map(|(id, _)| *id));
+            if called.len() >= limit || u64::try_from(page.len()).is_ok_and(|rows| rows < PAGE) {
+                called.truncate(limit);
+                return Ok(called);
+            }
+        }
+    }
+}
+
+impl SubscriptionFilter {
+    /// All that the database can compare.
+    fn asked(&self) -> Select<entity::Entity> {
+        let asked = [
+            self.owner.map(|owner| Column::Owner.eq(owner.0)),
+            self.webhook.map(|webhook| Column::Webhook.eq(webhook.code())),
+            self.object.map(|object| Column::Object.eq(object.0)),
+            self.active.map(|active| Column::Active.eq(active)),
+        ];
+        let there = entity::Entity::find().filter(Column::Deleted.eq(false));
+        asked.into_iter().flatten().fold(there, QueryFilter::filter)
     }
 }
 
@@ -228,15 +271,11 @@ pub(crate) async fn changed_since<C: ConnectionTrait>(
     after: Option<SubscriptionId>,
     limit: u64,
 ) -> Result<Vec<Subscription>, Error> {
-    let mut query = entity::Entity::find().filter(entity::Column::Version.gt(version));
+    let mut query = entity::Entity::find().filter(Column::Version.gt(version));
     if let Some(after) = after {
-        query = query.filter(entity::Column::Id.gt(after.0));
+        query = query.filter(Column::Id.gt(after.0));
     }
-    let rows = query
-        .order_by_asc(entity::Column::Id)
-        .limit(limit)
-        .all(connection)
-        .await?;
+    let rows = query.order_by_asc(Column::Id).limit(limit).all(connection).await?;
     rows.into_iter().map(from_row).collect()
 }
 
@@ -247,8 +286,8 @@ pub(crate) async fn amendment_since(
     limit: u64,
 ) -> Result<Option<Amendment>, Error> {
     let rows = entity::Entity::find()
-        .filter(entity::Column::Version.gt(version))
-        .order_by_asc(entity::Column::Version)
+        .filter(Column::Version.gt(version))
+        .order_by_asc(Column::Version)
         .limit(limit + 1)
         .all(txn)
         .await?;
@@ -336,7 +375,7 @@ async fn cancel_open(
 
 async fn find<C: ConnectionTrait>(connection: &C, id: SubscriptionId) -> Result<Option<Subscription>, Error> {
     let row = entity::Entity::find_by_id(id.0)
-        .filter(entity::Column::Deleted.eq(false))
+        .filter(Column::Deleted.eq(false))
         .one(connection)
         .await?;
     row.map(from_row).transpose()
@@ -406,7 +445,8 @@ fn from_row(row: entity::Model) -> Result<Subscription, Error> {
         owner: AccountId(row.owner),
         settings: Settings {
             topic,
-            url: row.url,
+            // As it is called; earlier versions kept it as it was given.
+            url: url_as_kept(&row.url),
             custom_header: row.custom_header.zip(row.custom_header_value).map(Box::new),
             name: row.name,
             active: row.active,

@@ -228,3 +228,42 @@ async fn whether_a_key_is_known_is_not_known_while_the_ledger_is_away() {
     answer.problem(503);
     world.get(KEY, "/v1/webhooks").await.expect(200);
 }
+
+#[tokio::test]
+async fn what_an_earlier_version_took_is_no_fault_of_a_change_of_something_else() {
+    let world = World::new().await;
+    let user = world.builder().await;
+    let path = format!("/v1/subscriptions/{}", world.subscription(&user).await);
+    world
+        .execute(
+            "UPDATE subscriptions SET custom_header = 'Via', custom_header_value = 'a ', url = 'http://10.0.0.1/hook', \
+             timeout_ms = 60000, name = printf('%.200c', 'n')",
+        )
+        .await;
+    let inactive = world
+        .patch(&user.key, &path, json!({"Active": false}))
+        .await
+        .expect(200);
+    assert_eq!(
+        (&inactive["Active"], &inactive["CustomHeader"]),
+        (&json!(false), &json!("Via"))
+    );
+    let whole = world.get(&user.key, &path).await.expect(200);
+    assert_eq!(whole, inactive);
+    // What it changes is judged, and so is what replaces it all.
+    let changed = json!({"CustomHeader": "Date", "TimeoutSeconds": 61, "MaxInFlight": 3});
+    assert_eq!(
+        world.patch(&user.key, &path, changed).await.faults(),
+        [fault("/CustomHeader", "reserved"), fault("/TimeoutSeconds", "range")]
+    );
+    assert_eq!(world.put(&user.key, &path, whole).await.faults().len(), 5);
+
+    let account = format!("/v1/accounts/{}", user.account);
+    world
+        .execute("UPDATE accounts SET name = printf('%.200c', 'n') WHERE name = 'somebody'")
+        .await;
+    let inactive = world.patch(KEY, &account, json!({"Active": false})).await.expect(200);
+    assert_eq!(inactive["Active"], false);
+    let named = world.patch(KEY, &account, json!({"Name": "m".repeat(101)})).await;
+    assert_eq!(named.faults(), [fault("/Name", "text")]);
+}

@@ -412,3 +412,46 @@ async fn signing_key(world: &World, path: &str) -> Vec<u8> {
         .as_bytes()
         .to_vec()
 }
+
+#[tokio::test]
+async fn a_url_that_an_earlier_version_kept_as_it_was_given_is_shown_and_found_as_it_is_called() {
+    let world = World::new().await;
+    let user = world.builder().await;
+    let old = world.subscription(&user).await;
+    world
+        .execute("UPDATE subscriptions SET url = 'HTTPS://Example.com:443/a/../hooks'")
+        .await;
+    // More than are looked at at a time, before it and after it.
+    let columns = "owner, webhook, object_type, active, signing_key, timeout_ms, retry_initial_ms, retry_multiplier, \
+                   retry_max_ms, retry_give_up_ms, max_in_flight, created_at, updated_at, open_from, deleted, version";
+    let others = format!(
+        "INSERT INTO subscriptions (id, url, {columns}) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+         WHERE i < 5000) SELECT randomblob(16), 'https://elsewhere.example/', {columns} FROM subscriptions, n"
+    );
+    world.execute(others.leak()).await;
+    let new = world.subscription(&user).await;
+    let shown = world
+        .get(&user.key, &format!("/v1/subscriptions/{old}"))
+        .await
+        .expect(200);
+    assert_eq!(shown["SubscriberURL"], "https://example.com/hooks");
+    for url in ["https://example.com/hooks", "https%3A%2F%2FEXAMPLE.com%3A443%2Fhooks"] {
+        let mut found = Vec::new();
+        let mut cursor = String::new();
+        // One a page.
+        for _ in 0..2 {
+            let path = format!("/v1/subscriptions?SubscriberURL={url}&Limit=1{cursor}");
+            let page = world.get(&user.key, &path).await.expect(200);
+            found.push(page["Items"][0]["GUID"].as_str().unwrap().to_owned());
+            cursor = format!("&Cursor={}", page["NextCursor"].as_str().unwrap_or_default());
+        }
+        assert_eq!(cursor, "&Cursor=", "there are no more");
+        found.sort();
+        assert_eq!(found, [old.clone(), new.clone()], "{url}");
+    }
+    // A change keeps it as it is called.
+    world
+        .patch(&user.key, &format!("/v1/subscriptions/{old}"), json!({"Name": "a"}))
+        .await
+        .expect(200);
+}

@@ -19,12 +19,21 @@ const MAX_HEADER_CHARS: usize = 4096;
 /// Reads an object's fields, and collects what is wrong with them.
 pub(super) struct Reader<'a> {
     pub(super) fields: &'a Map<String, Value>,
+    /// The same object as it is kept. What is as it was there was judged when it was set, by the rules of then, and is
+    /// taken as it is.
+    pub(super) present: Option<&'a Map<String, Value>>,
     /// The pointer to the object.
     pub(super) parent: &'static str,
     pub(super) faults: Faults,
 }
 
 impl Reader<'_> {
+    /// Whether the field is as it is kept; absent is null.
+    pub(super) fn is_kept(&self, name: &str) -> bool {
+        let kept = |present: &Map<String, Value>| present.get(name).filter(|value| !value.is_null()) == self.get(name);
+        self.present.is_some_and(kept)
+    }
+
     fn fault(&mut self, name: &str, rule: &'static str, detail: impl Into<String>) {
         let parent = self.parent;
         self.faults
@@ -155,6 +164,7 @@ impl Reader<'_> {
         };
         let checked = match value.as_str() {
             None => Err(("url", "SubscriberURL must be text".to_owned())),
+            Some(text) if self.is_kept(NAME) => Ok(text.to_owned()),
             Some(text) => normal_url(text, egress),
         };
         match checked {
@@ -179,13 +189,14 @@ impl Reader<'_> {
             return None;
         };
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-        if !name.chars().all(token) {
+        let is_kept = self.is_kept("CustomHeader");
+        if !is_kept && !name.chars().all(token) {
             self.fault(
                 "CustomHeader",
                 "header_name",
                 "CustomHeader must be an HTTP header name (RFC 9110): letters, digits and !#$%&'*+-.^_`|~",
             );
-        } else if let Some(reason) = reserved(&name) {
+        } else if let Some(reason) = reserved(&name).filter(|_| !is_kept) {
             self.fault(
                 "CustomHeader",
                 "reserved",
@@ -202,7 +213,8 @@ impl Reader<'_> {
             }
             return None;
         };
-        if value.trim() != value || !value.chars().all(|c| matches!(c, ' '..='~')) {
+        let is_well_formed = value.trim() == value && value.chars().all(|c| matches!(c, ' '..='~'));
+        if !is_well_formed && !self.is_kept("CustomHeaderValue") {
             self.fault(
                 "CustomHeaderValue",
                 "header_value",
@@ -248,6 +260,7 @@ impl Reader<'_> {
         };
         let mut reader = Reader {
             fields,
+            present: self.present.and_then(|present| present.get("Retry")?.as_object()),
             parent: "/Retry",
             faults: Faults::default(),
         };
@@ -275,7 +288,8 @@ impl Reader<'_> {
             ),
             max_attempts: reader.whole("MaxAttempts", 1, 1000).and_then(|n| u32::try_from(n).ok()),
         };
-        if reader.faults.is_empty() && max < initial {
+        let is_kept = reader.is_kept("InitialSeconds") && reader.is_kept("MaxSeconds");
+        if reader.faults.is_empty() && max < initial && !is_kept {
             reader.fault("MaxSeconds", "range", "MaxSeconds must not be less than InitialSeconds");
         }
         self.faults.append_within("", reader.faults);
@@ -284,6 +298,7 @@ impl Reader<'_> {
 
     pub(super) fn optional_text(&mut self, name: &str, most: usize) -> Option<String> {
         match self.get(name)? {
+            Value::String(text) if self.is_kept(name) => Some(text.clone()),
             Value::String(text) if text.contains('\0') => {
                 self.fault(name, "character", format!("{name} may not have the character U+0000"));
                 None
@@ -314,7 +329,7 @@ impl Reader<'_> {
     fn float(&mut self, name: &str, default: f64, least: f64, most: f64) -> f64 {
         match self.get(name).map(Value::as_f64) {
             None => default,
-            Some(Some(value)) if (least..=most).contains(&value) => value,
+            Some(Some(value)) if (least..=most).contains(&value) || self.is_kept(name) => value,
             Some(_) => {
                 self.fault(name, "range", format!("{name} must be a number from {least} to {most}"));
                 default
@@ -329,7 +344,7 @@ impl Reader<'_> {
     pub(super) fn positive(&mut self, name: &str, most: f64) -> Option<f64> {
         let value = self.get(name)?.as_f64();
         match value {
-            Some(value) if value > 0.0 && value <= most => Some(value),
+            Some(value) if (value > 0.0 && value <= most) || self.is_kept(name) => Some(value),
             _ => {
                 self.fault(
                     name,
@@ -344,7 +359,7 @@ impl Reader<'_> {
     pub(super) fn whole(&mut self, name: &str, least: u64, most: u64) -> Option<u64> {
         let value = self.get(name)?;
         match value.as_u64() {
-            Some(value) if (least..=most).contains(&value) => Some(value),
+            Some(value) if (least..=most).contains(&value) || self.is_kept(name) => Some(value),
             _ => {
                 let kind = if value.is_f64() {
                     "a whole number without point or exponent,"

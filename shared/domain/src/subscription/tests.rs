@@ -282,6 +282,79 @@ proptest! {
     }
 }
 
+/// A subscription as an earlier version let it be: every field that can breaks a rule of today.
+fn of_old() -> Settings {
+    let mut settings = parse(&body(), &EgressPolicy::default()).unwrap().settings;
+    settings.url = "http://user:secret@10.0.0.1/a b#c".to_owned();
+    settings.custom_header = Some(Box::new(("Via".to_owned(), "\u{e4} ".to_owned())));
+    settings.name = Some("n".repeat(1000));
+    settings.timeout = Duration::from_mins(5);
+    settings.max_in_flight = 20_000;
+    settings.rate_limit_per_second = Some(1e9);
+    settings.retry = Arc::new(RetryPolicy {
+        initial: Duration::from_secs(30),
+        multiplier: 1000.0,
+        max: Duration::from_secs(20),
+        give_up_after: Duration::from_hours(10_000),
+        max_attempts: Some(5000),
+    });
+    settings
+}
+
+#[test]
+fn a_patch_is_judged_by_what_it_changes() {
+    let egress = EgressPolicy::default();
+    let old = of_old();
+    let patched = |patch: Value| parse_patch(&old, &patch, &egress);
+    type Change = fn(&mut Settings);
+    let changes: [(Value, Change); 8] = [
+        (json!({}), |_| {}),
+        (json!({ "Active": false }), |it| it.active = false),
+        (json!({ "Name": "b" }), |it| it.name = Some("b".to_owned())),
+        (json!({ "CustomHeader": "Via", "Active": true }), |_| {}),
+        (json!({ "SubscriberURL": "HTTPS://b.example" }), |it| {
+            it.url = "https://b.example/".to_owned();
+        }),
+        (json!({ "CustomHeaderValue": "v" }), |it| {
+            it.custom_header = Some(Box::new(("Via".to_owned(), "v".to_owned())));
+        }),
+        (json!({ "CustomHeader": null, "CustomHeaderValue": null }), |it| {
+            it.custom_header = None;
+        }),
+        (json!({ "Retry": { "MaxAttempts": 3 } }), |it| {
+            Arc::make_mut(&mut it.retry).max_attempts = Some(3);
+        }),
+    ];
+    for (patch, change) in changes {
+        let mut expected = old.clone();
+        change(&mut expected);
+        assert_eq!(patched(patch.clone()).unwrap().settings, expected, "{patch}");
+    }
+    for (patch, pointer, rule) in [
+        (
+            json!({ "SubscriberURL": "http://10.0.0.2/" }),
+            "/SubscriberURL",
+            "address_refused",
+        ),
+        (json!({ "CustomHeader": "Date" }), "/CustomHeader", "reserved"),
+        (
+            json!({ "CustomHeaderValue": "\u{fc}" }),
+            "/CustomHeaderValue",
+            "header_value",
+        ),
+        (json!({ "Retry": { "Multiplier": 2000 } }), "/Retry/Multiplier", "range"),
+        (json!({ "Retry": { "MaxSeconds": 10 } }), "/Retry/MaxSeconds", "range"),
+        (json!({ "TimeoutSeconds": 301 }), "/TimeoutSeconds", "range"),
+        (json!({ "Webhook": "PacketDeleted" }), "/Webhook", "one_of"),
+        (json!({ "Nmae": "b" }), "/Nmae", "known_field"),
+        (json!([]), "", "object"),
+    ] {
+        assert_eq!(rules(patched(patch.clone())), [(pointer.to_owned(), rule)], "{patch}");
+    }
+    // What replaces it all is judged whole.
+    assert!(parse(&Value::Object(old.to_json()), &egress).is_err());
+}
+
 #[test]
 fn a_merge_patch_follows_the_rfc() {
     for (target, patch, merged) in [
