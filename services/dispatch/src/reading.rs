@@ -1,4 +1,8 @@
 //! Messages into events: what is malformed is set aside whole, with the reason, and never loops.
+//!
+//! What a producer publishes itself is judged here. What ingest has accepted was judged there, before its producer was
+//! told 202; a message may have waited in the queue since an earlier version, whose rules were others, so it is taken
+//! as it is.
 
 use crate::metrics::Rejection;
 use herald_domain::event::{self, Batch, Event, MAX_EVENT_BYTES};
@@ -207,7 +211,7 @@ impl Reader<'_> {
         text: &str,
         fallback: impl FnOnce() -> Result<Option<EventId>, Fault>,
     ) {
-        if text.len() > MAX_EVENT_BYTES {
+        if !received.accepted && text.len() > MAX_EVENT_BYTES {
             let fault = Fault::new(
                 "",
                 "max_bytes",
@@ -215,7 +219,12 @@ impl Reader<'_> {
             );
             return self.reject(Rejection::TooLarge, received, origin, text.as_bytes(), &[fault]);
         }
-        let event = match event::parse(text) {
+        let parsed = if received.accepted {
+            event::parse_accepted(text)
+        } else {
+            event::parse(text)
+        };
+        let event = match parsed {
             Ok(event) => event,
             Err(faults) => {
                 let mut faults = faults.into_listed();

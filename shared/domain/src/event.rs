@@ -140,9 +140,19 @@ const FIELDS: [&str; 5] = ["Id", "Type", "OccurredAt", "Objects", "Data"];
 
 /// Reads one event; the faults' pointers are relative to it.
 pub fn parse(json: &str) -> Result<Event<'_>, Faults> {
-    if let Some(fault) = half_surrogate(json) {
-        return Err(fault.into());
+    match half_surrogate(json) {
+        Some(fault) => Err(fault.into()),
+        None => read(json, false),
     }
+}
+
+/// Reads one event that ingest has accepted, which may have been an earlier version's. Its producer was told 202 by the
+/// rules of then, so it is taken as it is: only what must be read for it to be matched and sent is asked of it.
+pub fn parse_accepted(json: &str) -> Result<Event<'_>, Faults> {
+    read(json, true)
+}
+
+fn read(json: &str, is_accepted: bool) -> Result<Event<'_>, Faults> {
     let fields = serde_json::from_str::<Fields<'_>>(json).map_err(|error| not_json(json, &error))?;
     let mut faults = Faults::default();
     let mut seen = [false; FIELDS.len()];
@@ -153,6 +163,9 @@ pub fn parse(json: &str) -> Result<Event<'_>, Faults> {
     let mut data = None;
     for (name, raw) in fields.0 {
         let Some(place) = FIELDS.iter().position(|field| *field == name) else {
+            if is_accepted {
+                continue;
+            }
             faults.push_with(|| {
                 let detail = format!("an event has no field {name}; it has Id, Type, OccurredAt, Objects and Data");
                 Fault::new(pointer_to(&name), "known_field", detail)
@@ -167,6 +180,8 @@ pub fn parse(json: &str) -> Result<Event<'_>, Faults> {
             "Id" => id = read_id(raw, &mut faults),
             "Type" => kind = Some(read_type(raw, &mut faults)),
             "OccurredAt" if is_null(raw) => {}
+            // Nothing depends on it.
+            "OccurredAt" if is_accepted => occurred_at = read_timestamp(raw, &mut Faults::default()),
             "OccurredAt" => occurred_at = read_timestamp(raw, &mut faults),
             "Objects" => objects = Some(raw),
             _ => data = Some(raw),
@@ -183,11 +198,14 @@ pub fn parse(json: &str) -> Result<Event<'_>, Faults> {
     }
     let objects = objects.and_then(|raw| read_objects(raw, "/Objects", &mut faults));
     let kind = kind.flatten();
-    if let (Some(kind), Some(objects)) = (kind, &objects) {
+    if let (Some(kind), Some(objects), false) = (kind, &objects, is_accepted) {
         check_objects(kind, objects, &mut faults);
     }
-    if let (Some(kind), Some(data)) = (kind, data) {
-        check_data(kind, data, &mut faults);
+    match (kind, data) {
+        (_, Some(data)) if is_accepted && kind_of(data) != "an object" => faults.push_with(|| no_object(data)),
+        (_, Some(_)) if is_accepted => {}
+        (Some(kind), Some(data)) => check_data(kind, data, &mut faults),
+        _ => {}
     }
     match (kind, objects, data) {
         (Some(kind), Some(objects), Some(data)) => faults.into_result(Event {
@@ -322,14 +340,17 @@ fn check_objects(kind: EventType, objects: &Objects, faults: &mut Faults) {
     }
 }
 
+fn no_object(data: &RawValue) -> Fault {
+    Fault::new(
+        "/Data",
+        "object",
+        format!("Data must be an object, not {}", kind_of(data)),
+    )
+}
+
 fn check_data(kind: EventType, raw: &RawValue, faults: &mut Faults) {
     let Ok(Fields(fields)) = serde_json::from_str(raw.get()) else {
-        faults.add(
-            "/Data",
-            "object",
-            format!("Data must be an object, not {}", kind_of(raw)),
-        );
-        return;
+        return faults.push_with(|| no_object(raw));
     };
     if !is_shallow(raw.get(), MAX_DEPTH) {
         let detail = format!("Data may have at most {MAX_DEPTH} arrays and objects in one another");

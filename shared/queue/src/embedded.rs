@@ -344,6 +344,7 @@ async fn read(store: &Store, position: i64, limit: usize) -> Result<Vec<Received
                 place: get(row, "seq")?,
             },
             trusted: true,
+            accepted: true,
             message_id: None,
             redeliveries: 0,
             encoding: None,

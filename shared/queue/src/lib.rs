@@ -86,6 +86,9 @@ pub struct Received {
     pub tag: Tag,
     /// It was put into the queue by Herald itself, so it may be an array.
     pub trusted: bool,
+    /// Ingest accepted its events, as it says by the time at which it did. A producer that publishes as Herald's own
+    /// user does not say so.
+    pub accepted: bool,
     /// The publisher's id for it: the event's `Id`, if the event has none.
     pub message_id: Option<String>,
     /// How often it was handed out before.

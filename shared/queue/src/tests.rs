@@ -188,7 +188,7 @@ async fn what_is_not_acknowledged_comes_again_after_a_restart(rig: Rig) {
     rig.publish(message(10, 10)).await;
     let received = drain(&mut rig.queue.consumer(), 1).await;
     assert_eq!(sent(&received[0]), message(10, 10));
-    assert!(received[0].trusted);
+    assert!(received[0].trusted && received[0].accepted);
 }
 
 async fn a_batch_stays_within_its_bounds_but_never_empty(rig: Rig) {

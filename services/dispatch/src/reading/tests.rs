@@ -79,6 +79,7 @@ fn received(body: impl Into<Vec<u8>>) -> Received {
     Received {
         tag: Tag::default(),
         trusted: false,
+        accepted: false,
         message_id: None,
         redeliveries: 0,
         encoding: None,
@@ -139,6 +140,41 @@ fn an_array_is_heralds_own() {
         ..received(format!("[{WITHOUT_ID}]"))
     };
     assert_eq!(rule(lacking), "required");
+}
+
+/// A producer was told 202 for it, by an ingest of an earlier version perhaps; it is sent as it was taken.
+#[test]
+fn what_ingest_accepted_is_no_event_that_a_newer_rule_rejects() {
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    let large = "x".repeat(MAX_EVENT_BYTES);
+    for data in [
+        r#"{"Name":"\ud83d"}"#,
+        &format!(r#"{{"Name":"a","Deep":{deep}}}"#),
+        r#"{"Name":"a","name":"b"}"#,
+        // With the Id that ingest put into it, an event may have more bytes than a producer may send.
+        &format!(r#"{{"Name":"{large}"}}"#),
+    ] {
+        let event = with_id().replace(r#"{"Name":"Globex"}"#, data);
+        let ways = |accepted: bool, body: String| Received {
+            trusted: true,
+            accepted,
+            ..received(body)
+        };
+        for body in [event.clone(), format!("[{event}]")] {
+            let read = events(vec![ways(true, body.clone())]);
+            assert_eq!(read.events.len(), 1, "{:?}", read.rejected.front());
+            assert_eq!(read.events[0].record.data, data);
+            // What a producer publishes itself is judged by the rules of now, whoever it says that it is.
+            assert_eq!(events(vec![ways(false, body)]).rejected.len(), 1);
+        }
+    }
+    let without_a_type = with_id().replace("BusinessObjectUpdated", "Nothing");
+    let accepted = Received {
+        trusted: true,
+        accepted: true,
+        ..received(without_a_type)
+    };
+    assert_eq!(rule(accepted), "one_of", "it cannot be matched");
 }
 
 #[test]

@@ -81,6 +81,7 @@ fn handed_out_often(events: &[String]) -> Vec<Received> {
     let one = |event: &String| Received {
         tag: Tag::default(),
         trusted: false,
+        accepted: false,
         message_id: None,
         redeliveries: 25,
         encoding: None,

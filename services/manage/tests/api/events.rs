@@ -46,6 +46,19 @@ async fn an_event_is_shown_to_its_account_with_its_data_to_the_byte() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_version_accepted_is_shown_as_it_came() {
+    let world = World::new().await;
+    let producer = world.user(&["Producer"]).await;
+    let id = Uuid::now_v7();
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let data = format!(r#"{{"A":"\ud83d","Deep":{deep}}}"#);
+    world.publish(&producer.account, id, &data).await;
+    let answer = world.get(&producer.key, &format!("/v1/events/{id}")).await;
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
+    assert!(answer.text.contains(&format!("\"Data\":{data}")), "{}", answer.text);
+}
+
+#[tokio::test]
 async fn an_operator_sees_every_account_that_used_the_id() {
     let world = World::new().await;
     let (a, b) = (world.user(&["Producer"]).await, world.user(&["Producer"]).await);

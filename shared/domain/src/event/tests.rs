@@ -48,6 +48,46 @@ fn a_well_formed_event_is_read_and_its_data_kept_to_the_byte() {
     assert_eq!(event.id, None);
 }
 
+/// Rules for the content change; what was accepted before they did is an event all the same.
+#[test]
+fn what_was_accepted_is_read_whatever_the_rules_are_now() {
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    let datas = [
+        r#"{"Title":"\ud83d","Extra":{"\udc00":1}}"#.to_owned(),
+        format!(r#"{{"Deep":{deep}}}"#),
+        r#"{"status":1,"Status":1.0,"packetguid":"x","A":1,"A":2}"#.to_owned(),
+        r#"{"DueDate":"2026-12-01 00:00"}"#.to_owned(),
+        "{}".to_owned(),
+    ];
+    for data in datas {
+        let event = format!(
+            r#"{{"Id":"0193f1a0-7c1e-7d1a-b1f0-3a5c7e9d1b2f","Type":"PacketCreated","OccurredAt":"2026-11-22 05:13",
+            "Objects":{{"Packet":"22222222-2222-4222-8222-222222222222"}},"Data":{data}}}"#
+        );
+        assert!(parse(&event).is_err(), "{event}");
+        let accepted = parse_accepted(&event).unwrap();
+        assert_eq!((accepted.data, accepted.occurred_at), (data.as_str(), None));
+        assert!(accepted.id.is_some() && accepted.objects.packet.is_some());
+    }
+    for (unreadable, pointer) in [
+        ("[]", ""),
+        (r#"{"Type":"Packet","Objects":{},"Data":{}}"#, "/Type"),
+        (
+            r#"{"Type":"PacketCreated","Objects":{"Packet":"x"},"Data":{}}"#,
+            "/Objects/Packet",
+        ),
+        (r#"{"Type":"PacketCreated","Objects":{},"Data":[]}"#, "/Data"),
+        (r#"{"Type":"PacketCreated","Objects":{}}"#, "/Data"),
+    ] {
+        let faults = parse_accepted(unreadable).unwrap_err();
+        assert_eq!(
+            (faults.count(), faults[0].pointer.as_str()),
+            (1, pointer),
+            "{unreadable}"
+        );
+    }
+}
+
 #[test]
 fn each_fault_names_its_field_and_rule() {
     assert_eq!(faults_of(&packet_event()), []);

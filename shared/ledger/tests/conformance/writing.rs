@@ -3,6 +3,7 @@
 use crate::rig::{Database, Rig, event};
 use herald_ledger::Error;
 use herald_ledger::sql::{all, execute, get};
+use std::sync::Arc;
 use uuid::Uuid;
 
 async fn logged(rig: &Rig) -> Vec<String> {
@@ -49,6 +50,21 @@ async fn what_was_answered_is_there_after_a_crash(database: Database) {
         rig.restart().await;
         assert_eq!(rig.ledger.events(id).await.unwrap().len(), 1);
     }
+}
+
+/// `Data` is a text to the ledger, which looks at nothing in it: neither at half a surrogate pair or U+0000, which no text
+/// of PostgreSQL's can hold once they are decoded, nor at how deep it is.
+async fn data_is_kept_to_the_byte_whatever_json_it_is(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
+    let data = format!(r#"{{ "A":"\ud83d", "\udc00":"\u0000", "a" : 1.50, "Deep":{deep} }}"#);
+    let mut new = event(Uuid::now_v7(), "a", &[subscription]);
+    Arc::make_mut(&mut new.record).data.clone_from(&data);
+    let id = new.record.id;
+    rig.record(vec![new]).await;
+    assert_eq!(rig.ledger.events(id).await.unwrap()[0].data, data);
+    assert_eq!(rig.open(subscription, 1).await[0].1.data, data);
 }
 
 async fn the_schema_refuses_what_cannot_be(database: Database) {
@@ -112,6 +128,7 @@ async fn a_full_disk_refuses_the_group_and_nothing_is_answered_that_is_not_there
 }
 
 on_both!(
+    data_is_kept_to_the_byte_whatever_json_it_is,
     a_write_that_fails_takes_nothing_else_with_it,
     what_was_answered_is_there_after_a_crash,
     the_schema_refuses_what_cannot_be,

@@ -101,6 +101,7 @@ impl Direct {
                     place,
                 },
                 trusted: true,
+                accepted: true,
                 message_id: None,
                 redeliveries: 0,
                 encoding: None,

@@ -152,6 +152,7 @@ pub(super) fn read(delivery: Delivery, generation: u64, trusted_users: &[String]
             place: i64::try_from(delivery.delivery_tag).unwrap_or(i64::MAX),
         },
         trusted,
+        accepted: accepted_at.is_some(),
         message_id: properties.message_id().as_ref().map(ToString::to_string),
         redeliveries: headers
             .number(DELIVERY_COUNT)
@@ -230,7 +231,7 @@ mod tests {
         assert_eq!(*one.timestamp(), Some(1_700_000_000));
         let read = received(one);
         assert_eq!((read.origins, read.body), (origin().into(), b"[]".to_vec()));
-        assert!(read.trusted);
+        assert!(read.trusted && read.accepted);
         assert_eq!(read.message_id, Some(id.to_string()));
         assert_eq!((read.tag.generation, read.tag.place, read.redeliveries), (2, 3, 0));
         assert_eq!(
@@ -259,7 +260,7 @@ mod tests {
     #[test]
     fn headers_of_others_are_not_believed() {
         let theirs = received(properties(&origin(), &Route::Batch, "mallory"));
-        assert!(!theirs.trusted);
+        assert!(!theirs.trusted && !theirs.accepted);
         let first = &theirs.origins.first;
         assert_eq!((&*first.account, first.accepted_at, first.events), ("mallory", NOW, 1));
         assert_eq!(first.traceparent, Some(TRACE.parse().unwrap()));
@@ -278,5 +279,6 @@ mod tests {
         let first = &read.origins.first;
         assert_eq!((&*first.account, first.events), ("herald", 1));
         assert_eq!((first.traceparent, read.redeliveries), (None, 21));
+        assert!(read.trusted && !read.accepted, "nothing says that ingest took it");
     }
 }
