@@ -212,10 +212,9 @@ impl Recorder {
 
     /// Says what failed. One outcome that only takes too long says nothing of the ledger.
     fn tell(&self, batch: &Batch, error: &Error, verdict: &Verdict) {
-        let error = error as &dyn std::error::Error;
         if let ([finish], true, Verdict::Apart(pause)) = (batch.outcomes.as_slice(), batch.apart, verdict) {
             tracing::warn!(
-                error,
+                error = error as &dyn std::error::Error,
                 delivery = %finish.delivery.id,
                 subscription = %finish.delivery.subscription,
                 again_in_seconds = pause.as_secs_f64(),
@@ -224,10 +223,12 @@ impl Recorder {
             return;
         }
         if !batch.apart {
-            self.health.failing(PART, "the ledger cannot be written");
+            let why = error.words();
+            self.health
+                .failing(PART, format!("the ledger cannot be written: {why}"));
         }
         tracing::error!(
-            error,
+            error = error as &dyn std::error::Error,
             outcomes = batch.outcomes.len(),
             "outcomes could not be recorded; they are tried again"
         );

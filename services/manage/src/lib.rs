@@ -129,6 +129,7 @@ fn ledger_away(error: Error) -> Problem {
             "this took longer than {} s; a list is shorter with Since and Until, or with Subscription",
             limit.as_secs()
         )),
+        Error::Unreachable(ref why) => Problem::unreachable("ledger", why, &error),
         error => Problem::unavailable("ledger", &error),
     }
 }

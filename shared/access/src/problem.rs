@@ -179,6 +179,14 @@ impl Problem {
         }
     }
 
+    /// 503: a part is away, and why.
+    pub fn unreachable(part: &str, why: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self {
+            detail: format!("the {part} cannot be reached: {why}; try again"),
+            ..Self::unavailable(part, error)
+        }
+    }
+
     /// 503: a part is away. Why is logged once by whoever lost it, and not for each of thousands of requests.
     pub fn unavailable(part: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::debug!(error, part, "a request could not be served");

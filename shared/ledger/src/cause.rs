@@ -1,8 +1,9 @@
 //! Telling apart why the ledger refused: because of what was to be written, or for another reason.
 
 use crate::Error;
+use crate::store::want;
 use sea_orm::sqlx::error::DatabaseError;
-use sea_orm::{DbErr, RuntimeErr, SqlxError};
+use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlxError};
 
 /// What a failure is due to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,16 +72,40 @@ impl Error {
             .unwrap_or(false)
     }
 
+    /// Whether there was no connection, for whatever reason: a pool waited for one, a file or a socket could not be
+    /// opened.
+    pub(crate) fn lacks_a_connection(&self) -> bool {
+        let of_file = self.of_database(|error| {
+            error
+                .code()
+                .is_some_and(|code| code.len() < 5 && class(&code) == Some(CANNOT_OPEN))
+        });
+        let of_socket = matches!(self.of_sqlx(), Some(SqlxError::Io(error)) if want::is_of_descriptors(error));
+        self.is_of_a_pool() || of_file.unwrap_or(false) || of_socket
+    }
+
+    /// Whether a pool waited for a connection in vain.
+    pub(crate) fn is_of_a_pool(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        matches!(**error, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))
+            || matches!(self.of_sqlx(), Some(SqlxError::PoolTimedOut))
+    }
+
     /// What `ask` finds in the database's own error, if it is one.
     fn of_database<T>(&self, ask: impl FnOnce(&dyn DatabaseError) -> T) -> Option<T> {
+        match self.of_sqlx()? {
+            SqlxError::Database(error) => Some(ask(&**error)),
+            _ => None,
+        }
+    }
+
+    /// The error of the library below, if it is one.
+    fn of_sqlx(&self) -> Option<&SqlxError> {
         let Self::Database(error) = self else { return None };
         match &**error {
             DbErr::Conn(RuntimeErr::SqlxError(error))
             | DbErr::Exec(RuntimeErr::SqlxError(error))
-            | DbErr::Query(RuntimeErr::SqlxError(error)) => match &**error {
-                SqlxError::Database(error) => Some(ask(&**error)),
-                _ => None,
-            },
+            | DbErr::Query(RuntimeErr::SqlxError(error)) => Some(&**error),
             _ => None,
         }
     }
@@ -103,6 +128,14 @@ fn of_runtime(error: &RuntimeErr) -> Cause {
     }
 }
 
+/// SQLite's class of a file that cannot be opened.
+const CANNOT_OPEN: u16 = 14;
+
+/// The class of one of SQLite's codes.
+fn class(code: &str) -> Option<u16> {
+    code.parse::<u16>().ok().map(|code| code & 0xff)
+}
+
 /// PostgreSQL's codes have five characters, of which the first two are the class; SQLite's are
 /// numbers, of which the low byte is the class.
 fn of_code(code: &str) -> Cause {
@@ -111,7 +144,6 @@ fn of_code(code: &str) -> Cause {
     const READ_ONLY: u16 = 8;
     const IO: u16 = 10;
     const FULL: u16 = 13;
-    const CANNOT_OPEN: u16 = 14;
     const TOO_BIG: u16 = 18;
     const CONSTRAINT: u16 = 19;
     const MISMATCH: u16 = 20;
@@ -124,9 +156,9 @@ fn of_code(code: &str) -> Cause {
             _ => Cause::Unknown,
         };
     }
-    match code.parse::<u16>().map(|code| code & 0xff) {
-        Ok(TOO_BIG | CONSTRAINT | MISMATCH) => Cause::Data,
-        Ok(BUSY | LOCKED | READ_ONLY | IO | FULL | CANNOT_OPEN) => Cause::Away,
+    match class(code) {
+        Some(TOO_BIG | CONSTRAINT | MISMATCH) => Cause::Data,
+        Some(BUSY | LOCKED | READ_ONLY | IO | FULL | CANNOT_OPEN) => Cause::Away,
         _ => Cause::Unknown,
     }
 }
@@ -157,5 +189,6 @@ mod tests {
     fn a_closed_ledger_is_away() {
         assert_eq!(Error::Closed.cause(), Cause::Away);
         assert_eq!(Error::Corrupt("a row").cause(), Cause::Unknown);
+        assert_eq!(Error::Unreachable("why".into()).cause(), Cause::Away);
     }
 }

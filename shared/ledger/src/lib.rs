@@ -72,6 +72,9 @@ pub enum Error {
     /// The database took too long. What was being written may have been written all the same.
     #[error("the ledger's database did not answer within {} s", .0.as_secs())]
     Slow(Duration),
+    /// There was no connection to be had, and why.
+    #[error("the ledger's database cannot be reached: {0}")]
+    Unreachable(Arc<str>),
     /// The schema is another version's.
     #[error("the ledger's schema is not this version's: {0}")]
     Schema(&'static str),
@@ -104,6 +107,22 @@ pub enum Error {
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         Self::Database(Arc::new(error))
+    }
+}
+
+impl Error {
+    /// The error and its causes in words, each once.
+    pub fn words(&self) -> String {
+        let mut words = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !words.contains(&text) {
+                words = format!("{words}: {text}");
+            }
+            next = cause.source();
+        }
+        words
     }
 }
 

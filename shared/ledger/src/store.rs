@@ -2,6 +2,7 @@
 
 pub(crate) mod postgres;
 mod sqlite;
+pub(crate) mod want;
 
 use crate::Error;
 use crate::metrics::{Metrics, Pools};
@@ -41,6 +42,8 @@ pub struct Store {
     write: Write,
     trust: Trust,
     day_missing: Arc<Notify>,
+    /// Why there was no connection, when that was last looked for.
+    found: Arc<want::Found>,
     metrics: Metrics,
 }
 
@@ -85,6 +88,7 @@ impl Store {
             write: Write::Sqlite(write),
             trust: Trust::default(),
             day_missing: Arc::default(),
+            found: Arc::default(),
             metrics,
         };
         Ok((store, writer))
@@ -112,6 +116,7 @@ impl Store {
             write: Write::Sqlite(sqlite::Handle::closed()),
             trust: Trust::default(),
             day_missing: Arc::default(),
+            found: Arc::default(),
             metrics: Metrics::default(),
         })
     }
@@ -132,6 +137,7 @@ impl Store {
             write: Write::Postgres(Arc::new(pool)),
             trust,
             day_missing: Arc::default(),
+            found: Arc::default(),
             metrics: Metrics::default(),
         };
         Ok((store, clock))
@@ -149,7 +155,7 @@ impl Store {
 
     /// Reads for the API, but not for as long as it takes: somebody waits, and others wait for the connection.
     pub(crate) async fn ask<T>(&self, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        self.trust.watch(API_PATIENCE, read).await
+        self.explained(self.trust.watch(API_PATIENCE, read).await).await
     }
 
     /// Where to read what deliveries wait for.
@@ -165,7 +171,7 @@ impl Store {
     /// Reads, but not for longer than a write may take: what waits for it must hear of a database that
     /// hangs.
     pub(crate) async fn soon<T>(&self, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        self.trust.watch(postgres::PATIENCE, read).await
+        self.explained(self.trust.watch(postgres::PATIENCE, read).await).await
     }
 
     /// The database takes no writes: what is connected now is not used any more.
@@ -218,7 +224,7 @@ impl Store {
         let began = Instant::now();
         let written = match &self.write {
             Write::Sqlite(handle) => handle.write(write).await,
-            Write::Postgres(pool) => pool.write(write).await,
+            Write::Postgres(pool) => self.explained(pool.write(write).await).await,
         };
         self.written(began.elapsed(), &written);
         written

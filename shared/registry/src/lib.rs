@@ -148,9 +148,10 @@ impl Registry {
                         );
                     }
                     if let Some(health) = &health {
+                        let why = error.words();
                         health.failing(
                             PART,
-                            "the ledger cannot be read, so rights and subscriptions may be out of date",
+                            format!("the ledger cannot be read, so rights and subscriptions may be out of date: {why}"),
                         );
                     }
                 }

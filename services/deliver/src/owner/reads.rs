@@ -48,13 +48,15 @@ impl Owner {
             let found = match read.await {
                 Ok(Ok(found)) => Some(found),
                 failed => {
-                    health.failing(PART, "the ledger cannot be read");
+                    let mut words = "the ledger cannot be read".to_owned();
                     if let Ok(Err(error)) = failed {
+                        words = format!("{words}: {}", error.words());
                         tracing::error!(
                             error = &error as &dyn std::error::Error,
                             "open deliveries could not be looked up"
                         );
                     }
+                    health.failing(PART, words);
                     sleep(page.pause).await;
                     None
                 }

@@ -73,6 +73,11 @@ impl Pool {
         session::listening(&self.address)
     }
 
+    /// Makes a connection and closes it; why there is none, in words.
+    pub(super) async fn try_to_connect(&self) -> Result<(), String> {
+        Box::pin(session::try_to_connect(&self.address)).await
+    }
+
     pub(super) fn clock(&self) -> Arc<DatabaseClock> {
         Arc::clone(&self.clock)
     }

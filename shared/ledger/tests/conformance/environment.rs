@@ -2,7 +2,7 @@
 //! a network that swallows what is sent.
 
 use crate::expiring::retention;
-use crate::rig::{event, own_database, server};
+use crate::rig::{Database, Rig, event, own_database, server};
 use herald_ledger::dispatching::Recorded;
 use herald_ledger::partitions::Days;
 use herald_ledger::shards::Ownership;
@@ -307,6 +307,7 @@ async fn connections_to_a_server_that_only_reads_are_thrown_away() {
 struct Network {
     url: String,
     swallows: Arc<Mutex<Arc<AtomicBool>>>,
+    passing: tokio::task::JoinHandle<()>,
 }
 
 impl Network {
@@ -318,17 +319,24 @@ impl Network {
         let url = format!("{scheme}://{user}@{}/{database}", listener.local_addr().unwrap());
         let swallows = Arc::new(Mutex::new(Arc::new(AtomicBool::new(false))));
         let (server, now) = (server.to_owned(), Arc::clone(&swallows));
-        tokio::spawn(async move {
+        let passing = tokio::spawn(async move {
+            // They end with this task.
+            let mut ways = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(&server).await.unwrap();
                 let swallow = Arc::clone(&now.lock().unwrap());
                 let (client_in, client_out) = client.into_split();
                 let (server_in, server_out) = server.into_split();
-                tokio::spawn(pass_on(client_in, server_out, Arc::clone(&swallow)));
-                tokio::spawn(pass_on(server_in, client_out, swallow));
+                ways.spawn(pass_on(client_in, server_out, Arc::clone(&swallow)));
+                ways.spawn(pass_on(server_in, client_out, swallow));
             }
         });
-        Self { url, swallows }
+        Self { url, swallows, passing }
+    }
+
+    /// From now on nobody is there: what was connected is closed, and new connections are refused.
+    fn refuse(&self) {
+        self.passing.abort();
     }
 
     /// From now on nothing arrives any more over the connections that there are, and nobody is told.
@@ -372,4 +380,76 @@ async fn connections_that_swallow_what_is_sent_are_given_up_soon() {
     asked.unwrap();
     written.unwrap();
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+/// A pool that waits for a connection says no more than that it has waited.
+#[tokio::test]
+async fn a_server_that_refuses_connections_is_told_as_one() {
+    let network = Network::to(&own_database().await).await;
+    let ledger = Ledger::connect(&network.url).await.unwrap();
+    network.refuse();
+    let subscription = herald_domain::id::SubscriptionId(Uuid::nil());
+    let told = async {
+        loop {
+            // What was connected before breaks off, and is not told as if nobody were there.
+            let (read, written) = tokio::join!(ledger.subscription(subscription), record_one(&ledger));
+            match (read.unwrap_err(), written.unwrap_err()) {
+                (Error::Unreachable(read), Error::Unreachable(written)) => return [read, written],
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    for why in tokio::time::timeout(Duration::from_secs(40), told).await.unwrap() {
+        assert!(why.contains("refused"), "{why}");
+    }
+}
+
+/// Runs a test of this program again by itself, in a process that may have so few descriptors; false in that process.
+fn is_run_with_descriptors(most: u32, test: &str) -> bool {
+    const AGAIN: &str = "HERALD_TEST_WITH_FEW_DESCRIPTORS";
+    if std::env::var_os(AGAIN).is_some() {
+        return false;
+    }
+    let program = std::env::current_exe().unwrap();
+    let limited = format!("ulimit -n {most} && exec \"$0\" --exact \"$1\" --nocapture");
+    let mut shell = std::process::Command::new("sh");
+    let ended = shell
+        .arg("-c")
+        .arg(limited)
+        .arg(program)
+        .arg(test)
+        .env(AGAIN, "1")
+        .output();
+    let output = ended.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+    true
+}
+
+#[tokio::test]
+async fn a_want_of_descriptors_is_told_as_one() {
+    if is_run_with_descriptors(64, "environment::a_want_of_descriptors_is_told_as_one") {
+        return;
+    }
+    let rig = Rig::new(Database::Sqlite).await;
+    let mut held = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        held.push(file);
+    }
+    // More than the connections that there are already.
+    let subscription = herald_domain::id::SubscriptionId(Uuid::nil());
+    let reads = (0..6).map(|_| rig.ledger.subscription(subscription));
+    let mut wants = 0;
+    for read in futures_util::future::join_all(reads).await {
+        match read {
+            Ok(none) => assert!(none.is_none()),
+            Err(error) => {
+                assert!(error.to_string().contains("ulimit -n"), "{error:?}");
+                wants += 1;
+            }
+        }
+    }
+    assert!(wants > 0, "there were connections enough");
+    drop(held);
+    rig.ledger.subscription(subscription).await.unwrap();
 }

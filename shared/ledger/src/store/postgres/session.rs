@@ -20,6 +20,13 @@ const TESTED_IF_IDLE: Duration = Duration::from_secs(1);
 /// that is gone.
 const ANSWER: Duration = Duration::from_secs(2);
 
+/// How long a pool waits for a connection: less than what waits for it may take in all, so that it is told that there
+/// was none.
+const CONNECTION: Duration = Duration::from_secs(7);
+
+/// How long a connection may take that is only made to see whether it can be.
+const TRIAL: Duration = Duration::from_secs(1);
+
 /// What is set in every session. Settings of the server, the database and the role do not count then: they may be
 /// what another application needs.
 fn settings(patience: Duration) -> String {
@@ -47,7 +54,7 @@ pub(super) fn pool(
     let pool = PgPoolOptions::new()
         .max_connections(connections)
         .min_connections(0)
-        .acquire_timeout(PATIENCE)
+        .acquire_timeout(CONNECTION)
         .idle_timeout(Duration::from_mins(10))
         .test_before_acquire(false)
         .after_connect(move |connection, _| {
@@ -143,6 +150,21 @@ async fn look(options: &PgConnectOptions) -> Result<(), Error> {
     drop(one.close().await);
     drop(other.close().await);
     Ok(())
+}
+
+/// Makes a connection and closes it; why there is none, in words.
+pub(super) async fn try_to_connect(address: &Address) -> Result<(), String> {
+    let options = session(address);
+    match tokio::time::timeout(TRIAL, PgConnection::connect_with(&options)).await {
+        Ok(Ok(connection)) => {
+            drop(tokio::time::timeout(TRIAL, connection.close()).await);
+            Ok(())
+        }
+        Ok(Err(sea_orm::SqlxError::Io(error))) => Err(error.to_string()),
+        Ok(Err(sea_orm::SqlxError::Database(error))) => Err(error.message().to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_elapsed) => Err("its server does not answer".to_owned()),
+    }
 }
 
 /// The server's process that answers this session.
