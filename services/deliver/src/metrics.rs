@@ -42,6 +42,8 @@ pub(crate) struct Metrics {
     in_flight: IntGauge,
     buffered: IntGauge,
     recording: IntGauge,
+    lanes_bytes: IntGauge,
+    lanes_bytes_limit: IntGauge,
     recorded_batch: Histogram,
     shards_owned: IntGauge,
     shard_handovers: IntCounterVec,
@@ -208,6 +210,14 @@ impl Metrics {
                 "Deliveries in memory that wait for their turn.",
             )?,
             recording: gauge("herald_outcomes_unrecorded", "Outcomes on their way to the ledger.")?,
+            lanes_bytes: gauge(
+                "herald_lanes_bytes",
+                "Bytes of payload in memory: of deliveries that wait, are being sent or are being read from the ledger.",
+            )?,
+            lanes_bytes_limit: gauge(
+                "herald_lanes_bytes_limit",
+                "How many bytes of payload there may be in memory; beyond it deliveries stay in the ledger.",
+            )?,
             recorded_batch: histogram(
                 "herald_outcomes_batch_deliveries",
                 "Outcomes in one transaction of deliver.",
@@ -373,6 +383,8 @@ impl Metrics {
         set(&self.in_flight, load.in_flight);
         set(&self.buffered, load.buffered);
         set(&self.recording, load.recording);
+        set(&self.lanes_bytes, load.bytes);
+        set(&self.lanes_bytes_limit, load.most_bytes);
     }
 }
 

@@ -7,6 +7,7 @@
 //! left.
 
 mod patient;
+mod places;
 
 use crate::http::when_full;
 use axum::Router;
@@ -16,11 +17,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use patient::Patient;
+pub(crate) use places::Places;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -43,9 +44,6 @@ const READ_BYTES: usize = 64 * 1024;
 /// The most connections, where there are descriptors for more; each may hold [`READ_BYTES`].
 const MAX_CONNECTIONS: usize = 2048;
 
-/// The most connections beyond those, for health checks and refusals.
-const MAX_WHEN_FULL: usize = 32;
-
 /// How many connections a process may have that may open so many files: a quarter is for those who send to
 /// it, the rest for those it sends to, and for its stores.
 pub(crate) fn most_connections(descriptors: u64) -> usize {
@@ -54,27 +52,32 @@ pub(crate) fn most_connections(descriptors: u64) -> usize {
 }
 
 /// Serves until `close`; then open connections have a moment to end what they are at. Each connection gets
-/// the routes as they are when it is opened. At most `most` are served at a time.
-pub(crate) async fn serve(listener: TcpListener, most: usize, app: watch::Receiver<Router>, close: CancellationToken) {
-    let (places, extra) = (Arc::new(Semaphore::new(most)), Arc::new(Semaphore::new(MAX_WHEN_FULL)));
+/// the routes as they are when it is opened. No more are served at a time than there are `places`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    places: Places,
+    app: watch::Receiver<Router>,
+    close: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     let mut full = false;
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &extra) => accepted,
+            accepted = accept(&listener, &places) => accepted,
             Some(_ended) = connections.join_next() => continue,
             () = close.cancelled() => break,
         };
         let Some((stream, when_full)) = accepted else { continue };
         let routes = app.borrow().clone();
-        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+        if let Some(place) = places.take() {
             // Said again only after there was room for as many as it takes to fill up.
-            full &= places.available_permits() < most / 10;
+            full &= places.free() < places.most() / 10;
             connections.spawn(connection(stream, place, routes, false, close.clone()));
         } else {
+            places.refuse();
             if !std::mem::replace(&mut full, true) {
                 tracing::warn!(
-                    most,
+                    most = places.most(),
                     "there are as many connections as may be; further ones are refused"
                 );
             }
@@ -89,8 +92,8 @@ pub(crate) async fn serve(listener: TcpListener, most: usize, app: watch::Receiv
 }
 
 /// The next connection, with a place among those beyond the most, without which none is accepted.
-async fn accept(listener: &TcpListener, extra: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(extra).acquire_owned().await.ok()?;
+async fn accept(listener: &TcpListener, places: &Places) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let place = places.extra().await?;
     match listener.accept().await {
         Ok((stream, _)) => Some((stream, place)),
         Err(error) => {

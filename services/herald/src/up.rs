@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::data::DataFolder;
 use crate::letters::Letters;
 use crate::roles::Role;
-use crate::server::{CLOSE, most_connections, serve};
+use crate::server::{CLOSE, Places, most_connections, serve};
 use crate::stores::{self, Stores};
 use anyhow::Context;
 use axum::Router;
@@ -109,9 +109,10 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
     health.failing("process", "starting");
     let listener = crate::listener::bind(config.listen)?;
     let address = listener.local_addr()?;
-    let most = most_connections(crate::process::descriptors());
+    let places = Places::new(most_connections(crate::process::descriptors()))?;
+    places.register(&metrics)?;
     let (routes, app) = watch::channel(crate::http::starting(health.clone(), metrics.clone()));
-    base.supervise("HTTP server", serve(listener, most, app, stop.listener.clone()));
+    base.supervise("HTTP server", serve(listener, places, app, stop.listener.clone()));
 
     let Stores {
         ledger,

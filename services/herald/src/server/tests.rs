@@ -1,3 +1,4 @@
+use super::places::MAX_WHEN_FULL;
 use super::*;
 use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -5,6 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 struct Server {
     address: std::net::SocketAddr,
     close: CancellationToken,
+    metrics: prometheus::Registry,
     _routes: watch::Sender<Router>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -20,10 +22,13 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let close = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, most, app, close.clone()));
+        let (places, metrics) = (Places::new(most).unwrap(), prometheus::Registry::new());
+        places.register(&metrics).unwrap();
+        let task = tokio::spawn(serve(listener, places, app, close.clone()));
         Self {
             address,
             close,
+            metrics,
             _routes: routes,
             task,
         }
@@ -31,6 +36,17 @@ impl Server {
 
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Open connections, how many may be, and how many were refused.
+    fn counted(&self) -> [f64; 3] {
+        let families = self.metrics.gather();
+        let value = |name: &str| {
+            let family = families.iter().find(|family| family.name() == name).unwrap();
+            let metric = &family.get_metric()[0];
+            metric.get_gauge().get_value() + metric.get_counter().get_value()
+        };
+        ["", "_limit", "_refused_total"].map(|what| value(&format!("herald_http_connections{what}")))
     }
 
     async fn end(self) {
@@ -72,6 +88,7 @@ async fn beyond_the_most_connections_only_health_is_served() {
         answer(&mut stream, "served").await;
         kept.push(stream);
     }
+    assert_eq!(server.counted(), [2.0, 2.0, 0.0]);
     let mut beyond = server.connect().await;
     ask(&mut beyond, "/").await;
     let refused = to_the_end(&mut beyond).await;
@@ -83,6 +100,7 @@ async fn beyond_the_most_connections_only_health_is_served() {
     let mut probe = server.connect().await;
     ask(&mut probe, "/health/live").await;
     assert!(to_the_end(&mut probe).await.ends_with("live"));
+    assert_eq!(server.counted(), [2.0, 2.0, 2.0]);
     // Those that are served go on, and their end makes room.
     ask(&mut kept[0], "/").await;
     answer(&mut kept[0], "served").await;

@@ -16,6 +16,10 @@ pub struct Load {
     pub buffered: usize,
     /// Outcomes not yet in the ledger.
     pub recording: usize,
+    /// Bytes of payload that wait, are in flight or are being read.
+    pub bytes: usize,
+    /// How many bytes that may be.
+    pub most_bytes: usize,
 }
 
 /// What holds a lane back, for metrics; the first that does.
@@ -79,6 +83,8 @@ impl<P> Lanes<P> {
             in_flight: total.first + total.more,
             buffered: total.waiting,
             recording: self.recording,
+            bytes: total.bytes + self.shares.coming().bytes,
+            most_bytes: self.limits.bytes,
         }
     }
 

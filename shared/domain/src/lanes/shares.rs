@@ -157,7 +157,6 @@ impl Shares {
     }
 
     /// What is being read.
-    #[cfg(test)]
     pub(super) fn coming(&self) -> Use {
         self.coming
     }

@@ -572,6 +572,7 @@ impl World {
         prop_assert!(total.more <= self.limits.in_flight);
         prop_assert!(total.waiting + coming.waiting <= self.limits.buffered);
         prop_assert!(total.bytes + coming.bytes <= self.limits.bytes);
+        prop_assert_eq!(lanes.load().bytes, total.bytes + coming.bytes);
         prop_assert!(lanes.retries <= self.limits.retries());
         prop_assert!(lanes.fetches <= self.limits.fetches);
         let at_once = self.limits.in_flight + self.limits.lanes_in_flight + 2 * most;
@@ -621,7 +622,8 @@ proptest! {
         }
         world.drain()?;
         prop_assert!(world.open.is_empty(), "forgotten: {:?}", world.open.keys());
-        let rest = Load { lanes: 0, in_flight: 0, buffered: 0, recording: 0 };
+        let most_bytes = world.limits.bytes;
+        let rest = Load { lanes: 0, in_flight: 0, buffered: 0, recording: 0, bytes: 0, most_bytes };
         // The last that is remembered is a rate, a pause or a breaker.
         world.now = world.now.plus(Duration::from_mins(2));
         world.poll()?;
