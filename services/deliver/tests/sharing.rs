@@ -23,6 +23,7 @@ use herald_registry::Registry;
 use herald_telemetry::health::Health;
 use herald_telemetry::traces::Traces;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -195,6 +196,14 @@ async fn request_and_head(listener: &TcpListener) -> (TcpStream, String) {
     (stream, String::from_utf8_lossy(&head[..length]).into_owned())
 }
 
+/// A header of a request.
+fn header(head: &str, name: &str) -> String {
+    let line = head
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    line.unwrap_or_else(|| panic!("no {name}: {head}")).to_owned()
+}
+
 async fn answer(stream: &mut TcpStream, status: &str) {
     let text = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     stream.write_all(text.as_bytes()).await.unwrap();
@@ -218,7 +227,7 @@ async fn shards_are_shared_out_and_handed_over_with_a_request_in_flight() {
     let mut first = Process::start(&shared);
     first.owns(256).await;
     shared.publish().await;
-    let mut in_flight = request(&listener).await;
+    let (mut in_flight, at_first) = request_and_head(&listener).await;
 
     // The first keeps what is in flight, for enough of its shards have nothing.
     let mut second = Process::start(&shared);
@@ -228,18 +237,22 @@ async fn shards_are_shared_out_and_handed_over_with_a_request_in_flight() {
     first.soft.cancel();
     second.owns(256).await;
     assert!(!first.running.is_finished(), "its request is in flight");
-    sleep(Duration::from_secs(1)).await;
+    // The second has looked at the lane when it sends what came later.
+    shared.publish().await;
+    let (mut later, meanwhile) = request_and_head(&listener).await;
+    answer(&mut later, "200 OK").await;
     answer(&mut in_flight, "200 OK").await;
     timeout(SOON, first.running).await.expect("an end").unwrap();
-    assert_eq!(shared.closed("Delivered").await, 1);
-    let again = timeout(Duration::from_secs(1), listener.accept()).await;
-    assert!(again.is_err(), "it was sent twice");
+    shared.come_to("Delivered", 2).await;
 
     shared.publish().await;
-    answer(&mut request(&listener).await, "200 OK").await;
+    let (mut last, at_last) = request_and_head(&listener).await;
+    answer(&mut last, "200 OK").await;
     second.soft.cancel();
     timeout(SOON, second.running).await.expect("an end").unwrap();
-    assert_eq!(shared.closed("Delivered").await, 2);
+    assert_eq!(shared.closed("Delivered").await, 3);
+    let ids = [at_first, meanwhile, at_last].map(|head| header(&head, "webhook-id"));
+    assert_eq!(HashSet::from(ids).len(), 3, "one was sent twice");
     assert_eq!(
         shared
             .ledger
@@ -358,8 +371,7 @@ async fn a_clock_that_is_set_stops_no_delivery_and_is_what_messages_are_signed_b
         clock.0.store(seconds, Ordering::Relaxed);
         shared.publish().await;
         let (mut stream, head) = request_and_head(&listener).await;
-        let line = head.lines().find_map(|line| line.strip_prefix("webhook-timestamp: "));
-        let signed: i64 = line.unwrap().parse().unwrap();
+        let signed: i64 = header(&head, "webhook-timestamp").parse().unwrap();
         let off = signed - clock.now().as_unix_seconds();
         assert!((-20..=0).contains(&off), "set by {seconds} s: {off}");
         // A failure is retried at the first try's delay, and not when the former time comes again.
