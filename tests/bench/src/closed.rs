@@ -4,8 +4,9 @@ use crate::arrival::{arrival, settle};
 use crate::event::Template;
 use crate::generator::{Generator, Sent};
 use crate::options::Bench;
-use crate::receiver::Receiver;
+use crate::receiver::{Receiver, Tally};
 use crate::stack::{Kind, Stack};
+use crate::transport::Transport;
 use crate::{cpu, memory};
 use herald_tests::samples;
 use serde_json::json;
@@ -27,6 +28,12 @@ pub(crate) struct Throughput {
     pub(crate) cpu: Vec<(&'static str, f64)>,
     /// The same of generator and receiver.
     pub(crate) load: f64,
+    /// Connections that the receiver accepted, a delivery.
+    pub(crate) connections: f64,
+    /// All that it accepted, from the start to the last arrival.
+    pub(crate) connections_in_all: u64,
+    /// How much of the deliveries came over HTTP/2, from 0 to 1.
+    pub(crate) over_http2: f64,
     /// Requests that were answered with 429 or 503.
     pub(crate) refused: u64,
     /// Messages that came more than once.
@@ -53,29 +60,55 @@ impl fmt::Display for Throughput {
     }
 }
 
+/// What a closed loop sends, and to whom.
+#[derive(Debug)]
+pub(crate) struct Load {
+    /// Whose packets they are.
+    pub(crate) company: Uuid,
+    /// Its events.
+    pub(crate) template: Template,
+    /// How many subscriptions each event goes to.
+    pub(crate) subscriptions: u32,
+    /// How many events may be accepted and not yet delivered.
+    pub(crate) outstanding: usize,
+    /// How messages reach the subscribers.
+    pub(crate) transport: Transport,
+}
+
+impl Load {
+    /// Usual events of a new company, to so many subscriptions, in clear.
+    pub(crate) fn to(subscriptions: u32, bench: &Bench) -> Self {
+        let company = Uuid::now_v7();
+        Self {
+            company,
+            template: Template::new(company),
+            subscriptions,
+            outstanding: bench.outstanding(),
+            transport: Transport::Http,
+        }
+    }
+}
+
 /// A closed loop about to be run.
 #[derive(Debug)]
 pub(crate) struct Closed {
     /// The subscribers.
     pub(crate) receiver: Receiver,
+    /// Whose packets it sends.
+    pub(crate) company: Uuid,
     template: Template,
     room: Arc<Semaphore>,
     measured: Duration,
 }
 
 impl Closed {
-    /// With events of that template, to so many subscriptions, of which `outstanding` may be accepted and
-    /// not yet delivered.
-    pub(crate) async fn new(
-        template: Template,
-        subscriptions: u32,
-        outstanding: usize,
-        measured: Duration,
-    ) -> anyhow::Result<Self> {
-        let room = Arc::new(Semaphore::new(outstanding));
+    /// With that load, measured for so long.
+    pub(crate) async fn new(load: Load, measured: Duration) -> anyhow::Result<Self> {
+        let room = Arc::new(Semaphore::new(load.outstanding));
         Ok(Self {
-            receiver: Receiver::start(subscriptions, Some(Arc::clone(&room))).await?,
-            template,
+            receiver: Receiver::start_over(load.transport, load.subscriptions, Some(Arc::clone(&room))).await?,
+            company: load.company,
+            template: load.template,
             room,
             measured,
         })
@@ -98,37 +131,23 @@ impl Closed {
         let peaks = stack.processes().into_iter();
         let peaks = peaks.map(|(name, process)| Ok((name, memory::peak(process)?)));
         let peaks = peaks.collect::<anyhow::Result<_>>()?;
-        Ok(after.since(&before, &parts, sent, receiver.tally().repeated, peaks))
+        Ok(after.since(&before, &parts, sent, receiver.tally(), peaks))
     }
 }
 
-/// Starts a stack, makes the subscriptions, and runs a closed loop of so many events outstanding.
-pub(crate) async fn fresh(
-    kind: Kind,
-    bench: &Bench,
-    subscriptions: u32,
-    outstanding: usize,
-) -> anyhow::Result<Throughput> {
-    let company = Uuid::now_v7();
-    with_events(kind, bench, company, Template::new(company), subscriptions, outstanding).await
-}
-
-/// [`fresh`], with events of that template.
-pub(crate) async fn with_events(
-    kind: Kind,
-    bench: &Bench,
-    company: Uuid,
-    template: Template,
-    subscriptions: u32,
-    outstanding: usize,
-) -> anyhow::Result<Throughput> {
-    let closed = Closed::new(template, subscriptions, outstanding, bench.closed()).await?;
+/// Starts a stack, makes the subscriptions, and runs a closed loop of that load.
+pub(crate) async fn fresh(kind: Kind, bench: &Bench, load: Load) -> anyhow::Result<Throughput> {
+    let subscriptions = load.subscriptions;
+    let closed = Closed::new(load, bench.closed()).await?;
     let mut stack = Stack::prepare(kind, &bench.servers, &closed.receiver.url(0)).await;
+    if let Some(authority) = closed.receiver.authority() {
+        stack.trust(authority);
+    }
     stack.launch().await?;
     let limit = bench.max_in_flight().map(|limit| json!({ "MaxInFlight": limit }));
     let limit = limit.unwrap_or_else(|| json!({}));
     let bodies = (0..subscriptions).map(|subscription| {
-        let body = samples::packets_of(company, &closed.receiver.url(subscription));
+        let body = samples::packets_of(closed.company, &closed.receiver.url(subscription));
         samples::merged(body, limit.clone())
     });
     stack.subscribe_all(bodies).await?;
@@ -140,7 +159,7 @@ pub(crate) async fn with_events(
 /// All counters at one time.
 struct Reading {
     at: Instant,
-    delivered: u64,
+    tally: Tally,
     parts: Vec<Duration>,
     load: Duration,
 }
@@ -149,7 +168,7 @@ impl Reading {
     fn take(parts: &[(&'static str, u32)], receiver: &Receiver) -> anyhow::Result<Self> {
         Ok(Self {
             at: Instant::now(),
-            delivered: receiver.tally().delivered,
+            tally: receiver.tally(),
             parts: parts
                 .iter()
                 .map(|(_, process)| cpu::of_tree(*process))
@@ -163,11 +182,12 @@ impl Reading {
         before: &Self,
         parts: &[(&'static str, u32)],
         sent: Sent,
-        repeated: u64,
+        whole: Tally,
         peaks: Vec<(&'static str, u64)>,
     ) -> Throughput {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let deliveries = (self.delivered - before.delivered) as f64;
+        let counted = |count: fn(&Tally) -> u64| (count(&self.tally) - count(&before.tally)) as f64;
+        let deliveries = counted(|tally| tally.delivered);
         let each = |after: Duration, before: Duration| after.saturating_sub(before).as_secs_f64() * 1e6 / deliveries;
         let times = self.parts.iter().zip(&before.parts);
         Throughput {
@@ -178,8 +198,11 @@ impl Reading {
                 .map(|((name, _), (after, before))| (*name, each(*after, *before)))
                 .collect(),
             load: each(self.load, before.load),
+            connections: counted(|tally| tally.connections) / deliveries,
+            connections_in_all: whole.connections,
+            over_http2: counted(|tally| tally.over_http2) / deliveries,
             refused: sent.refused,
-            repeated,
+            repeated: whole.repeated,
             peaks,
         }
     }

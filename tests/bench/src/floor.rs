@@ -11,6 +11,9 @@
 //! It is fixed, so that ratios to it mean something from version to version. Where it could be done in
 //! several ways it is done in the fastest known: one task owns the confirm channel and keeps many
 //! messages in flight, and publishing and consuming have a connection each.
+//!
+//! A subscriber over TLS is given a client that trusts its authority, and takes HTTP/2 where it is
+//! offered. All else is the same code, and the client over plain HTTP is the same as without TLS.
 
 use anyhow::{Context, bail};
 use axum::Router;
@@ -21,10 +24,12 @@ use bytes::Bytes;
 use clap::Args;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use herald_tests::tls::install_crypto;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use lapin::message::Delivery;
 use lapin::options::{
@@ -33,7 +38,11 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
@@ -60,9 +69,10 @@ pub(crate) struct Floor {
     /// Where all events go
     #[arg(long)]
     target: Uri,
+    /// The authority of a target over TLS, as PEM
+    #[arg(long)]
+    trust: Option<PathBuf>,
 }
-
-type Sender = Client<HttpConnector, Full<Bytes>>;
 
 impl Floor {
     /// Runs until it is killed or the broker is lost.
@@ -87,7 +97,7 @@ impl Floor {
         tokio::select! {
             ended = async { axum::serve(listener, app).await } => ended.context("the listener"),
             ended = publish(&channel, taken) => ended.context("publishing"),
-            ended = consume(&consuming, self.target) => ended.context("consuming"),
+            ended = send_on(&consuming, self.target, self.trust.as_deref()) => ended.context("consuming"),
         }
     }
 }
@@ -138,7 +148,36 @@ async fn confirm(channel: &Channel, event: &[u8]) -> lapin::Result<Confirmation>
     published.await?.await
 }
 
-async fn consume(connection: &Connection, target: Uri) -> anyhow::Result<()> {
+/// Takes what is in the queue to the target, with the client that it needs.
+async fn send_on(connection: &Connection, target: Uri, trusted: Option<&Path>) -> anyhow::Result<()> {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    match trusted {
+        None => consume(connection, target, connector).await,
+        Some(authority) => consume(connection, target, secured(connector, authority)?).await,
+    }
+}
+
+/// A connector that speaks TLS, and HTTP/2 where the other side offers it.
+fn secured(mut connector: HttpConnector, authority: &Path) -> anyhow::Result<HttpsConnector<HttpConnector>> {
+    install_crypto();
+    let mut trusted = RootCertStore::empty();
+    trusted.add(CertificateDer::from_pem_file(authority).context("the authority")?)?;
+    let config = ClientConfig::builder()
+        .with_root_certificates(trusted)
+        .with_no_client_auth();
+    connector.enforce_http(false);
+    Ok(HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_only()
+        .enable_all_versions()
+        .wrap_connector(connector))
+}
+
+async fn consume<C>(connection: &Connection, target: Uri, connector: C) -> anyhow::Result<()>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
     let channel = connection.create_channel().await?;
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let consuming = channel.basic_consume(
@@ -148,9 +187,7 @@ async fn consume(connection: &Connection, target: Uri) -> anyhow::Result<()> {
         FieldTable::default(),
     );
     let mut messages = consuming.await?;
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    let sender: Sender = Client::builder(TokioExecutor::new()).build(connector);
+    let sender = Client::builder(TokioExecutor::new()).build(connector);
     while let Some(message) = messages.next().await {
         tokio::spawn(deliver(sender.clone(), target.clone(), message?));
     }
@@ -158,7 +195,10 @@ async fn consume(connection: &Connection, target: Uri) -> anyhow::Result<()> {
 }
 
 /// Sends a message on. One whose acknowledgement fails is of a lost connection, which ends the process.
-async fn deliver(sender: Sender, target: Uri, mut message: Delivery) -> lapin::Result<bool> {
+async fn deliver<C>(sender: Client<C, Full<Bytes>>, target: Uri, mut message: Delivery) -> lapin::Result<bool>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
     let body = Bytes::from(std::mem::take(&mut message.data));
     if send(&sender, target, body)
         .await
@@ -174,7 +214,10 @@ async fn deliver(sender: Sender, target: Uri, mut message: Delivery) -> lapin::R
     }
 }
 
-async fn send(sender: &Sender, target: Uri, body: Bytes) -> Option<StatusCode> {
+async fn send<C>(sender: &Client<C, Full<Bytes>>, target: Uri, body: Bytes) -> Option<StatusCode>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
     let request = Request::post(target)
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(Full::new(body))

@@ -15,7 +15,7 @@
 //! | [`seed`] | a million rows at once |
 //! | [`closed`], [`open`] | the two loops, and what is read off them |
 //! | [`generator`] | the producer |
-//! | [`receiver`], [`bad`] | the subscribers |
+//! | [`receiver`], [`bad`], [`transport`] | the subscribers, and how messages reach them |
 //! | [`event`] | events that are cheap to make |
 //! | [`cpu`], [`memory`] | processor time and memory of processes |
 //! | [`rounds`], [`spread`], [`quantiles`] | runs, and figures of several |
@@ -40,6 +40,7 @@ mod scenario;
 mod seed;
 mod spread;
 mod stack;
+mod transport;
 
 use clap::{Parser, Subcommand};
 use options::{Bench, Options};

@@ -1,40 +1,62 @@
-//! The subscribers: one small HTTP server that says yes and keeps the books.
+//! The subscribers: one small HTTP server, in clear or over TLS, that says yes and keeps the books.
 
 use crate::event::number_in;
 use crate::to_usize;
+use crate::transport::Transport;
 use anyhow::Context;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use herald_tests::tls::Authority;
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// A running receiver; dropping it closes its listener.
 #[derive(Debug)]
 pub(crate) struct Receiver {
     address: SocketAddr,
+    /// Who vouches for it, over TLS.
+    authority: Option<Authority>,
     books: Arc<Books>,
     listening: AbortHandle,
 }
 
 impl Receiver {
-    /// Listens, for that many subscriptions. Whenever all of them have an event, `room` gets a permit.
+    /// Listens in clear, for that many subscriptions. Whenever all of them have an event, `room` gets a permit.
     pub(crate) async fn start(subscriptions: u32, room: Option<Arc<Semaphore>>) -> anyhow::Result<Self> {
+        Self::start_over(Transport::Http, subscriptions, room).await
+    }
+
+    /// [`start`](Self::start), in clear or over TLS.
+    pub(crate) async fn start_over(
+        transport: Transport,
+        subscriptions: u32,
+        room: Option<Arc<Semaphore>>,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("a free port")?;
         let address = listener.local_addr()?;
         let books = Arc::new(Books::new(subscriptions, room));
-        let listening = tokio::spawn(listen(listener, Arc::clone(&books))).abort_handle();
+        let authority = (transport != Transport::Http).then(Authority::default);
+        let config = authority.as_ref().map(|authority| match transport {
+            Transport::TlsHttp2 => authority.good_with_http2(),
+            Transport::Http | Transport::Tls => authority.good(),
+        });
+        let acceptor = config.map(TlsAcceptor::from);
+        let listening = tokio::spawn(listen(listener, acceptor, Arc::clone(&books))).abort_handle();
         Ok(Self {
             address,
+            authority,
             books,
             listening,
         })
@@ -42,7 +64,13 @@ impl Receiver {
 
     /// Where the messages of a subscription go, counted from 0.
     pub(crate) fn url(&self, subscription: u32) -> String {
-        format!("http://{}/{subscription}", self.address)
+        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/{subscription}", self.address)
+    }
+
+    /// Whom to trust, where it speaks TLS.
+    pub(crate) fn authority(&self) -> Option<&Authority> {
+        self.authority.as_ref()
     }
 
     /// What has been received so far.
@@ -77,6 +105,10 @@ pub(crate) struct Tally {
     pub(crate) complete: u64,
     /// Messages of an event that its subscription had already, whatever their `webhook-id`.
     pub(crate) repeated: u64,
+    /// Messages among `delivered` that came over HTTP/2.
+    pub(crate) over_http2: u64,
+    /// Connections that were accepted.
+    pub(crate) connections: u64,
 }
 
 #[derive(Debug)]
@@ -110,7 +142,7 @@ impl Books {
     }
 
     /// Whether that can have been sent.
-    fn enter(&self, subscription: u32, number: usize) -> bool {
+    fn enter(&self, subscription: u32, number: usize, version: Version) -> bool {
         let now = Instant::now();
         if subscription >= self.subscriptions {
             return false;
@@ -121,6 +153,7 @@ impl Books {
             return true;
         }
         state.tally.delivered += 1;
+        state.tally.over_http2 += u64::from(version == Version::HTTP_2);
         if let Some(arrivals) = &mut state.arrivals {
             arrivals.push((number, now));
         }
@@ -160,23 +193,41 @@ impl State {
     }
 }
 
-async fn listen(listener: TcpListener, books: Arc<Books>) {
+async fn listen(listener: TcpListener, acceptor: Option<TlsAcceptor>, books: Arc<Books>) {
     while let Ok((stream, _)) = listener.accept().await {
-        let books = Arc::clone(&books);
-        tokio::spawn(async move {
-            stream.set_nodelay(true).expect("a connected socket");
-            let answer = service_fn(|request| answer(&books, request));
-            // Connections end when their client does, in whatever way.
-            drop(
-                http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), answer)
-                    .await,
-            );
-        });
+        books.lock().tally.connections += 1;
+        stream.set_nodelay(true).expect("a connected socket");
+        tokio::spawn(serve(stream, acceptor.clone(), Arc::clone(&books)));
     }
 }
 
+/// Serves a connection until its client ends it, in whatever way.
+async fn serve(stream: TcpStream, acceptor: Option<TlsAcceptor>, books: Arc<Books>) {
+    let Some(acceptor) = acceptor else {
+        return serve_http1(stream, &books).await;
+    };
+    let Ok(stream) = acceptor.accept(stream).await else {
+        return;
+    };
+    if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return serve_http1(stream, &books).await;
+    }
+    let answer = service_fn(move |request| {
+        let books = Arc::clone(&books);
+        async move { answer(&books, request).await }
+    });
+    let serving = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer);
+    drop(serving.await);
+}
+
+async fn serve_http1(stream: impl AsyncRead + AsyncWrite + Unpin, books: &Books) {
+    let answer = service_fn(|request| answer(books, request));
+    let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+    drop(serving.await);
+}
+
 async fn answer(books: &Books, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let version = request.version();
     let subscription = request
         .uri()
         .path()
@@ -186,7 +237,7 @@ async fn answer(books: &Books, request: Request<Incoming>) -> Result<Response<Fu
     let number = body.ok().and_then(|body| number_in(&body.to_bytes()));
     let known = subscription
         .zip(number)
-        .is_some_and(|(subscription, number)| books.enter(subscription, number));
+        .is_some_and(|(subscription, number)| books.enter(subscription, number, version));
     let mut response = Response::new(Full::default());
     if !known {
         *response.status_mut() = StatusCode::BAD_REQUEST;
@@ -204,21 +255,24 @@ mod tests {
         let books = Books::new(70, Some(Arc::clone(&room)));
         books.lock().arrivals = Some(Vec::new());
         for (subscription, number, known) in [(0, 5, true), (0, 5, true), (70, 5, false), (69, 4, true)] {
-            assert_eq!(books.enter(subscription, number), known);
+            assert_eq!(books.enter(subscription, number, Version::HTTP_11), known);
         }
         for subscription in 1..69 {
-            assert!(books.enter(subscription, 5));
+            assert!(books.enter(subscription, 5, Version::HTTP_2));
         }
         assert_eq!(room.available_permits(), 0);
-        assert!(books.enter(69, 5));
+        assert!(books.enter(69, 5, Version::HTTP_2));
         assert_eq!(room.available_permits(), 1);
         let state = books.lock();
         let Tally {
             delivered,
             complete,
             repeated,
+            over_http2,
+            connections,
         } = state.tally;
         assert_eq!((delivered, complete, repeated), (71, 1, 1));
+        assert_eq!((over_http2, connections), (69, 0));
         let arrivals = state.arrivals.as_ref().unwrap();
         assert_eq!(arrivals.len(), 71);
         assert_eq!(arrivals.iter().filter(|(number, _)| *number == 4).count(), 1);

@@ -8,6 +8,7 @@ mod pressure;
 mod saturation;
 mod subscriptions;
 mod throughput;
+mod tls;
 mod waiting;
 
 use crate::options::Bench;
@@ -22,6 +23,8 @@ pub(crate) enum Scenario {
     Saturation,
     /// The same to ten subscriptions
     FanOut,
+    /// Both over TLS, with HTTP/1.1 and with HTTP/2
+    Tls,
     /// Open loops at 50 and 300 events a second
     Latency,
     /// Nine healthy endpoints beside one that hangs, fails, drips or resets
@@ -56,6 +59,7 @@ impl Scenario {
         match self {
             Self::Saturation => saturation::measure(bench).await,
             Self::FanOut => fan_out::measure(bench).await,
+            Self::Tls => tls::measure(bench).await,
             Self::Latency => latency::measure(bench).await,
             Self::Pressure => pressure::measure(bench).await,
             Self::Subscriptions => subscriptions::measure(bench).await,

@@ -41,7 +41,8 @@ impl fmt::Display for Spread {
         let digits = match median {
             100.0.. => 0,
             10.0.. => 1,
-            _ => 2,
+            0.1.. => 2,
+            _ => 4,
         };
         write!(f, "{median:.digits$}")?;
         if values.len() > 1 {
@@ -62,6 +63,7 @@ mod tests {
             (vec![1.5], "1.50"),
             (vec![30.0, 10.0, 20.0], "20.0 (10.0-30.0)"),
             (vec![400.0, 100.0], "250 (100-400)"),
+            (vec![0.0124, 0.5, 0.002], "0.0124 (0.0020-0.5000)"),
         ] {
             assert_eq!(Spread(values).to_string(), shown);
         }

@@ -11,6 +11,7 @@ use herald_tests::api::Api;
 use herald_tests::binary::{binary, command, free_port};
 use herald_tests::sandbox::Sandbox;
 use herald_tests::services::{Servers, migrate};
+use herald_tests::tls::Authority;
 use place::Place;
 use process::Process;
 use serde_json::Value;
@@ -108,6 +109,8 @@ pub(crate) struct Stack {
     place: Place,
     key: String,
     target: String,
+    /// The authority of receivers over TLS, as PEM.
+    trusted: Option<PathBuf>,
     // Last, because its end kills what still works in it.
     sandbox: Sandbox,
 }
@@ -126,8 +129,14 @@ impl Stack {
             place,
             key: format!("bench-{}", Uuid::new_v4().simple()),
             target: target.to_owned(),
+            trusted: None,
             sandbox: Sandbox::new("herald-bench-"),
         }
+    }
+
+    /// Has what is started from now on trust receivers of that authority.
+    pub(crate) fn trust(&mut self, authority: &Authority) {
+        self.trusted = Some(authority.write_pem(self.sandbox.path()));
     }
 
     /// Starts all its processes and waits until they are ready; how long the slowest took.
@@ -154,12 +163,19 @@ impl Stack {
         if self.kind == Kind::Floor {
             let mut command = command(&std::env::current_exe()?);
             command.args([role.command, "--broker", &self.place.broker, "--target", &self.target]);
+            if let Some(file) = &self.trusted {
+                command.arg("--trust").arg(file);
+            }
             return Ok(command);
         }
         let mut command = command(&binary());
         command
             .args([role.command, "--egress-allow", "127.0.0.0/8"])
             .env("HERALD_OPERATOR_KEY", &self.key);
+        if let Some(file) = &self.trusted {
+            // Of all roles alike, as it would be set in a deployment.
+            command.env("HERALD_EGRESS_CA", file);
+        }
         if self.kind == Kind::Embedded {
             command.arg("--data").arg(self.data());
         } else {

@@ -4,7 +4,7 @@
 
 use super::Measured;
 use crate::arrival::{arrival_seen, settle};
-use crate::closed::{self, Throughput};
+use crate::closed::{self, Load, Throughput};
 use crate::event::Template;
 use crate::generator::Generator;
 use crate::memory::{Watch, megabytes, peak};
@@ -134,7 +134,7 @@ pub(super) async fn measure(bench: &Bench) -> Measured {
 
 async fn run(kind: Kind, bench: &Bench) -> anyhow::Result<Outcome> {
     Ok(Outcome {
-        saturation: closed::fresh(kind, bench, 1, bench.outstanding()).await?,
+        saturation: closed::fresh(kind, bench, Load::to(1, bench)).await?,
         drain: drain(kind, bench).await?,
     })
 }

@@ -51,7 +51,7 @@ pub(super) async fn measure(bench: &Bench) -> Measured {
             let at = |figure: fn(&Quantiles) -> f64| move |run: &Latencies| run.0.get(place).map_or(f64::NAN, figure);
             let p50 = rounds.against(kind, Kind::Floor, at(|times| times.p50));
             let p99 = rounds.against(kind, Kind::Floor, at(|times| times.p99));
-            let judged = [(AtMost(1.7), &p50), (AtMost(2.0), &p99)];
+            let judged = [(AtMost(1.5), &p50), (AtMost(1.5), &p99)];
             let has_targets = place == 0 && kind != Kind::Floor;
             report.judged_row(
                 [

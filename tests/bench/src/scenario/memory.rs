@@ -78,7 +78,7 @@ impl Load {
     /// In megabytes.
     fn target(self) -> Target {
         match self {
-            Self::Idle(_) => AtMost(40.0),
+            Self::Idle(_) => AtMost(30.0),
             _ => AtMost(200.0),
         }
     }
@@ -111,18 +111,27 @@ pub(super) async fn measure(bench: &Bench) -> Measured {
 }
 
 async fn run(Case { kind, variant }: Case<Load>, bench: &Bench) -> anyhow::Result<Held> {
-    let outstanding = bench.outstanding();
-    let company = Uuid::now_v7();
-    let (subscriptions, template, outstanding) = match variant {
+    let usual = |subscriptions| closed::Load::to(subscriptions, bench);
+    let load = match variant {
         Load::Idle(subscriptions) => return idle(kind, subscriptions, bench).await,
         Load::Hanging => return hanging(kind, bench).await,
-        Load::Saturation => (1, Template::new(company), outstanding),
+        Load::Saturation => usual(1),
         // Fewer events, because what they become, or they themselves, are many times as much.
-        Load::FanOut => (WIDE, Template::new(company), outstanding.div_ceil(100)),
-        Load::LargePayloads => (1, Template::padded(company, LARGE), outstanding.div_ceil(4)),
+        Load::FanOut => fewer(usual(WIDE), 100),
+        Load::LargePayloads => {
+            let load = fewer(usual(1), 4);
+            let template = Template::padded(load.company, LARGE);
+            closed::Load { template, ..load }
+        }
     };
-    let run = closed::with_events(kind, bench, company, template, subscriptions, outstanding).await?;
+    let run = closed::fresh(kind, bench, load).await?;
     Ok(Held(megabytes(run.peaks.iter().map(|(_, bytes)| bytes).sum())))
+}
+
+/// The same load with one event in so many.
+fn fewer(load: closed::Load, divisor: usize) -> closed::Load {
+    let outstanding = load.outstanding.div_ceil(divisor);
+    closed::Load { outstanding, ..load }
 }
 
 async fn idle(kind: Kind, subscriptions: u32, bench: &Bench) -> anyhow::Result<Held> {

@@ -1,8 +1,7 @@
 //! Ten subscriptions against a million, where each event matches one.
 
 use super::Measured;
-use crate::closed::{Closed, Throughput};
-use crate::event::Template;
+use crate::closed::{Closed, Load, Throughput};
 use crate::memory;
 use crate::options::Bench;
 use crate::report::Report;
@@ -12,7 +11,6 @@ use crate::stack::Stack;
 use herald_tests::samples;
 use std::fmt;
 use std::time::Duration;
-use uuid::Uuid;
 
 /// How many the few are.
 const FEW: u32 = 10;
@@ -112,12 +110,11 @@ pub(super) async fn measure(bench: &Bench) -> Measured {
 }
 
 async fn run(Case { kind, variant }: Case<Subscriptions>, bench: &Bench) -> anyhow::Result<Outcome> {
-    let company = Uuid::now_v7();
-    let closed = Closed::new(Template::new(company), 1, bench.outstanding(), bench.closed()).await?;
+    let closed = Closed::new(Load::to(1, bench), bench.closed()).await?;
     let url = closed.receiver.url(0);
     let mut stack = Stack::prepare(kind, &bench.servers, &url).await;
     stack.launch().await?;
-    let subscription = stack.subscribe(&samples::packets_of(company, &url)).await?;
+    let subscription = stack.subscribe(&samples::packets_of(closed.company, &url)).await?;
     stack.halt().await?;
     stack.ledger().copy_subscription(subscription, variant.0 - 1).await?;
     crate::arrival::settle();

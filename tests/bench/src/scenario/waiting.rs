@@ -4,7 +4,7 @@
 //! subscription. Then they all fall due at once, while that other one gets little.
 
 use super::Measured;
-use crate::closed::{Closed, Throughput};
+use crate::closed::{Closed, Load, Throughput};
 use crate::event::Template;
 use crate::open::Open;
 use crate::options::Bench;
@@ -123,10 +123,9 @@ async fn falling_due(cases: &[Case<Count>], bench: &Bench) -> Measured {
 
 /// As many events as go through; what waits is due in an hour.
 async fn saturation(Case { kind, variant }: Case<Count>, bench: &Bench) -> anyhow::Result<Throughput> {
-    let company = Uuid::now_v7();
-    let closed = Closed::new(Template::new(company), 1, bench.outstanding(), bench.closed()).await?;
+    let closed = Closed::new(Load::to(1, bench), bench.closed()).await?;
     let mut stack = Stack::prepare(kind, &bench.servers, "").await;
-    seed(&mut stack, &closed.receiver, company, variant, HOUR).await?;
+    seed(&mut stack, &closed.receiver, closed.company, variant, HOUR).await?;
     stack.launch().await?;
     let throughput = closed.run(&mut stack, bench).await?;
     stack.stop().await;
