@@ -62,10 +62,10 @@ impl MigratorTrait for Migrator {
                 postgres: include_str!("postgres/0013_noted_versions.sql"),
             }),
             Box::new(Migration {
-                name: "0013_owners_path",
+                name: "0014_owners_path",
                 // A file has no owners.
                 sqlite: "",
-                postgres: include_str!("postgres/0013_owners_path.sql"),
+                postgres: include_str!("postgres/0014_owners_path.sql"),
             }),
         ]
     }
