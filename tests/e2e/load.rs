@@ -38,6 +38,12 @@ pub(crate) fn kills() -> u64 {
     std::env::var("HERALD_KILLS").map_or(6, |kills| kills.parse().expect("a number in HERALD_KILLS"))
 }
 
+/// What a producer waits between its requests. A busy machine can deliver at that pace, and the longer kills go on, the
+/// slower it is: they need load, and no ledger that takes longer to audit each time.
+fn pause() -> Duration {
+    Duration::from_millis(60.max(4 * kills()))
+}
+
 /// Says a result past the capture of test output, because the numbers are one.
 pub(crate) fn say(result: &str) {
     writeln!(std::io::stdout(), "{result}").expect("stdout is open");
@@ -111,8 +117,7 @@ async fn produce(api: Api, company: Uuid, shared: Arc<Shared>) -> Vec<String> {
         }
         shared.accepted.fetch_add(events.len(), Ordering::Relaxed);
         accepted.extend(events.iter().map(id_of));
-        // A pace that a busy machine can deliver at; the faults need load, not a backlog of minutes.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(pause()).await;
     }
     accepted
 }
@@ -135,6 +140,8 @@ fn produce_amqp(broker: &str, company: Uuid, shared: &Shared) -> Vec<String> {
                 !confirmed
             });
         }
+        // Each time is a process of Python's, which costs more than what it publishes.
+        std::thread::sleep(pause().max(Duration::from_secs(3)));
     }
     accepted
 }
