@@ -102,7 +102,7 @@ async fn a_ledger_that_lacks_a_table_makes_no_event_a_rejected_one() {
     let failures = prometheus::Registry::new();
     ledger.register_metrics(&failures).unwrap();
     let shutdown = CancellationToken::new();
-    let recording = dispatch.record_until_done(handed_out_often(&[event(1), event(2)]), &shutdown);
+    let recording = Box::pin(dispatch.record_until_done(handed_out_often(&[event(1), event(2)]), &shutdown));
     let mending = async {
         // Tried several times, and each time it was the table.
         while failed_writes(&failures) < 4.0 {
@@ -148,7 +148,7 @@ async fn neither_waits_for_the_other(trap: &'static str, meanwhile: (i64, i64)) 
     execute(&ledger, refusal).await;
     execute(&ledger, trap).await;
     let shutdown = CancellationToken::new();
-    let recording = dispatch.record_until_done(mixed(), &shutdown);
+    let recording = Box::pin(dispatch.record_until_done(mixed(), &shutdown));
     let counts = || async {
         let sql = "SELECT (SELECT count(*) FROM events) AS events, (SELECT count(*) FROM rejected_events) AS rejected";
         let row = sql::one(ledger.store().queries(), sql, []).await.unwrap().unwrap();

@@ -36,7 +36,7 @@ impl Places {
     /// Registers how many are open, of those that may be.
     pub(crate) fn register(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
         registry.register(Box::new(self.refused.clone()))?;
-        registry.register(Box::new(Open {
+        registry.register(Box::new(Connections {
             open: IntGauge::new("herald_http_connections", "Open HTTP connections to this process.")?,
             limit: IntGauge::new(
                 "herald_http_connections_limit",
@@ -73,13 +73,13 @@ impl Places {
 }
 
 /// Asked when somebody looks.
-struct Open {
+struct Connections {
     open: IntGauge,
     limit: IntGauge,
     places: Places,
 }
 
-impl Collector for Open {
+impl Collector for Connections {
     fn desc(&self) -> Vec<&Desc> {
         [self.open.desc(), self.limit.desc()].concat()
     }

@@ -39,12 +39,12 @@ impl Server {
     }
 
     /// Open connections, how many may be, and how many were refused.
-    fn counted(&self) -> [f64; 3] {
+    fn counted(&self) -> [String; 3] {
         let families = self.metrics.gather();
         let value = |name: &str| {
             let family = families.iter().find(|family| family.name() == name).unwrap();
             let metric = &family.get_metric()[0];
-            metric.get_gauge().get_value() + metric.get_counter().get_value()
+            (metric.get_gauge().get_value() + metric.get_counter().get_value()).to_string()
         };
         ["", "_limit", "_refused_total"].map(|what| value(&format!("herald_http_connections{what}")))
     }
@@ -88,7 +88,7 @@ async fn beyond_the_most_connections_only_health_is_served() {
         answer(&mut stream, "served").await;
         kept.push(stream);
     }
-    assert_eq!(server.counted(), [2.0, 2.0, 0.0]);
+    assert_eq!(server.counted(), ["2", "2", "0"]);
     let mut beyond = server.connect().await;
     ask(&mut beyond, "/").await;
     let refused = to_the_end(&mut beyond).await;
@@ -100,7 +100,7 @@ async fn beyond_the_most_connections_only_health_is_served() {
     let mut probe = server.connect().await;
     ask(&mut probe, "/health/live").await;
     assert!(to_the_end(&mut probe).await.ends_with("live"));
-    assert_eq!(server.counted(), [2.0, 2.0, 2.0]);
+    assert_eq!(server.counted(), ["2", "2", "2"]);
     // Those that are served go on, and their end makes room.
     ask(&mut kept[0], "/").await;
     answer(&mut kept[0], "served").await;

@@ -303,10 +303,10 @@ fn of_old() -> Settings {
 
 #[test]
 fn a_patch_is_judged_by_what_it_changes() {
+    type Change = fn(&mut Settings);
     let egress = EgressPolicy::default();
     let old = of_old();
     let patched = |patch: Value| parse_patch(&old, &patch, &egress);
-    type Change = fn(&mut Settings);
     let changes: [(Value, Change); 8] = [
         (json!({}), |_| {}),
         (json!({ "Active": false }), |it| it.active = false),

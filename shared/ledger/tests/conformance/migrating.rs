@@ -145,7 +145,7 @@ async fn a_change_of_a_table_that_is_used_for_long_lets_others_pass_and_is_made_
     wait_for(&look, made).await;
 }
 
-/// What a version of before 0005_openings.sql wrote into its file, where it noted no versions: of two deliveries the first
+/// What a version of before `0005_openings.sql` wrote into its file, where it noted no versions: of two deliveries the first
 /// was opened before a deactivation that is not worked off yet, the second after it.
 #[tokio::test]
 async fn what_an_earlier_version_deactivated_in_its_file_stays_cancelled_and_nothing_else() {
@@ -170,7 +170,7 @@ async fn what_an_earlier_version_deactivated_in_its_file_stays_cancelled_and_not
     for at in [OPENED, OPENED + 3000] {
         let event = EventUid(Uuid::now_v7());
         let delivery = DeliveryId::derive(event, subscription, Uuid::nil());
-        written += &format!(
+        let rows = format!(
             "INSERT INTO events (uid, account, id, type, accepted_at, recorded_at, objects, data, matched_count) \
              VALUES ({0}, 'a', {0}, 2, {at}, {at}, '{{}}', '{{}}', 1); \
              INSERT INTO deliveries_open (id, event, subscription, shard, webhook, attempts, due_at, created_at, opened_at) \
@@ -179,6 +179,7 @@ async fn what_an_earlier_version_deactivated_in_its_file_stays_cancelled_and_not
             blob(delivery.0),
             blob(subscription.0),
         );
+        written.push_str(&rows);
         deliveries.push(delivery);
     }
     // Those that there were.

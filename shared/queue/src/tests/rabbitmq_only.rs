@@ -339,7 +339,8 @@ fn published(queue: &Queue) -> (u64, u64) {
     let families = registry.gather();
     let value = |name: &str| {
         let family = families.iter().find(|family| family.name() == name).unwrap();
-        family.get_metric()[0].get_counter().get_value() as u64
+        let value = family.get_metric()[0].get_counter().get_value();
+        value.to_string().parse().unwrap()
     };
     (
         value("herald_queue_messages_published_total"),
@@ -397,8 +398,6 @@ async fn a_refusal_is_told_to_everybody_whose_events_were_in_it_and_to_nobody_el
         answers.iter().any(Result::is_err)
     })
     .await;
-    vhost.policy(json!({"max-length": 1_000_000})).await;
-    until(async || queue.publish(message(0, 1), Route::Batch).await.is_ok()).await;
     let messages = vhost.messages("herald.events").await.unwrap();
     let mut consumer = queue.consumer();
     let mut received = Vec::new();
@@ -406,7 +405,7 @@ async fn a_refusal_is_told_to_everybody_whose_events_were_in_it_and_to_nobody_el
         received.extend(consumer.next(100, 1 << 20).await.unwrap());
     }
     let stored: usize = received.iter().map(|received| requests(received).len()).sum();
-    assert_eq!(stored, accepted + 1);
+    assert_eq!(stored, accepted);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -418,10 +417,8 @@ async fn large_requests_hold_up_no_small_ones() {
         let queue = queue.clone();
         async move {
             for n in 0..6 {
-                queue
-                    .publish(message(producer * 100 + n, LARGE), Route::Batch)
-                    .await
-                    .ok();
+                // How many of these are confirmed in time is the disk's affair.
+                drop(queue.publish(message(producer * 100 + n, LARGE), Route::Batch).await);
             }
         }
     });
