@@ -9,6 +9,8 @@
 //! Each way has room for so many bytes, which a message holds until it is confirmed or given up, however long its
 //! caller waits.
 
+mod way;
+
 use super::connection::{Settings, words};
 use super::group;
 use super::pulse::Pulse;
@@ -25,8 +27,9 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionStatus
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
+use way::{Caller, Publication, Way};
 
 /// More in flight does not go faster, and makes every answer of the broker slower to take.
 pub(super) const MAX_IN_FLIGHT: usize = 500;
@@ -66,36 +69,6 @@ enum State {
     Up(ConnectionStatus),
 }
 
-/// A way to the task, with room for so many bytes.
-#[derive(Debug)]
-struct Way<T> {
-    room: Arc<Semaphore>,
-    publications: mpsc::Sender<Publication<T>>,
-}
-
-impl<T> Clone for Way<T> {
-    fn clone(&self) -> Self {
-        Self {
-            room: Arc::clone(&self.room),
-            publications: self.publications.clone(),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Publication<T> {
-    what: T,
-    bytes: usize,
-    caller: Caller,
-}
-
-/// Who waits for a confirm.
-#[derive(Debug)]
-struct Caller {
-    answer: oneshot::Sender<Result<(), Error>>,
-    _room: OwnedSemaphorePermit,
-}
-
 /// A message as it is sent.
 #[derive(Debug)]
 struct Parcel {
@@ -105,38 +78,6 @@ struct Parcel {
     body: Vec<u8>,
     /// How many events it has; none, if it is a copy of a dead letter.
     events: usize,
-}
-
-impl<T> Way<T> {
-    fn new(room: usize) -> (Self, mpsc::Receiver<Publication<T>>) {
-        let (publications, taken) = mpsc::channel(MAX_IN_FLIGHT);
-        let room = Arc::new(Semaphore::new(room));
-        (Self { room, publications }, taken)
-    }
-
-    /// Returns when it is confirmed.
-    async fn publish(&self, what: T, bytes: usize) -> Result<(), Error> {
-        let ended = || Error::away("the publisher has ended");
-        let (answer, answered) = oneshot::channel();
-        let confirmed = async {
-            let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-            let room = Arc::clone(&self.room).acquire_many_owned(permits).await;
-            let caller = Caller {
-                answer,
-                _room: room.map_err(|_closed| ended())?,
-            };
-            let publication = Publication { what, bytes, caller };
-            let sent = self.publications.send(publication).await;
-            sent.map_err(|_returned| ended())?;
-            answered
-                .await
-                .map_err(|_dropped| Error::unconfirmed("the connection was lost"))?
-        };
-        // Whatever comes of it, what was handed over goes on its way: the error means unknown.
-        tokio::time::timeout(MAX_WAIT, confirmed)
-            .await
-            .unwrap_or(Err(Error::Slow))
-    }
 }
 
 pub(super) fn open(settings: Arc<Settings>, health: Health, links: Arc<Links>) -> (Publisher, Task) {
@@ -264,18 +205,6 @@ impl Taken {
             };
             caller.tell(Err(why.clone()));
         }
-    }
-}
-
-impl Caller {
-    fn tell(self, told: Result<(), Error>) {
-        // Who has gone away, or has waited long enough, does not want the answer.
-        drop(self.answer.send(told));
-    }
-
-    /// Whoever waited too long for his turn has been told so.
-    fn waits(&self) -> bool {
-        !self.answer.is_closed()
     }
 }
 
@@ -529,28 +458,4 @@ fn settle(callers: Vec<Caller>, confirmed: lapin::Result<Confirmation>) -> Resul
         caller.tell(told.clone());
     }
     channel
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A caller that has given up leaves what it handed over, which still takes its room.
-    #[tokio::test]
-    async fn a_way_holds_no_more_than_it_has_room_for() {
-        let (way, mut taken) = Way::new(100);
-        let publish = |n: usize| way.publish(n, 40);
-        let answers = tokio::join!(publish(0), publish(1), publish(2), publish(3));
-        for answer in [answers.0, answers.1, answers.2, answers.3] {
-            assert!(matches!(answer, Err(Error::Slow)), "{answer:?}");
-        }
-        assert_eq!(way.room.available_permits(), 20);
-        for n in 0..2 {
-            let publication = taken.recv().await.unwrap();
-            assert_eq!(publication.what, n);
-            assert!(!publication.caller.waits());
-        }
-        assert_eq!(way.room.available_permits(), 100);
-        assert!(taken.try_recv().is_err());
-    }
 }
