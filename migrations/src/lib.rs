@@ -67,6 +67,12 @@ impl MigratorTrait for Migrator {
                 sqlite: "",
                 postgres: include_str!("postgres/0014_owners_path.sql"),
             }),
+            Box::new(Migration {
+                name: "0015_by_index",
+                // It has no plans that stay and no dead rows.
+                sqlite: "",
+                postgres: include_str!("postgres/0015_by_index.sql"),
+            }),
         ]
     }
 

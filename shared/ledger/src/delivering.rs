@@ -20,7 +20,7 @@ use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Attempt, Closed, Delivery, Reason};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
-use sea_orm::{DatabaseTransaction, QueryResult, Value};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, QueryResult, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
@@ -291,7 +291,7 @@ async fn dead_letters(
 
 /// Sets the next `due_at` of what failed and is still open; which it was.
 async fn reopen(txn: &DatabaseTransaction, retries: &[(usize, Finish)]) -> Result<HashSet<DeliveryId>, Error> {
-    let mut rows: Vec<[Value; 5]> = Vec::with_capacity(retries.len());
+    let mut rows: Vec<(DeliveryId, [Value; 4])> = Vec::with_capacity(retries.len());
     for (
         _,
         Finish {
@@ -303,15 +303,22 @@ async fn reopen(txn: &DatabaseTransaction, retries: &[(usize, Finish)]) -> Resul
     ) in retries
     {
         if let (Then::Retry(due_at), Some(attempt)) = (then, attempt) {
-            rows.push([
-                delivery.id.0.into(),
+            let row = [
                 due_at.as_micros().into(),
                 i64::from(attempt.number).into(),
                 attempt.outcome.status_code().map(i32::from).into(),
                 attempt.outcome.error().map(|error| error.name().to_owned()).into(),
-            ]);
+            ];
+            rows.push((delivery.id, row));
         }
     }
+    if txn.get_database_backend() == DbBackend::Postgres {
+        return at_once::reopen(txn, rows).await;
+    }
+    let rows = rows
+        .into_iter()
+        .map(|(id, [due_at, attempts, status_code, error])| [id.0.into(), due_at, attempts, status_code, error])
+        .collect();
     let updated = for_rows(
         txn,
         "WITH failed (id, due_at, attempts, status_code, error) AS (",

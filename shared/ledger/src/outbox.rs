@@ -106,14 +106,16 @@ pub(crate) async fn copy_dead_letters(
 }
 
 impl Ledger {
-    /// The oldest jobs that publish copies of dead deliveries.
+    /// The oldest jobs that publish copies of dead deliveries. Asked for as a range of kind and id, which has one
+    /// index: with the kind alone, jobs of the other kinds might be read past in the order of their ids.
     pub async fn dead_letter_jobs(&self, limit: u64) -> Result<Vec<DeadLetterJob>, Error> {
         if !self.store.is_shared() {
             return Ok(Vec::new());
         }
         let rows = self
             .ask(
-                "SELECT id, delivery, created_at FROM outbox WHERE kind = 'dead_letter' ORDER BY id LIMIT $1",
+                "SELECT id, delivery, created_at FROM outbox WHERE (kind, id) > ('dead_letter', 0) \
+                 AND (kind, id) <= ('dead_letter', 9223372036854775807) ORDER BY kind, id LIMIT $1",
                 [limit.into()],
             )
             .await?;
@@ -149,7 +151,8 @@ impl Ledger {
             let rows = self
                 .ask(
                     "SELECT id, subscription, opened_before, opened_before_version FROM outbox \
-                     WHERE kind = 'cancel_deliveries' AND id > $1 ORDER BY id LIMIT $2",
+                     WHERE (kind, id) > ('cancel_deliveries', $1) \
+                     AND (kind, id) <= ('cancel_deliveries', 9223372036854775807) ORDER BY kind, id LIMIT $2",
                     [after.into(), JOBS.into()],
                 )
                 .await?;

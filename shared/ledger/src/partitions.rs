@@ -43,8 +43,9 @@ pub(crate) async fn migrate(url: &str) -> Result<(), Error> {
     postgres::check(&address).await?;
     // One connection each, so that what is set in a session is set for what follows.
     let trust = postgres::Trust::default();
-    let locking = postgres::connect(&address, 1, postgres::WITHOUT_LIMIT, &trust).await?;
-    let working = postgres::connect(&address, 1, postgres::WITHOUT_LIMIT, &trust).await?;
+    let migrating = (postgres::WITHOUT_LIMIT, postgres::Plans::Estimated);
+    let locking = postgres::connect(&address, 1, migrating, &trust).await?;
+    let working = postgres::connect(&address, 1, migrating, &trust).await?;
     let lock = lock_schema(&locking).await?;
     bring_up(&working).await?;
     make(&working).await?;

@@ -12,6 +12,7 @@ mod days;
 mod rows;
 
 use crate::sql::{all, execute, for_rows, for_values, get, timestamp, uuid};
+use crate::store::postgres::ESTIMATED;
 use crate::{Error, Ledger, dispatching};
 use herald_domain::delivery::Closed;
 use herald_domain::id::{Shard, SubscriptionId};
@@ -241,7 +242,8 @@ impl Ledger {
         }
     }
 
-    /// Runs a write that removes, when nobody else does and, on SQLite, when no other write waits.
+    /// Runs a write that removes, when nobody else does and, on SQLite, when no other write waits. It joins what it has
+    /// found to tables that grow, so on PostgreSQL it is planned by estimates, although it writes beside deliveries.
     async fn remove<T, F>(&self, write: F) -> Result<T, Error>
     where
         F: for<'t> FnOnce(&'t DatabaseTransaction) -> futures_util::future::BoxFuture<'t, Result<T, Error>>
@@ -254,8 +256,8 @@ impl Ledger {
             .write(move |txn, _now| {
                 Box::pin(async move {
                     if txn.get_database_backend() == DbBackend::Postgres {
-                        let sql = "SELECT pg_try_advisory_xact_lock($1) AS alone";
-                        let rows = all(txn, sql, [REMOVAL_LOCK.into()]).await?;
+                        let sql = format!("SELECT pg_try_advisory_xact_lock($1) AS alone, {ESTIMATED}");
+                        let rows = all(txn, &sql, [REMOVAL_LOCK.into()]).await?;
                         if !rows.first().map_or(Ok(false), |row| get(row, "alone"))? {
                             return Err(Error::Busy);
                         }

@@ -15,7 +15,8 @@ use crate::{Error, Ledger, notices, registry};
 use herald_domain::delivery::Delivery;
 use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
-use sea_orm::{DatabaseTransaction, Value};
+use sea_orm::sea_query::ArrayType;
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Value};
 pub use sleep::slept;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -254,6 +255,39 @@ async fn take_free(
     Ok(Taken { epochs, from_dead })
 }
 
+/// Has the next owner leave these alone, each until then, where their shard is still that owner's.
+async fn mark_busy(
+    txn: &DatabaseTransaction,
+    owner: Uuid,
+    mut in_flight: Vec<(DeliveryId, Timestamp)>,
+) -> Result<(), Error> {
+    if txn.get_database_backend() != DbBackend::Postgres {
+        let busy: Vec<[Value; 3]> = in_flight
+            .into_iter()
+            .map(|(id, until)| [id.0.into(), until.as_micros().into(), owner.into()])
+            .collect();
+        for_rows(
+            txn,
+            "WITH busy (id, until, owner) AS (",
+            busy,
+            ") UPDATE deliveries_open SET busy_until = busy.until FROM busy WHERE deliveries_open.id = busy.id \
+             AND deliveries_open.shard IN (SELECT shard FROM shards WHERE owner = busy.owner) RETURNING deliveries_open.id",
+        )
+        .await?;
+        return Ok(());
+    }
+    if in_flight.is_empty() {
+        return Ok(());
+    }
+    // In one order, as every statement that takes many rows.
+    in_flight.sort_unstable_by_key(|(id, _)| *id);
+    let ids = sql::array(ArrayType::Uuid, in_flight.iter().map(|(id, _)| id.0.into()));
+    let untils = in_flight.iter().map(|(_, until)| until.as_micros().into());
+    let values = [ids, sql::array(ArrayType::BigInt, untils), owner.into()];
+    execute(txn, "SELECT herald_mark_busy($1, $2, $3)", values).await?;
+    Ok(())
+}
+
 impl Ledger {
     /// Takes every shard for `owner`, a fresh id of this process, for good. For a process that has the
     /// data folder to itself.
@@ -356,19 +390,7 @@ impl Ledger {
             .write(move |txn, _now| {
                 Box::pin(async move {
                     // Of shards that are still its own: of others the present owner has them in flight.
-                    let busy: Vec<[Value; 3]> = in_flight
-                        .into_iter()
-                        .map(|(id, until)| [id.0.into(), until.as_micros().into(), owner.into()])
-                        .collect();
-                    for_rows(
-                        txn,
-                        "WITH busy (id, until, owner) AS (",
-                        busy,
-                        ") UPDATE deliveries_open SET busy_until = busy.until FROM busy WHERE deliveries_open.id = busy.id \
-                         AND deliveries_open.shard IN (SELECT shard FROM shards WHERE owner = busy.owner) \
-                         RETURNING deliveries_open.id",
-                    )
-                    .await?;
+                    mark_busy(txn, owner, in_flight).await?;
                     // Those that are still its own: another may have taken one whose lease ran out.
                     let rows = shards
                         .into_iter()
@@ -402,17 +424,24 @@ impl Ledger {
 
     /// Takes wake-ups of the shards that are owned: all, or [`MOST_WAKEUPS`] of them.
     pub async fn take_wakeups(&self, owned: &Ownership) -> Result<Vec<Wakeup>, Error> {
-        // What somebody is just writing is taken next time.
-        let take = format!(
-            "DELETE FROM wakeups WHERE (shard, subscription) IN (SELECT shard, subscription FROM wakeups \
-             WHERE shard IN (SELECT shard FROM shards WHERE owner = $1) ORDER BY shard, subscription LIMIT {MOST_WAKEUPS}{}) \
-             RETURNING subscription, due_at",
-            sql::skip_locked(self.store.read())
-        );
+        let returned = "RETURNING subscription, due_at";
         let owner: Value = owned.owner.into();
         let rows = if self.store.is_shared() {
+            // Shard by shard, and by where they lie: joined to the shards or to what was chosen, all could be read.
+            // What somebody is just writing is taken next time.
+            let take = format!(
+                "DELETE FROM wakeups WHERE ctid = ANY (ARRAY(SELECT w.place \
+                 FROM (SELECT shard FROM shards WHERE owner = $1 ORDER BY shard OFFSET 0) s \
+                 CROSS JOIN LATERAL (SELECT ctid AS place FROM wakeups WHERE wakeups.shard = s.shard \
+                 ORDER BY subscription FOR UPDATE SKIP LOCKED) w LIMIT {MOST_WAKEUPS})) {returned}"
+            );
             self.store.run(&take, vec![owner]).await?
         } else {
+            let take = format!(
+                "DELETE FROM wakeups WHERE (shard, subscription) IN (SELECT shard, subscription FROM wakeups \
+                 WHERE shard IN (SELECT shard FROM shards WHERE owner = $1) ORDER BY shard, subscription \
+                 LIMIT {MOST_WAKEUPS}) {returned}"
+            );
             // Read first: mostly there is none, and a read does not wait for the writer.
             let waiting = "SELECT 1 FROM wakeups w JOIN shards s ON s.shard = w.shard WHERE s.owner = $1 LIMIT 1";
             if self.ask(waiting, [owner.clone()]).await?.is_empty() {

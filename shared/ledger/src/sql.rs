@@ -161,14 +161,6 @@ pub(crate) fn for_update<C: ConnectionTrait>(connection: &C) -> &'static str {
     }
 }
 
-/// Ends a SELECT whose rows are changed next, without those that somebody else is changing.
-pub(crate) fn skip_locked<C: ConnectionTrait>(connection: &C) -> &'static str {
-    match connection.get_database_backend() {
-        DbBackend::Postgres => " FOR UPDATE SKIP LOCKED",
-        _ => "",
-    }
-}
-
 /// A transaction that sees one state of the database throughout.
 pub(crate) async fn snapshot(connection: &DatabaseConnection) -> Result<DatabaseTransaction, Error> {
     let options = match connection.get_database_backend() {

@@ -9,7 +9,7 @@ use crate::metrics::{Metrics, Pools};
 use futures_util::future::BoxFuture;
 use herald_domain::time::{Clock, Timestamp};
 pub use postgres::DatabaseClock;
-use postgres::{Address, Trust};
+use postgres::{Address, Plans, Trust};
 use sea_orm::sqlx::PgPool;
 use sea_orm::{DatabaseConnection, DatabaseTransaction, QueryResult, Value};
 pub use sqlite::Writer;
@@ -128,9 +128,9 @@ impl Store {
         let clock = pool.clock();
         let reads = Reads {
             read: pool.reading().clone(),
-            registry: postgres::connect(&address, REGISTRY, postgres::PATIENCE, &trust).await?,
-            queries: postgres::connect(&address, QUERIES, postgres::SLOW, &trust).await?,
-            api: postgres::connect(&address, API, API_STATEMENT, &trust).await?,
+            registry: postgres::connect(&address, REGISTRY, (postgres::PATIENCE, Plans::Estimated), &trust).await?,
+            queries: postgres::connect(&address, QUERIES, (postgres::SLOW, Plans::Estimated), &trust).await?,
+            api: postgres::connect(&address, API, (API_STATEMENT, Plans::Estimated), &trust).await?,
         };
         let store = Self {
             reads: Arc::new(reads),

@@ -1,13 +1,15 @@
-//! Closing what was delivered on PostgreSQL: one statement for all of it, because there every statement is a
-//! round trip. What it does not find open is left to the transaction that every other outcome goes through.
+//! Outcomes on PostgreSQL, where every statement is a round trip.
+//!
+//! What was delivered is closed in one statement. What that does not find open is left to the transaction that
+//! every other outcome goes through. What is due again is set so in one call.
 
 use super::{Finish, Then, micros, returned_ids};
-use crate::sql::{CLOCK, array};
+use crate::sql::{CLOCK, all, array};
 use crate::{Error, Ledger};
 use herald_domain::delivery::{Attempt, Closed};
 use herald_domain::id::DeliveryId;
-use sea_orm::Value;
 use sea_orm::sea_query::ArrayType;
+use sea_orm::{DatabaseTransaction, Value};
 use std::collections::HashSet;
 
 /// Closes those of the batch that were delivered and are open; which they were.
@@ -29,7 +31,9 @@ pub(super) async fn close(ledger: &Ledger, batch: &[Finish]) -> Result<HashSet<D
         return Ok(HashSet::new());
     }
     // In one order, as every statement that takes many rows.
-    delivered.sort_unstable_by_key(|(finish, _)| finish.delivery.id);
+    delivered.sort_by_key(|(finish, _)| finish.delivery.id);
+    // Told twice, because an answer was lost, it is closed once.
+    delivered.dedup_by_key(|(finish, _)| finish.delivery.id);
     let column = |kind, value: fn(&Finish, &Attempt) -> Value| {
         array(kind, delivered.iter().map(|(finish, attempt)| value(finish, attempt)))
     };
@@ -49,16 +53,42 @@ pub(super) async fn close(ledger: &Ledger, batch: &[Finish]) -> Result<HashSet<D
         column(ArrayType::BigInt, |_, attempt| micros(attempt.duration).into()),
         column(ArrayType::String, |_, attempt| attempt.detail.clone().into()),
     ];
+    // The open table by itself: joined to the arrays, it would be read from end to end where it was thought to be
+    // empty. `IS TRUE` keeps the condition from becoming a join too; what is looked up in it is hashed.
     let sql = format!(
-        "WITH closed AS (DELETE FROM deliveries_open o USING unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::smallint[], \
-         $5::bigint[], $6::bigint[], $7::integer[], $8::bigint[], $9::bigint[], $10::text[]) \
-         AS d (id, event, subscription, webhook, created_at, attempts, status_code, at, duration, detail) \
-         WHERE o.id = d.id RETURNING d.*) \
+        "WITH closed AS (DELETE FROM deliveries_open WHERE id = ANY ($1::uuid[]) RETURNING id) \
          INSERT INTO deliveries_closed (id, event, subscription, webhook, status, attempts, created_at, closed_at, \
          last_status_code, attempt_at, attempt_duration_us, attempt_detail) \
          SELECT id, event, subscription, webhook, {}, attempts, created_at, {CLOCK}, status_code, at, duration, \
-         nullif(detail, E'\\u0001NULL\\u0001') FROM closed RETURNING id",
+         nullif(detail, E'\\u0001NULL\\u0001') \
+         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::smallint[], $5::bigint[], $6::bigint[], $7::integer[], \
+         $8::bigint[], $9::bigint[], $10::text[]) \
+         AS d (id, event, subscription, webhook, created_at, attempts, status_code, at, duration, detail) \
+         WHERE (d.id IN (SELECT closed.id FROM closed)) IS TRUE RETURNING id",
         Closed::Delivered.code()
     );
     returned_ids(&ledger.store.run(&sql, values).await?)
+}
+
+/// Sets when these are due again, with what their attempts came to; which were open. See
+/// `migrations/src/postgres/0015_by_index.sql`.
+pub(super) async fn reopen(
+    txn: &DatabaseTransaction,
+    mut rows: Vec<(DeliveryId, [Value; 4])>,
+) -> Result<HashSet<DeliveryId>, Error> {
+    if rows.is_empty() {
+        return Ok(HashSet::new());
+    }
+    // In one order, as every statement that takes many rows.
+    rows.sort_by_key(|(id, _)| *id);
+    let column = |kind, n: usize| array(kind, rows.iter().filter_map(|(_, row)| row.get(n).cloned()));
+    let values = vec![
+        array(ArrayType::Uuid, rows.iter().map(|(id, _)| id.0.into())),
+        column(ArrayType::BigInt, 0),
+        column(ArrayType::BigInt, 1),
+        column(ArrayType::Int, 2),
+        column(ArrayType::String, 3),
+    ];
+    let sql = "SELECT id FROM herald_reopen($1, $2, $3, $4, $5) AS id";
+    returned_ids(&all(txn, sql, values).await?)
 }

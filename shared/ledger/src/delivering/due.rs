@@ -73,7 +73,8 @@ impl Ledger {
                    ORDER BY due_at LIMIT 1) next \
                    UNION ALL \
                    SELECT * FROM (SELECT *, CASE WHEN busy_until > due_at THEN busy_until ELSE due_at END AS due \
-                   FROM deliveries_open WHERE shard = $1 AND subscription = $2 AND busy_until > 0) handed_over) d \
+                   FROM deliveries_open WHERE shard = $1 AND subscription = $2 AND busy_until > 0 \
+                   ORDER BY busy_until) handed_over) d \
              ORDER BY due LIMIT $3",
                 [
                     i16::from(Shard::of(subscription).0).into(),

@@ -4,7 +4,7 @@
 //! Delivered all the same. Every attempt counts in `attempts`, also one that failed.
 
 use super::{Finish, keep_attempts};
-use crate::sql::{corrupt, for_rows, for_update, for_values, get, uuid};
+use crate::sql::{corrupt, execute, for_update, for_values, get, uuid};
 use crate::{Error, retention};
 use herald_domain::delivery::{Attempt, Closed};
 use herald_domain::id::DeliveryId;
@@ -58,26 +58,33 @@ pub(super) async fn correct(
             attempt.outcome.error().map(|error| error.name().to_owned()).into(),
         ];
         if succeeds {
-            delivered.push(values);
+            delivered.push((id, values));
         } else {
             counted.push(values);
         }
     }
-    let changed = delivered.iter().chain(&counted).map(|[id, ..]| id.clone());
+    let changed = delivered.iter().map(|(_, values)| values).chain(&counted);
+    let changed = changed.map(|[id, ..]| id.clone());
     keep_attempts(txn, changed.collect()).await?;
-    let update = "UPDATE deliveries_closed SET attempts = late.attempts, attempt_at = NULL, \
-                  attempt_duration_us = NULL, attempt_detail = NULL";
-    let late = "WITH late (id, attempts, status_code, error) AS (";
-    let of_late = "FROM late WHERE deliveries_closed.id = late.id RETURNING deliveries_closed.id";
+    // One by one: there are few, and joined to them all that is closed could be read.
+    let update = "UPDATE deliveries_closed SET attempts = $2, attempt_at = NULL, attempt_duration_us = NULL, \
+                  attempt_detail = NULL";
     // Of what is delivered the success stays to be seen as the last.
-    let shown = "last_status_code = CASE status WHEN 1 THEN last_status_code ELSE late.status_code END, \
-                 last_error = CASE status WHEN 1 THEN last_error ELSE late.error END";
-    for_rows(txn, late, counted, &format!(") {update}, {shown} {of_late}")).await?;
+    let shown = "last_status_code = CASE status WHEN 1 THEN last_status_code ELSE $3 END, \
+                 last_error = CASE status WHEN 1 THEN last_error ELSE $4 END";
+    for values in counted {
+        execute(txn, &format!("{update}, {shown} WHERE id = $1"), values).await?;
+    }
     let ended = format!(
-        "status = {}, reason = NULL, closed_at = {}, last_status_code = late.status_code, last_error = NULL",
+        "status = {}, reason = NULL, closed_at = {}, last_status_code = $3, last_error = $4",
         Closed::Delivered.code(),
         now.as_micros()
     );
-    let rows = for_rows(txn, late, delivered, &format!(") {update}, {ended} {of_late}")).await?;
-    rows.iter().map(|row| Ok(DeliveryId(uuid(row, "id")?))).collect()
+    let mut corrected = HashSet::new();
+    for (id, values) in delivered {
+        if execute(txn, &format!("{update}, {ended} WHERE id = $1"), values).await? > 0 {
+            corrected.insert(id);
+        }
+    }
+    Ok(corrected)
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) use address::Address;
-pub(crate) use session::Trust;
+pub(crate) use session::{ESTIMATED, Plans, Trust};
 
 /// For a statement that takes as long as it takes: PostgreSQL reads 0 as none.
 pub(crate) const WITHOUT_LIMIT: Duration = Duration::ZERO;
@@ -42,8 +42,8 @@ impl Pool {
     pub(super) async fn connect(address: Address, trust: &Trust) -> Result<Self, Error> {
         check(&address).await?;
         let pool = Self {
-            write: connect(&address, WRITERS, PATIENCE, trust).await?,
-            read: connect(&address, super::READERS, PATIENCE, trust).await?,
+            write: connect(&address, WRITERS, (PATIENCE, Plans::Indexed), trust).await?,
+            read: connect(&address, super::READERS, (PATIENCE, Plans::Indexed), trust).await?,
             address,
             trust: trust.clone(),
             clock: Arc::default(),
@@ -103,14 +103,14 @@ pub(crate) async fn check(address: &Address) -> Result<(), Error> {
     Box::pin(session::check(address)).await
 }
 
-/// Connects a pool.
+/// Connects a pool, whose statements may take so long and are planned like that.
 pub(crate) async fn connect(
     address: &Address,
     connections: u32,
-    patience: Duration,
+    (patience, plans): (Duration, Plans),
     trust: &Trust,
 ) -> Result<DatabaseConnection, Error> {
-    let (pool, session) = session::pool(address, connections, patience, trust);
+    let (pool, session) = session::pool(address, connections, (patience, plans), trust);
     let pool = Box::pin(pool.connect_with(session))
         .await
         .map_err(session::of_connection)?;

@@ -17,10 +17,12 @@ macro_rules! on_both {
     };
 }
 
+mod bloat;
 mod cancelling;
 mod dispatching;
 mod environment;
 mod expiring;
+mod explained;
 mod finishing;
 mod growth;
 mod lanes;

@@ -27,16 +27,45 @@ const CONNECTION: Duration = Duration::from_secs(7);
 /// How long a connection may take that is only made to see whether it can be.
 const TRIAL: Duration = Duration::from_secs(1);
 
+/// How PostgreSQL chooses the way to the rows of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plans {
+    /// By its estimates.
+    Estimated,
+    /// By an index, whatever it estimates. Tables on the delivery path fill and empty within seconds, and a plan
+    /// stays: one that was made for an empty table reads it from end to end when it is full of rows, or of dead ones.
+    ///
+    /// It is right for statements that name their rows by an index, each table by itself: a table that is joined to
+    /// an array would be read through its whole index instead.
+    Indexed,
+}
+
+impl Plans {
+    fn settings(self) -> &'static str {
+        match self {
+            Self::Estimated => "",
+            // A bitmap reads dead rows again and again, where an index scan marks them. A table without a fitting index
+            // gets a price so high that PostgreSQL would compile the statement.
+            Self::Indexed => "SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off; ",
+        }
+    }
+}
+
+/// Columns of a SELECT that plan what follows in its transaction by estimates, in a session that is [`Plans::Indexed`].
+pub(crate) const ESTIMATED: &str =
+    "set_config('enable_seqscan', 'on', true), set_config('enable_bitmapscan', 'on', true)";
+
 /// What is set in every session. Settings of the server, the database and the role do not count then: they may be
 /// what another application needs.
-fn settings(patience: Duration) -> String {
+fn settings(patience: Duration, plans: Plans) -> String {
     let (patience, idle) = (patience.as_millis(), IDLE_IN_TRANSACTION.as_millis());
+    let plans = plans.settings();
     format!(
         "SET statement_timeout = {patience}; SET idle_in_transaction_session_timeout = {idle}; \
          SET lock_timeout = 0; SET idle_session_timeout = 0; \
          SET default_transaction_isolation = 'read committed'; \
          SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 2; \
-         SET tcp_user_timeout = 20000; \
+         SET tcp_user_timeout = 20000; {plans}\
          SELECT set_config('synchronous_commit', 'on', false) \
          WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"
     )
@@ -46,10 +75,10 @@ fn settings(patience: Duration) -> String {
 pub(super) fn pool(
     address: &Address,
     connections: u32,
-    patience: Duration,
+    (patience, plans): (Duration, Plans),
     trust: &Trust,
 ) -> (PgPoolOptions, PgConnectOptions) {
-    let set = settings(patience);
+    let set = settings(patience, plans);
     let (at_acquire, at_release) = (trust.clone(), trust.clone());
     let pool = PgPoolOptions::new()
         .max_connections(connections)
@@ -262,7 +291,7 @@ impl Trust {
 
 /// A pool of one connection, for what listens.
 pub(super) fn listening(address: &Address) -> PgPool {
-    let (pool, session) = pool(address, 1, PATIENCE, &Trust::default());
+    let (pool, session) = pool(address, 1, (PATIENCE, Plans::Estimated), &Trust::default());
     pool.idle_timeout(None).max_lifetime(None).connect_lazy_with(session)
 }
 
