@@ -201,6 +201,12 @@ impl Herald {
         self.running().for_each(|process| process.limit_descriptors(most));
     }
 
+    /// Lets no process have a file grow beyond that many bytes, until it is let again.
+    #[cfg(target_os = "linux")]
+    pub fn limit_file_size(&self, most: u64) {
+        self.running().for_each(|process| process.limit_file_size(most));
+    }
+
     /// Waits until some process says that it is not ready, because it finishes what it has begun.
     pub async fn draining(&self) {
         let client = client();

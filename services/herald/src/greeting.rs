@@ -49,7 +49,9 @@ fn words(running: &Running, role: Role, config: &Config, flags: &Flags) -> Strin
     }
     let key = match made {
         Some(key) => format!("export {KEY}={key}  # the operator's key, shown this once"),
-        None => format!("export {KEY}=...  # the operator's key, or another one with the roles for it"),
+        None => {
+            format!("export {KEY}=...  # the operator's key (who lost it starts with a new one in HERALD_OPERATOR_KEY)")
+        }
     };
     let herald = std::env::args().next().unwrap_or_else(|| "herald".to_owned());
     let mut lines = vec![key];

@@ -35,6 +35,7 @@ use config::{Config, Flags};
 use herald_telemetry::logs;
 use listen::print_line;
 use roles::Role;
+use std::pin::pin;
 use std::process::ExitCode;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -171,6 +172,7 @@ fn start_and_run(command: Command) -> ExitCode {
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    signals::outlive_file_limits();
     match command {
         Command::Up { demo: true, .. } => demo::run().await?,
         Command::Up { flags, demo: false } => serve(Role::Up, &flags).await?,
@@ -221,15 +223,16 @@ async fn serve(role: Role, flags: &Flags) -> anyhow::Result<()> {
     for remark in config::remarks(&config) {
         tracing::warn!("{remark}");
     }
+    let mut ending = pin!(signals::next());
     let running = tokio::select! {
         started = up::start(config.clone(), role) => started?,
-        signal = signals::next() => {
+        signal = &mut ending => {
             tracing::info!(signal = signal?, "stopped while starting");
             return Ok(());
         }
     };
     greeting::greet(&running, role, &config, flags);
-    running.until_stopped().await
+    running.until_stopped(ending).await
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {

@@ -266,9 +266,12 @@ async fn loop_until<T>(
 
 impl Running {
     /// Runs until a signal asks for the end, or a task ends by itself, which is an error.
-    pub(crate) async fn until_stopped(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn until_stopped(
+        mut self,
+        ending: impl Future<Output = anyhow::Result<&'static str>>,
+    ) -> anyhow::Result<()> {
         let died = tokio::select! {
-            signal = crate::signals::next() => {
+            signal = ending => {
                 tracing::info!(signal = signal?, "stopping");
                 None
             }
@@ -349,7 +352,7 @@ async fn operator_key(
 }
 
 fn read_certificates(file: &std::path::Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let pem = crate::text::read(file).context("--egress-ca")?;
+    let pem = crate::text::read_settings(file).context("--egress-ca")?;
     let certificates = herald_deliver::parse_certificates(pem.as_bytes())
         .with_context(|| format!("--egress-ca {}: not a PEM file of certificates", file.display()))?;
     anyhow::ensure!(

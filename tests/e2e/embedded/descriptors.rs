@@ -2,8 +2,10 @@
 
 use super::embedded;
 use crate::scene::{Scene, one_attempt};
+use herald_tests::samples::packet_of;
 use herald_tests::wait::wait_for;
 use herald_tests::{Answer, Gate, PATIENCE};
+use serde_json::json;
 
 /// Each of them has a connection of its own while its answer is awaited.
 const SUBSCRIPTIONS: usize = 120;
@@ -37,4 +39,21 @@ async fn a_want_of_descriptors_costs_no_attempt() {
         let delivery = scene.api.delivery_with(made.guid(), "Delivered").await;
         assert_eq!(delivery["AttemptCount"], 1, "{delivery:#}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_of_file_sizes_is_a_full_disk_and_no_end() {
+    let scene = Scene::with(embedded()).await;
+    scene.subscribe("/", json!({})).await;
+    scene.herald.limit_file_size(1);
+    let reply = scene.api.post("/v1/events", &packet_of(scene.company)).await;
+    assert!(!reply.header("retry-after").is_empty(), "{reply:?}");
+    let _refused = reply.problem(503);
+    scene.herald.limit_file_size(1 << 40);
+    wait_for("an event to be accepted", PATIENCE, async || {
+        let reply = scene.api.post("/v1/events", &packet_of(scene.company)).await;
+        reply.status == 202
+    })
+    .await;
+    scene.receiver.wait_for("/", 1).await;
 }

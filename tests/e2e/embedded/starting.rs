@@ -7,7 +7,8 @@ use herald_tests::wait::wait_for;
 use herald_tests::{Api, Herald, PATIENCE, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use std::process::{Command, Output, Stdio};
+use std::io::Read as _;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Runs a command that must end by itself, and soon.
@@ -61,6 +62,36 @@ async fn a_data_folder_belongs_to_one_process() {
     scene.subscribe("/", json!({})).await;
     scene.publish().await;
     scene.receiver.wait_for("/", 1).await;
+}
+
+/// A process that does not outlive the test.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // It has mostly ended by itself.
+        drop(self.0.kill());
+    }
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_that_comes_with_the_greeting() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for _ in 0..40 {
+        let child = command(&binary())
+            .current_dir(folder.path())
+            .args(["up", "--listen", &format!("127.0.0.1:{}", free_port())])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut herald = Started(child.expect("the binary can be started"));
+        let greeting = herald.0.stdout.as_mut().expect("it is piped");
+        greeting.read_exact(&mut [0]).expect("a greeting");
+        kill_process(Pid::from_child(&herald.0), Signal::TERM).expect("it runs");
+        let ended = wait_until("it ends", PATIENCE, async || herald.0.try_wait().expect("a child"));
+        let status = ended.await;
+        assert!(status.success(), "{status}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

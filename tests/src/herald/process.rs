@@ -141,12 +141,23 @@ impl Process {
     /// Lets it have no more than that many descriptors, until it is let have others.
     #[cfg(target_os = "linux")]
     pub(super) fn limit_descriptors(&self, most: u64) {
+        self.limit(Resource::Nofile, most);
+    }
+
+    /// Lets it have no file grow beyond that many bytes, until it is let again.
+    #[cfg(target_os = "linux")]
+    pub(super) fn limit_file_size(&self, most: u64) {
+        self.limit(Resource::Fsize, most);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn limit(&self, resource: Resource, most: u64) {
         let child = self.child.as_ref().expect("it is running");
         let limit = Rlimit {
             current: Some(most),
-            maximum: getrlimit(Resource::Nofile).maximum,
+            maximum: getrlimit(resource).maximum,
         };
-        prlimit(Some(Pid::from_child(child)), Resource::Nofile, limit).expect("a child can be limited");
+        prlimit(Some(Pid::from_child(child)), resource, limit).expect("a child can be limited");
     }
 
     /// Waits for its end, by itself or by a signal sent before.
