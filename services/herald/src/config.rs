@@ -217,7 +217,7 @@ fn figment(flags: &Flags) -> anyhow::Result<Figment> {
     let mut figment = Figment::from(Named("the defaults", Toml::string(DEFAULTS)));
     if let Some(file) = &flags.config {
         // A file that was named must be there, and be TOML; what else is wrong is told by setting.
-        let text = crate::text::read(file).context("--config")?;
+        let text = crate::text::read_settings(file).context("--config")?;
         let settings = Toml::string(&text);
         let told = |error: figment::Error| anyhow::anyhow!("--config {} is not TOML: {}", file.display(), error.kind);
         settings.data().map_err(told)?;

@@ -62,7 +62,7 @@ pub(crate) fn register_certificates(registry: &Registry, config: &Config) -> Res
 }
 
 fn first_expiry(file: &Path) -> Result<Option<i64>, String> {
-    let pem = crate::text::read(file).map_err(|error| format!("{error:#}"))?;
+    let pem = crate::text::read_settings(file).map_err(|error| format!("{error:#}"))?;
     let certificates = x509_cert::Certificate::load_pem_chain(pem.as_bytes()).map_err(|error| error.to_string())?;
     let expiries = certificates.iter().map(|certificate| {
         let seconds = certificate

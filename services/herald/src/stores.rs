@@ -87,7 +87,7 @@ pub(crate) fn say_what_is_ignored(database: &str) -> anyhow::Result<()> {
 pub(crate) fn broker_settings(config: &Config, broker: &str) -> anyhow::Result<Settings> {
     let mut settings = Settings::new(broker)?;
     if let Some(file) = &config.broker_ca {
-        let pem = crate::text::read(file).context("--broker-ca")?;
+        let pem = crate::text::read_settings(file).context("--broker-ca")?;
         settings = settings.with_ca(pem.into_bytes())?;
     }
     settings.trusted_users.extend(config.broker_users.iter().cloned());

@@ -5,15 +5,30 @@ use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Cursor, ErrorKind, Read};
 use std::path::Path;
 
+/// The largest file of settings or certificates, in bytes.
+const MAX_SETTINGS: u64 = 1 << 20;
+
+/// The text of a file of settings or certificates. One that has no end is no such file.
+pub(crate) fn read_settings(path: &Path) -> anyhow::Result<String> {
+    let text = read_up_to(MAX_SETTINGS + 1, path)?;
+    let is_settings = u64::try_from(text.len()).is_ok_and(|length| length <= MAX_SETTINGS);
+    anyhow::ensure!(is_settings, "{} has more than {MAX_SETTINGS} bytes", path.display());
+    Ok(text)
+}
+
 /// A file's text, or standard input's for `-`. The error says where it is no text.
 pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
+    read_up_to(u64::MAX, path)
+}
+
+fn read_up_to(most: u64, path: &Path) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     let read = if path.as_os_str() == "-" {
-        utf8(io::stdin().lock()).and_then(|mut input| input.read_to_end(&mut bytes))
+        utf8(io::stdin().lock()).and_then(|input| input.take(most).read_to_end(&mut bytes))
     } else {
         std::fs::File::open(path)
             .and_then(|file| utf8(BufReader::new(file)))
-            .and_then(|mut input| input.read_to_end(&mut bytes))
+            .and_then(|input| input.take(most).read_to_end(&mut bytes))
     };
     read.with_context(|| path.display().to_string())?;
     String::from_utf8(bytes).map_err(|error| {

@@ -24,7 +24,7 @@ impl Amqp {
     pub(super) fn new(url: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
         let mut settings = Settings::new(url).context("--amqp")?;
         if let Some(ca) = ca {
-            let pem = crate::text::read(ca).context("--amqp-ca")?;
+            let pem = crate::text::read_settings(ca).context("--amqp-ca")?;
             settings = settings.with_ca(pem.into_bytes()).context("--amqp-ca")?;
         }
         Ok(Self {
