@@ -90,6 +90,23 @@ fn parse(bytes: &[u8]) -> Result<Value, Problem> {
     if let Some(fault) = text::half_surrogate(text) {
         return Err(Problem::faults(fault));
     }
-    serde_json::from_str(text)
-        .map_err(|error| Problem::faults(Fault::new("", "json", format!("the body is not JSON: {error}"))))
+    let body = serde_json::from_str(text)
+        .map_err(|error| Problem::faults(Fault::new("", "json", format!("the body is not JSON: {error}"))))?;
+    // Readers differ in which of two they take, so neither is.
+    match text::repeated_name(text) {
+        Some(fault) => Err(Problem::faults(fault)),
+        None => Ok(body),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_given_twice_is_refused() {
+        let twice = r#"{"Name":"a","Roles":["Producer"],"Roles":["Operator"]}"#;
+        assert_eq!(parse(twice.as_bytes()).unwrap_err().status(), StatusCode::BAD_REQUEST);
+        assert!(parse(br#"{"Name":"a","Roles":["Producer"]}"#).is_ok());
+    }
 }

@@ -6,6 +6,8 @@
 //! kept as it came; in a text of the API, which PostgreSQL could not keep, it is refused on either ledger.
 
 use crate::problem::{Fault, pointer_to};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::collections::HashSet;
 
 /// How deep a fault's pointer goes; what lies deeper is named by what holds it.
 const MAX_POINTER: usize = 8;
@@ -49,6 +51,99 @@ pub(crate) fn differs_in_case(name: &str, known: &str) -> bool {
         name.chars().map(fold).eq(known.chars().map(fold))
     };
     same && name != known
+}
+
+/// The fault of a JSON text in which an object has a name twice, if there is one: readers differ in which of the two
+/// they take. Of a text that is no JSON, as far as it is.
+pub fn repeated_name(json: &str) -> Option<Fault> {
+    let mut names = Names::default();
+    let read = &mut serde_json::Deserializer::from_str(json);
+    // What is no JSON has a fault of its own.
+    let _read: Result<(), serde_json::Error> = DeserializeSeed::deserialize(&mut names, read);
+    let (pointer, name) = names.repeated?;
+    Some(Fault::new(pointer, "unique", format!("{name} is given more than once")))
+}
+
+/// Goes through a JSON text, and finds the first name that an object has twice.
+#[derive(Default)]
+struct Names {
+    pointer: String,
+    /// Where it stands, and the name.
+    repeated: Option<(String, String)>,
+}
+
+impl Names {
+    /// Reads what stands below that token.
+    fn below<T>(&mut self, token: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.pointer.len();
+        self.pointer.push_str(&pointer_to(token));
+        let read = read(self);
+        self.pointer.truncate(length);
+        read
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Names {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Names {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            self.below(&name, |names| map.next_value_seed(&mut *names))?;
+            if self.repeated.is_none() && seen.contains(&name) {
+                self.repeated = Some((format!("{}{}", self.pointer, pointer_to(&name)), name.clone()));
+            }
+            seen.insert(name);
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let mut position = 0_usize;
+        while self
+            .below(&position.to_string(), |names| list.next_element_seed(&mut *names))?
+            .is_some()
+        {
+            position += 1;
+        }
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _value: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _value: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _value: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _value: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _value: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
 }
 
 /// The fault of a JSON text in which half a surrogate pair stands without the other, if there is one.
@@ -199,6 +294,21 @@ mod tests {
         ] {
             let fault = read(body).unwrap_err();
             assert!(fault.rule == rule && fault.detail.contains(words), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_an_object_has_twice_is_found_wherever_it_stands() {
+        for (json, pointer) in [
+            (r#"{"a":1,"b":{"c":[0,{"d":1,"e":2,"d":3}]},"a":2}"#, "/b/c/1/d"),
+            (r#"{"a/b":null,"a\u002fb":1.5}"#, "/a~1b"),
+            (r#"[{"":true},{"":"x","":-1}]"#, "/1/"),
+        ] {
+            let fault = repeated_name(json).unwrap();
+            assert_eq!((fault.pointer.as_str(), fault.rule), (pointer, "unique"));
+        }
+        for fine in [r#"{"a":{"a":[{"a":1},{"a":2}]},"A":1}"#, "3", r#"{"a":1,"#, ""] {
+            assert!(repeated_name(fine).is_none(), "{fine}");
         }
     }
 
