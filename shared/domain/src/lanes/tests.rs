@@ -654,3 +654,40 @@ proptest! {
         prop_assert_eq!(served, turns);
     }
 }
+
+/// Found by chance: what stood in the queue of those that may have more to send was all out of date when it was their
+/// turn, and nobody asked again for those that wait for a first attempt.
+#[test]
+fn a_turn_that_is_out_of_date_keeps_no_lane_from_its_first_attempt() {
+    use Step::{Answer, Break, Cancel, Commit, HandOver, Insert, Poll, Recorded, Wait};
+    let limits = Limits {
+        in_flight: 0,
+        lanes_in_flight: 2,
+        lane_buffer: 3,
+        buffered: 9,
+        bytes: 81,
+        recording: 1,
+        fetches: 1,
+    };
+    let steps = [
+        [Insert(2, 0), Insert(1, 0), Cancel(0), Insert(0, 0), Insert(2, 0), Poll].as_slice(),
+        &[
+            Insert(1, 1019),
+            Insert(1, 0),
+            Insert(2, 0),
+            Cancel(126),
+            HandOver(46),
+            Poll,
+        ],
+        &[Commit(0, None), Poll, Wait(79), Poll, Poll, Insert(0, 0), Poll, Poll],
+        &[Insert(0, 0), HandOver(88), Insert(0, 0), Cancel(21), HandOver(40), Poll],
+        &[Answer(5, Verdict::Served, 2921), Break(0), HandOver(109), Break(1)],
+        &[Commit(0, None), Insert(1, 0), Poll, Wait(200), Recorded(0)],
+    ];
+    let mut world = World::new(limits);
+    for step in steps.concat() {
+        world.do_step(&step).unwrap();
+    }
+    world.drain().unwrap();
+    assert!(world.open.is_empty(), "forgotten: {:?}", world.open.keys());
+}

@@ -204,15 +204,24 @@ impl<P> Lanes<P> {
     /// wait. With the number of one that has something in flight.
     fn next_lane(&mut self, tries: usize) -> Option<(Option<u64>, SubscriptionId)> {
         self.more_is_next = !self.more_is_next;
-        if (!self.more_is_next || self.more.is_empty())
-            && let Some(subscription) = self.next_first()
-        {
-            return Some((None, subscription));
-        }
+        let first = |lanes: &mut Self| lanes.next_first().map(|subscription| (None, subscription));
+        let next = if self.more_is_next {
+            self.next_more(|lanes| lanes.more.pop_front()).or_else(|| first(self))
+        } else {
+            first(self).or_else(|| self.next_more(|lanes| lanes.more.pop_front()))
+        };
+        let may_be_full = self.freed && tries > 0;
+        next.or_else(|| self.next_more(|lanes| lanes.full.pop_front_if(|_| may_be_full)))
+    }
+
+    /// The next of those that may have more to send, as they stand in one of their queues; what is out of date there
+    /// is passed over.
+    fn next_more(
+        &mut self,
+        pop: impl Fn(&mut Self) -> Option<(u64, SubscriptionId)>,
+    ) -> Option<(Option<u64>, SubscriptionId)> {
         loop {
-            let may_be_full = self.freed && tries > 0;
-            let next = self.more.pop_front();
-            let (number, subscription) = next.or_else(|| self.full.pop_front_if(|_| may_be_full))?;
+            let (number, subscription) = pop(self)?;
             let lane = self.by_subscription.get(&subscription);
             if lane.is_some_and(|lane| lane.queued == Queued::More(number)) {
                 return Some((Some(number), subscription));
