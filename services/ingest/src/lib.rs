@@ -62,8 +62,12 @@ pub struct Ingest {
     room: Room,
 }
 
-impl FromRef<Ingest> for Arc<Registry> {
-    fn from_ref(ingest: &Ingest) -> Self {
+/// Ingest, as every request gets it.
+#[derive(Debug, Clone)]
+struct Shared(Arc<Ingest>);
+
+impl FromRef<Shared> for Arc<Registry> {
+    fn from_ref(Shared(ingest): &Shared) -> Self {
         Self::clone(&ingest.registry)
     }
 }
@@ -89,12 +93,14 @@ impl Ingest {
 
     /// Its routes.
     pub fn router(self) -> Router {
-        Router::new().route("/v1/events", post(publish)).with_state(self)
+        Router::new()
+            .route("/v1/events", post(publish))
+            .with_state(Shared(Arc::new(self)))
     }
 }
 
 async fn publish(
-    State(ingest): State<Ingest>,
+    State(Shared(ingest)): State<Shared>,
     caller: Result<Caller, Problem>,
     headers: HeaderMap,
     body: Body,
