@@ -11,13 +11,23 @@ use herald_domain::time::{Clock, Timestamp};
 use herald_domain::trace::TraceContext;
 use herald_ledger::dispatching::EventRecord;
 use herald_telemetry::traces::Traces;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::io;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 /// How much of an answer's body is read; beyond it nothing is of interest.
 const MAX_BODY_BYTES: usize = 16 * 1024;
+
+// What differs from one request of a subscription to the next; as constants, because a name is checked each time that it
+// is given as text.
+const ID: HeaderName = HeaderName::from_static("webhook-id");
+const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const TYPE: HeaderName = HeaderName::from_static("webhook-type");
+const EVENT_ID: HeaderName = HeaderName::from_static("webhook-event-id");
+const ATTEMPT: HeaderName = HeaderName::from_static("webhook-attempt");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// No attempt was made, because this process or its machine is short of something. No receiver has failed by it.
 #[derive(Debug, thiserror::Error)]
@@ -106,13 +116,13 @@ fn request(
     let id = delivery.id.to_string();
     let signature = prepared.signers().sign(&id, at, body.as_bytes());
     let mut headers = prepared.headers();
-    headers.insert("webhook-id", HeaderValue::try_from(id)?);
-    headers.insert("webhook-timestamp", at.as_unix_seconds().into());
-    headers.insert("webhook-signature", HeaderValue::try_from(signature)?);
-    headers.insert("webhook-type", HeaderValue::from_static(delivery.webhook.name()));
-    headers.insert("webhook-event-id", HeaderValue::try_from(event.id.to_string())?);
-    headers.insert("webhook-attempt", (delivery.attempts + 1).into());
-    headers.insert("traceparent", HeaderValue::try_from(traceparent.to_string())?);
+    headers.insert(ID, HeaderValue::try_from(id)?);
+    headers.insert(TIMESTAMP, at.as_unix_seconds().into());
+    headers.insert(SIGNATURE, HeaderValue::try_from(signature)?);
+    headers.insert(TYPE, HeaderValue::from_static(delivery.webhook.name()));
+    headers.insert(EVENT_ID, HeaderValue::try_from(event.id.to_string())?);
+    headers.insert(ATTEMPT, (delivery.attempts + 1).into());
+    headers.insert(TRACEPARENT, HeaderValue::try_from(traceparent.to_string())?);
     Ok(Request {
         prepared,
         headers,
