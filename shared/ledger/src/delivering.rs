@@ -11,7 +11,7 @@ mod former;
 mod late;
 mod search;
 
-use crate::sql::{corrupt, for_rows, for_values, get, timestamp, uuid};
+use crate::sql::{corrupt, for_repeatable_rows, for_rows, for_values, get, timestamp, uuid};
 use crate::{Error, Ledger, outbox, registry, shards, subscriptions};
 pub(crate) use closed::{Last, closed_row, insert_closed, keep_attempts};
 pub(crate) use due::SharedEvents;
@@ -378,7 +378,7 @@ pub(crate) async fn insert_open(
             delivery.opened_version.into(),
         ]
     });
-    for_rows(
+    for_repeatable_rows(
         txn,
         "INSERT INTO deliveries_open (id, event, subscription, shard, webhook, attempts, due_at, created_at, opened_at, \
          opened_version)",

@@ -13,7 +13,9 @@ mod rejected;
 mod trial;
 
 use crate::delivering::insert_open;
-use crate::sql::{corrupt, execute, for_rows, for_values, get, one, timestamp, trace_context, uuid};
+use crate::sql::{
+    corrupt, execute, for_repeatable_rows, for_values, get, insert_rows, one, timestamp, trace_context, uuid,
+};
 use crate::{Error, Ledger, registry, shards, subscriptions};
 use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::delivery::Delivery;
@@ -293,12 +295,11 @@ async fn record(
             let (chunk, cursor) = first_chunk(&event.matches);
             event_row(event, chunk.len(), cursor, now)
         });
-    for_rows(
+    insert_rows(
         txn,
         "INSERT INTO events (uid, account, id, type, occurred_at, accepted_at, recorded_at, objects, data, traceparent, \
          matched_count, cursor)",
         rows.collect(),
-        "",
     )
     .await?;
     let mut dispositions = Vec::with_capacity(events.len());
@@ -358,14 +359,14 @@ async fn insert_keys(
             event.body_hash.into(),
         ]
     });
-    let window = now.minus(IDEMPOTENCY_WINDOW).as_micros();
-    let taken = for_rows(
+    let taken = for_repeatable_rows(
         txn,
         "INSERT INTO event_keys (id, account, uid, recorded_at, body_hash)",
         rows.collect(),
         &format!(
             "ON CONFLICT (id, account) DO UPDATE SET uid = excluded.uid, recorded_at = excluded.recorded_at, \
-             body_hash = excluded.body_hash WHERE event_keys.recorded_at < {window} RETURNING uid"
+             body_hash = excluded.body_hash WHERE event_keys.recorded_at < excluded.recorded_at - {} RETURNING uid",
+            IDEMPOTENCY_WINDOW.as_micros()
         ),
     )
     .await?;

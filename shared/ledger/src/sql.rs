@@ -15,6 +15,10 @@ use uuid::Uuid;
 /// SQLite prepares a statement once per length, so rows go in lengths of these and no other.
 const LENGTHS: [usize; 9] = [256, 128, 64, 32, 16, 8, 4, 2, 1];
 
+/// The lengths of statements that a row may stand in twice: one statement then takes all rows, and there every statement
+/// is a question to another thread.
+const FILLED: [usize; 17] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384];
+
 /// Stand for NULL in arrays, see [`arrays`]; no column that may be null has them as a value.
 const NULL_UUID: Uuid = Uuid::max();
 const NULL_TEXT: &str = "\u{1}NULL\u{1}";
@@ -44,6 +48,65 @@ pub async fn for_rows<const N: usize, C: ConnectionTrait>(
         }
     }
     Ok(returned)
+}
+
+/// As [`for_rows`], where it does not matter whether a row comes once or twice: what is after the rows passes over one
+/// that is there.
+pub async fn for_repeatable_rows<const N: usize, C: ConnectionTrait>(
+    connection: &C,
+    before: &str,
+    rows: Vec<[Value; N]>,
+    after: &str,
+) -> Result<Vec<QueryResult>, Error> {
+    if connection.get_database_backend() == DbBackend::Postgres {
+        return for_rows(connection, before, rows, after).await;
+    }
+    let mut returned = Vec::new();
+    for (sql, values) in filled(before, rows, after) {
+        returned.extend(all(connection, &sql, values).await?);
+    }
+    Ok(returned)
+}
+
+/// Inserts rows that are not there yet; an error if one of them is.
+pub async fn insert_rows<const N: usize, C: ConnectionTrait>(
+    connection: &C,
+    before: &str,
+    rows: Vec<[Value; N]>,
+) -> Result<(), Error> {
+    if connection.get_database_backend() == DbBackend::Postgres {
+        for_rows(connection, before, rows, "").await?;
+        return Ok(());
+    }
+    let new = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    let mut inserted = 0;
+    for (sql, values) in filled(before, rows, "ON CONFLICT DO NOTHING") {
+        inserted += execute(connection, &sql, values).await?;
+    }
+    if inserted == new {
+        Ok(())
+    } else {
+        Err(corrupt("a row that was to be new is there already"))
+    }
+}
+
+/// Statements for all of the rows, each filled up with its last one to a length of [`FILLED`].
+fn filled<const N: usize>(before: &str, mut rows: Vec<[Value; N]>, after: &str) -> Vec<(String, Vec<Value>)> {
+    let most = FILLED[FILLED.len() - 1];
+    let mut statements = Vec::with_capacity(rows.len().div_ceil(most));
+    while !rows.is_empty() {
+        let rest = rows.split_off(rows.len().min(most));
+        let length = FILLED.into_iter().find(|length| *length >= rows.len()).unwrap_or(most);
+        let mut values = Vec::with_capacity(length * N);
+        values.extend(rows.into_iter().flatten());
+        let last = values.len() - N;
+        while values.len() < length * N {
+            values.extend_from_within(last..last + N);
+        }
+        statements.push((format!("{before} VALUES {} {after}", tuples(length, N)), values));
+        rows = rest;
+    }
+    statements
 }
 
 /// `(?,?),(?,?)` for two rows of two. Not `$1`, which SQLite would take for a name, and look every one

@@ -3,7 +3,7 @@
 
 use super::micros;
 use crate::Error;
-use crate::sql::{for_rows, for_values};
+use crate::sql::{for_values, insert_rows};
 use herald_domain::delivery::{Attempt, Closed, Delivery, Reason};
 use herald_domain::id::EventUid;
 use herald_domain::time::Timestamp;
@@ -54,15 +54,13 @@ pub(crate) fn closed_row(
 }
 
 pub(crate) async fn insert_closed(txn: &DatabaseTransaction, rows: Vec<ClosedRow>) -> Result<(), Error> {
-    for_rows(
+    insert_rows(
         txn,
         "INSERT INTO deliveries_closed (id, event, subscription, webhook, status, reason, attempts, created_at, closed_at, \
          last_status_code, last_error, attempt_at, attempt_duration_us, attempt_detail)",
         rows,
-        "",
     )
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Puts the attempts that stand in the rows of these closed deliveries among the others.

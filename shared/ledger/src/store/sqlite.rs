@@ -11,9 +11,10 @@ use futures_util::future::BoxFuture;
 use herald_domain::time::{Clock, Timestamp};
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode,
     TransactionOptions, TransactionTrait,
 };
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,9 @@ const MAX_GROUP: usize = 64;
 /// How long to wait for a moment without a write, and how often to look.
 const LULL: Duration = Duration::from_secs(1);
 const LULL_LOOK: Duration = Duration::from_millis(5);
+
+/// How often the log is looked after beside the writer.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
 
 /// How long a connection that failed may take to close.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -143,14 +147,47 @@ impl Writer {
         &self.connection
     }
 
-    /// Runs until every [`Store`] handle is gone.
-    pub async fn run(mut self) {
+    /// Runs until every [`Store`] handle is gone, on a thread of its own: a group is many questions to SQLite's thread,
+    /// one after the other, and among the process's other tasks each answer would wait for its turn.
+    pub async fn run(self) {
+        let (ends, ended) = oneshot::channel::<()>();
+        let write = move || {
+            let _ends = ends;
+            match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+                Ok(runtime) => runtime.block_on(self.write_all()),
+                Err(error) => tracing::error!(%error, "no runtime for the ledger's writer"),
+            }
+        };
+        match std::thread::Builder::new()
+            .name("ledger writer".to_owned())
+            .spawn(write)
+        {
+            // It says nothing when it ends, and a thread that dies takes the sender with it as well.
+            Ok(_thread) => drop(ended.await),
+            Err(error) => tracing::error!(%error, "no thread for the ledger's writer"),
+        }
+    }
+
+    async fn write_all(mut self) {
+        let written = Cell::new(false);
+        // Without it the writer does all of it by itself.
+        let beside = connect(&self.file, 1, false).await;
+        tokio::select! {
+            () = self.write_groups(&written) => {}
+            () = checkpoint(beside.as_ref().ok(), &written) => {}
+        }
+        for connection in beside.into_iter().chain([self.connection]) {
+            if let Err(error) = connection.close().await {
+                tracing::warn!(%error, "the ledger did not close cleanly; nothing is lost");
+            }
+        }
+    }
+
+    async fn write_groups(&mut self, written: &Cell<bool>) {
         let mut group = Vec::with_capacity(MAX_GROUP);
         while self.jobs.recv_many(&mut group, MAX_GROUP).await > 0 {
             self.commit(std::mem::take(&mut group)).await;
-        }
-        if let Err(error) = self.connection.close().await {
-            tracing::warn!(%error, "the ledger did not close cleanly; nothing is lost");
+            written.set(true);
         }
     }
 
@@ -205,26 +242,28 @@ impl Writer {
         if keep { txn.commit().await } else { txn.rollback().await }
     }
 
+    /// Runs writes one after the other, each behind a savepoint that it goes back to if it fails; the commit keeps the
+    /// last. One statement a write, because each is a question to another thread.
     async fn run_jobs(
         &mut self,
         txn: &DatabaseTransaction,
         group: &mut (impl Iterator<Item = Job> + Send),
         settles: &mut Vec<Settle>,
     ) -> Result<(), DbErr> {
+        let mut savepoint = Some("SAVEPOINT write");
         for job in group {
-            let savepoint = match txn.begin().await {
-                Ok(savepoint) => savepoint,
-                Err(error) => {
-                    settles.push(Box::new(|outcome| job.0.settle(outcome)));
-                    return Err(error);
-                }
-            };
-            let (settle, keep) = job.0.run(&savepoint, self.clock.now()).await;
+            if let Some(statement) = savepoint
+                && let Err(error) = txn.execute_unprepared(statement).await
+            {
+                settles.push(Box::new(|outcome| job.0.settle(outcome)));
+                return Err(error);
+            }
+            let (settle, keep) = job.0.run(txn, self.clock.now()).await;
             settles.push(settle);
-            if keep {
-                savepoint.commit().await?;
-            } else {
-                savepoint.rollback().await?;
+            savepoint = keep.then_some("RELEASE write; SAVEPOINT write");
+            if !keep {
+                // It still stands after that, for the next one.
+                txn.execute_unprepared("ROLLBACK TO write").await?;
             }
         }
         Ok(())
@@ -243,6 +282,20 @@ impl Writer {
             }
             // The next group fails on the old one, and it is tried again.
             Err(error) => tracing::error!(%error, "the ledger could not be opened anew"),
+        }
+    }
+}
+
+/// Puts what was written from the log into the file, every now and then and beside the writer, which then has little of
+/// that left to do and to wait for: see `wal_autocheckpoint` below.
+async fn checkpoint(beside: Option<&DatabaseConnection>, written: &Cell<bool>) {
+    loop {
+        tokio::time::sleep(CHECKPOINT_EVERY).await;
+        if let (Some(connection), true) = (beside, written.replace(false))
+            && let Err(error) = connection.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)").await
+        {
+            // The writer meets the same, and says so.
+            tracing::debug!(%error, "no checkpoint of the ledger's log");
         }
     }
 }
@@ -278,8 +331,11 @@ pub(super) async fn connect(file: &Path, connections: u32, read_only: bool) -> R
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(10))
                 .statement_cache_capacity(256)
+                .row_buffer_size(if read_only { 50 } else { 512 })
                 .pragma("query_only", if read_only { "on" } else { "off" })
                 .pragma("cache_size", if read_only { "-2000" } else { "-16000" })
+                // In pages of 4 KiB: by then a page that was written several times is put in its place once.
+                .pragma("wal_autocheckpoint", "4000")
         });
     // A future of 17 KB, else a part of every one that waits for it.
     Box::pin(Database::connect(options)).await
