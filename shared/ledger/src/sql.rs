@@ -312,3 +312,30 @@ pub fn trace_context(row: &QueryResult, column: &str) -> Result<Option<TraceCont
 pub fn corrupt(what: &'static str) -> Error {
     Error::Corrupt(what)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_are_filled_up_to_a_length_that_is_prepared_and_leave_out_no_row() {
+        for count in (0..=800).chain([1500]) {
+            let rows = (0..count).map(|n: i64| [n.into(), (-n).into()]).collect();
+            let mut next = 0;
+            for (sql, values) in filled("INSERT INTO t", rows, "ON CONFLICT DO NOTHING") {
+                let length = values.len() / 2;
+                assert!(FILLED.contains(&length), "{length} of {count}");
+                assert_eq!(sql.matches("(?,?)").count(), length);
+                let mut last = Vec::new();
+                for row in values.chunks(2) {
+                    if row != last.as_slice() {
+                        assert_eq!(row, [next.into(), (-next).into()]);
+                        next += 1;
+                    }
+                    last = row.to_vec();
+                }
+            }
+            assert_eq!(next, count);
+        }
+    }
+}
