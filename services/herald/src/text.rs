@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Cursor, ErrorKind, Read};
 use std::path::Path;
 
 /// The largest file of settings or certificates, in bytes.
-const MAX_SETTINGS: u64 = 1 << 20;
+const MAX_SETTINGS: u64 = 16 << 20;
 
 /// The text of a file of settings or certificates. One that has no end is no such file.
 pub(crate) fn read_settings(path: &Path) -> anyhow::Result<String> {
@@ -128,6 +128,12 @@ impl<R: Read> Read for Utf16<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_settings_has_an_end() {
+        let error = read_settings(Path::new("/dev/zero")).unwrap_err();
+        assert!(error.to_string().contains("/dev/zero has more than"), "{error:#}");
+    }
 
     fn encoded(text: &str, write: fn(u16) -> [u8; 2]) -> Vec<u8> {
         text.encode_utf16().flat_map(write).collect()

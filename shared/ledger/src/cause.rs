@@ -1,6 +1,7 @@
 //! Telling apart why the ledger refused: because of what was to be written, or for another reason.
 
 use crate::Error;
+use crate::sql::IS_THERE;
 use crate::store::want;
 use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlxError};
@@ -39,6 +40,7 @@ impl Error {
         }
         let Self::Database(error) = self else {
             return match self {
+                Self::Corrupt(IS_THERE) => Cause::Data,
                 Self::Corrupt(_) => Cause::Unknown,
                 _ => Cause::Away,
             };
@@ -189,6 +191,7 @@ mod tests {
     fn a_closed_ledger_is_away() {
         assert_eq!(Error::Closed.cause(), Cause::Away);
         assert_eq!(Error::Corrupt("a row").cause(), Cause::Unknown);
+        assert_eq!(Error::Corrupt(IS_THERE).cause(), Cause::Data);
         assert_eq!(Error::Unreachable("why".into()).cause(), Cause::Away);
     }
 }

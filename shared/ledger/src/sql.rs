@@ -86,7 +86,7 @@ pub async fn insert_rows<const N: usize, C: ConnectionTrait>(
     if inserted == new {
         Ok(())
     } else {
-        Err(corrupt("a row that was to be new is there already"))
+        Err(corrupt(IS_THERE))
     }
 }
 
@@ -108,6 +108,9 @@ fn filled<const N: usize>(before: &str, mut rows: Vec<[Value; N]>, after: &str) 
     }
     statements
 }
+
+/// Why [`insert_rows`] refuses. As with any other constraint, it is the data's fault.
+pub(crate) const IS_THERE: &str = "a row that was to be new is there already";
 
 /// `(?,?),(?,?)` for two rows of two. Not `$1`, which SQLite would take for a name, and look every one
 /// of them up among all the others.

@@ -170,8 +170,10 @@ impl Writer {
 
     async fn write_all(mut self) {
         let written = Cell::new(false);
-        // Without it the writer does all of it by itself.
         let beside = connect(&self.file, 1, false).await;
+        if let Err(error) = &beside {
+            tracing::warn!(%error, "no connection for checkpoints of the ledger's log; the writer makes all of them");
+        }
         tokio::select! {
             () = self.write_groups(&written) => {}
             () = checkpoint(beside.as_ref().ok(), &written) => {}
@@ -331,6 +333,7 @@ pub(super) async fn connect(file: &Path, connections: u32, read_only: bool) -> R
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(10))
                 .statement_cache_capacity(256)
+                // What a write returns is ids. SQLite's thread waits for whoever reads them when the buffer is full.
                 .row_buffer_size(if read_only { 50 } else { 512 })
                 .pragma("query_only", if read_only { "on" } else { "off" })
                 .pragma("cache_size", if read_only { "-2000" } else { "-16000" })
