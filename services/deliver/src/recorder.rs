@@ -1,4 +1,4 @@
-//! Writes outcomes to the ledger, as many at a time as have come.
+//! Writes outcomes to the ledger, as many at a time as come within a moment.
 //!
 //! While the ledger is away outcomes wait here; the lanes begin no more attempts than it may hold (see
 //! `Limits::recording`), so they are bounded.
@@ -7,8 +7,11 @@
 //! the batches that come after it. So an outcome that cannot be recorded, for what is in it or because somebody holds
 //! its row, is soon alone. It is tried again after growing pauses, and holds up no other.
 
+mod company;
+
 use crate::metrics::Metrics;
 use crate::owner::Report;
+use company::Company;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Closed, Delivery};
@@ -23,6 +26,10 @@ use tokio_util::sync::CancellationToken;
 
 /// The most outcomes in one transaction.
 const MAX_BATCH: usize = 512;
+
+/// How long an outcome waits for others to be recorded with it. The lane goes on meanwhile, and a transaction less is
+/// one that nobody's event waits behind. A crash in that time repeats the request.
+const COMPANY: Duration = Duration::from_millis(20);
 
 /// How long outcomes wait after a failure before they are tried again as they are.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -105,21 +112,17 @@ impl Batch {
 impl Recorder {
     /// Records what comes until the sender is gone. One batch at a time is taken up; those that are set apart are
     /// tried beside it.
-    pub(crate) async fn run(
-        self,
-        mut outcomes: mpsc::UnboundedReceiver<Finish>,
-        reports: mpsc::UnboundedSender<Report>,
-    ) {
+    pub(crate) async fn run(self, outcomes: mpsc::UnboundedReceiver<Finish>, reports: mpsc::UnboundedSender<Report>) {
         let turns = Semaphore::new(APART_AT_A_TIME);
         let mut under_way = FuturesUnordered::new();
-        let mut new = Vec::with_capacity(MAX_BATCH);
+        let mut coming = Company::new(outcomes, COMPANY);
         let (mut is_open, mut is_busy, mut left) = (true, false, 0);
         while is_open || !under_way.is_empty() {
             let (batch, came) = tokio::select! {
-                read = outcomes.recv_many(&mut new, MAX_BATCH), if is_open && !is_busy => {
-                    (is_open, is_busy) = (read > 0, read > 0);
-                    if read > 0 {
-                        under_way.push(self.attempt(Batch::new(std::mem::take(&mut new)), &turns));
+                new = coming.next(), if is_open && !is_busy => {
+                    (is_open, is_busy) = (!new.is_empty(), !new.is_empty());
+                    if !new.is_empty() {
+                        under_way.push(self.attempt(Batch::new(new), &turns));
                     }
                     continue;
                 }
