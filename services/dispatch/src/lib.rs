@@ -7,6 +7,7 @@
 //! given back to the queue, except for the batches under way.
 #![warn(missing_docs)]
 
+mod batching;
 mod fan_out;
 mod metrics;
 mod outage;
@@ -14,6 +15,7 @@ mod reading;
 mod recording;
 mod spans;
 
+use batching::{COMPANY, Size, Turn};
 use futures_util::future::{Fuse, FusedFuture, FutureExt};
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use herald_ledger::Ledger;
@@ -27,19 +29,13 @@ use metrics::Metrics;
 use outage::Outage;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// The most events in one transaction, and the bytes beside which no more are taken.
 const MAX_BATCH_EVENTS: usize = 512;
 const MAX_BATCH_BYTES: usize = 4 << 20;
-
-/// The most batches that are being recorded at a time, and what makes one large enough not to wait for
-/// the one before: small ones side by side would only be more transactions.
-const MAX_RECORDING: usize = 3;
-const LARGE_EVENTS: usize = 128;
-const LARGE_BYTES: usize = 1 << 20;
 
 /// How long to wait before a failed step is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -120,15 +116,19 @@ impl Dispatch {
         }
     }
 
-    /// Records what comes. What arrives while a batch is on its way to the disk is the next one; if that is
-    /// large it need not wait, and several are under way. They are acknowledged in their order.
+    /// Records what comes, in batches: see [`batching`]. They are acknowledged in their order.
     async fn take(&self, consumer: &mut Consumer, shutdown: &CancellationToken) {
         let mut taken: Vec<Received> = Vec::new();
         let mut recording = FuturesOrdered::new();
         let mut recorded = Vec::new();
         let mut acknowledging = pin!(Fuse::terminated());
+        // How large the batch before was, and since when the first of the next one is here.
+        let (mut former, mut since) = (Size::default(), Instant::now());
         loop {
-            if recording.is_empty() || (is_large(&taken) && recording.len() < MAX_RECORDING) {
+            let next = Size::of(&taken);
+            let turn = batching::turn(next, former, recording.len(), since.elapsed());
+            if turn == Turn::Begin {
+                former = next;
                 for group in reading::groups(std::mem::take(&mut taken)) {
                     if group.iter().any(reading::is_doubtful) {
                         // It may take the process with it, so what is done is put away first.
@@ -152,8 +152,14 @@ impl Dispatch {
                     Some(tag) => recorded.push(tag),
                     None => return,
                 },
-                next = consumer.next(MAX_BATCH_EVENTS, MAX_BATCH_BYTES), if !is_large(&taken) => match next {
-                    Ok(batch) => taken.extend(batch),
+                () = tokio::time::sleep_until((since + COMPANY).into()), if turn == Turn::Wait => {}
+                next = consumer.next(MAX_BATCH_EVENTS, MAX_BATCH_BYTES), if !Size::of(&taken).is_large() => match next {
+                    Ok(batch) => {
+                        if taken.is_empty() {
+                            since = Instant::now();
+                        }
+                        taken.extend(batch);
+                    }
                     Err(error) => self.cannot_read(&error).await,
                 },
             }
@@ -202,11 +208,4 @@ impl Dispatch {
             }
         }
     }
-}
-
-/// Whether it is worth a transaction of its own while another is under way.
-fn is_large(taken: &[Received]) -> bool {
-    let events: usize = taken.iter().map(|received| received.origins.events()).sum();
-    let bytes: usize = taken.iter().map(|received| received.body.len()).sum();
-    events >= LARGE_EVENTS || bytes >= LARGE_BYTES
 }
