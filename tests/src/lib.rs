@@ -26,6 +26,8 @@
 pub mod api;
 pub mod audit;
 pub mod binary;
+#[cfg(test)]
+mod circles;
 pub mod collector;
 pub mod dns;
 pub mod herald;

@@ -1,6 +1,6 @@
 //! Requests to receivers: every address is checked after name resolution, at every connect.
 //!
-//! A literal address in a URL never reaches the resolver, so [`check_literal`] asks when a URL is prepared for
+//! A literal address in a URL never reaches the resolver, so [`check_literal`](crate::target::check_literal) asks when a URL is prepared for
 //! its requests; names are judged by what they resolve to, at each connect, so an answer that changes between
 //! two look-ups changes nothing. Redirects are not followed, and proxies from the environment are ignored,
 //! because either could lead elsewhere.
@@ -16,6 +16,7 @@
 //! that had been kept before a byte of the answer came (RFC 9112, 9.3.1), which it may do whenever it has waited long
 //! enough. The `webhook-id` makes that safe.
 
+mod chain;
 mod connect;
 mod failure;
 mod names;
@@ -29,7 +30,6 @@ use connect::Connection;
 use failure::Http2;
 pub(crate) use failure::{ResolveError, SendError, bounded};
 use herald_domain::address::EgressPolicy;
-use herald_domain::subscription::literal_address;
 use http::header::CONNECTION;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -44,7 +44,6 @@ use tls::Tls;
 pub use tls::parse_certificates;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 /// How often a request is sent again as the same attempt, at most.
 const MAX_REPEATS: usize = 2;
@@ -62,11 +61,6 @@ pub enum EgressError {
     #[error("names cannot be looked up")]
     Names(#[from] hickory_resolver::net::NetError),
 }
-
-/// The literal address that a request may not go to.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} is not an address that a request may go to; --egress-allow would allow it")]
-pub(crate) struct LiteralRefused(IpAddr);
 
 /// Sends requests where they may go.
 #[derive(Debug)]
@@ -273,14 +267,6 @@ impl Exchange {
                 Some(Err(_)) => return false,
             }
         }
-    }
-}
-
-/// Whether the URL's own address may be gone to; a name is judged when it is looked up.
-pub(crate) fn check_literal(policy: &EgressPolicy, url: &Url) -> Result<(), LiteralRefused> {
-    match literal_address(url) {
-        Some(address) if !policy.permits(address) => Err(LiteralRefused(address)),
-        Some(_) | None => Ok(()),
     }
 }
 

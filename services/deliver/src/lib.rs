@@ -19,7 +19,9 @@ mod owner;
 mod prepared;
 mod rate_limit;
 mod recorder;
+mod report;
 mod spans;
+mod target;
 
 use egress::Sender;
 pub use egress::{EgressError, parse_certificates};

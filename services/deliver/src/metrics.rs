@@ -1,6 +1,5 @@
 //! What deliver counts.
 
-use crate::recorder::Recorded;
 use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Attempt, AttemptError, Closed, Delivery, Outcome, Status};
 use herald_domain::lanes::{LaneState, Load, Survey};
@@ -304,12 +303,6 @@ impl Metrics {
             self.delivered_seconds
                 .with_label_values(&[lane.name()])
                 .observe(now.since(event.accepted_at).as_secs_f64());
-        }
-    }
-
-    pub(crate) fn recorded(&self, recorded: &Recorded) {
-        if let Some(end) = recorded.closed {
-            self.closed_as(end, recorded.webhook, 1);
         }
     }
 

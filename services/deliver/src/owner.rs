@@ -9,16 +9,16 @@ mod outcomes;
 mod reads;
 
 use crate::keeper::{Busy, Question};
-use crate::recorder::{self, Recorded};
-use crate::{Deliver, attempt};
-use herald_domain::delivery::{Attempt, Delivery};
+use crate::report::{Item, Report};
+use crate::{Deliver, recorder};
+use herald_domain::delivery::Delivery;
 use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
-use herald_domain::lanes::{Lanes, Limits, Progress, Row, Search, Work, pause_after};
-use herald_domain::subscription::Subscription;
+use herald_domain::lanes::{Lanes, Limits, Row, Search, Work, pause_after};
 use herald_domain::time::Timestamp;
 use herald_ledger::delivering::Finish;
 use herald_ledger::dispatching::EventRecord;
-use herald_ledger::shards::{Ownership, Wakeup};
+use herald_ledger::shards::Ownership;
+use herald_ledger::wakeups::Wakeup;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,41 +46,6 @@ const GRACE: Duration = Duration::from_secs(10);
 const OVERHEAD_BYTES: usize = 512;
 
 const PART: &str = "deliver";
-
-type Item = Work<Arc<EventRecord>>;
-
-/// An attempt that began.
-#[derive(Debug)]
-pub(crate) struct Begun {
-    work: Item,
-    /// As it was then.
-    subscription: Arc<Subscription>,
-    /// The shard's, at which it began.
-    epoch: i64,
-}
-
-/// What a task reports to the owner.
-#[derive(Debug)]
-pub(crate) enum Report {
-    /// An attempt is over.
-    Attempted(Begun, Attempt),
-    /// An attempt broke off without an outcome.
-    Abandoned(Item),
-    /// An attempt was not made, because this process is short of something.
-    Postponed(Item, attempt::Want),
-    /// Outcomes are in the ledger.
-    Recorded(Vec<Recorded>),
-    /// A lane's rows were read, or could not be.
-    Fetched(SubscriptionId, usize, Option<Vec<(Delivery, Option<Arc<EventRecord>>)>>),
-    /// A read failed because the ledger is away.
-    Away,
-    /// The wake-ups that there were, or that could not be read.
-    Woken(Option<Vec<Wakeup>>),
-    /// A page of the search for lanes was read, or could not be.
-    Searched(Option<(Vec<Wakeup>, Progress)>),
-    /// Rights were looked up, well or not.
-    RightsChecked,
-}
 
 struct Owner {
     deliver: Deliver,
@@ -298,10 +263,10 @@ impl Owner {
             Report::Postponed(work, want) => self.postpone(&work, &want, now),
             Report::Recorded(recorded) => {
                 for outcome in recorded {
-                    self.deliver.metrics.recorded(&outcome);
-                    if outcome.closed.is_none() {
+                    match outcome.closed {
+                        Some(end) => self.deliver.metrics.closed_as(end, outcome.webhook, 1),
                         // If it was a 410, it did not count.
-                        self.gone.retain(|_, gone| gone.delivery != outcome.id);
+                        None => self.gone.retain(|_, gone| gone.delivery != outcome.id),
                     }
                     self.lanes.recorded(outcome.subscription, outcome.id, outcome.due_at);
                     if let Some(look_at) = outcome.look_at {

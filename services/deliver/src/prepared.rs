@@ -1,6 +1,6 @@
 //! What all requests of one subscription have in common, made once for each version of it.
 
-use crate::egress::{LiteralRefused, check_literal};
+use crate::target::{LiteralRefused, Target, check_literal};
 use herald_domain::address::EgressPolicy;
 use herald_domain::id::SubscriptionId;
 use herald_domain::signing::Signers;
@@ -36,27 +36,6 @@ pub(crate) enum Impossible {
     Header(#[from] http::header::InvalidHeaderValue),
     #[error("the custom header has a name that HTTP does not allow")]
     HeaderName(#[from] http::header::InvalidHeaderName),
-}
-
-/// Where requests go.
-#[derive(Debug, Clone)]
-pub(crate) struct Target {
-    /// Scheme, host and port.
-    pub(crate) origin: Arc<str>,
-    pub(crate) host: url::Host,
-    pub(crate) port: u16,
-    pub(crate) tls: bool,
-}
-
-impl Target {
-    fn of(url: &Url) -> Option<Self> {
-        Some(Self {
-            origin: url.origin().ascii_serialization().into(),
-            host: url.host()?.to_owned(),
-            port: url.port_or_known_default()?,
-            tls: url.scheme() == "https",
-        })
-    }
 }
 
 /// A subscription, ready for its requests.

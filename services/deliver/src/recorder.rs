@@ -10,12 +10,11 @@
 mod company;
 
 use crate::metrics::Metrics;
-use crate::owner::Report;
+use crate::report::{Recorded, Report};
 use company::Company;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use herald_domain::catalogue::Webhook;
-use herald_domain::delivery::{Closed, Delivery};
-use herald_domain::id::{DeliveryId, SubscriptionId};
+use herald_domain::delivery::Delivery;
+use herald_domain::id::SubscriptionId;
 use herald_domain::time::Timestamp;
 use herald_ledger::delivering::{self, Finish, Finished, Then};
 use herald_ledger::{Cause, Error, Ledger};
@@ -50,21 +49,6 @@ const APART_AT_A_TIME: usize = 2;
 /// When a delivery whose outcome cannot be recorded is attempted again.
 const LEFT: Duration = Duration::from_mins(5);
 const PART: &str = "deliver";
-
-/// An outcome that is in the ledger.
-#[derive(Debug)]
-pub(crate) struct Recorded {
-    pub(crate) subscription: SubscriptionId,
-    pub(crate) id: DeliveryId,
-    /// When the delivery is due again, if it is.
-    pub(crate) due_at: Option<Timestamp>,
-    /// When the ledger is to be asked what has become of it, if only it knows.
-    pub(crate) look_at: Option<Timestamp>,
-    /// How it was closed, if this closed it.
-    pub(crate) closed: Option<Closed>,
-    /// The delivery's.
-    pub(crate) webhook: Webhook,
-}
 
 /// Records outcomes.
 #[derive(Debug)]

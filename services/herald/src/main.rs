@@ -26,6 +26,7 @@ mod send;
 mod server;
 mod signals;
 mod stores;
+mod tasks;
 mod text;
 mod unread;
 mod up;

@@ -4,7 +4,7 @@ use crate::causes;
 use crate::config::Config;
 use crate::data::DataFolder;
 use crate::roles::Role;
-use crate::up::Tasks;
+use crate::tasks::Tasks;
 use anyhow::Context;
 use herald_domain::time::{Clock, SystemClock};
 use herald_ledger::reconnect::Delays;

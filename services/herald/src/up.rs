@@ -13,6 +13,7 @@ use crate::letters::Letters;
 use crate::roles::Role;
 use crate::server::{CLOSE, Places, most_connections, serve};
 use crate::stores::{self, Stores};
+use crate::tasks::Tasks;
 use anyhow::Context;
 use axum::Router;
 use herald_deliver::{DeadLetters, Deliver, Keeper};
@@ -38,7 +39,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -66,20 +66,6 @@ pub(crate) struct Running {
     /// The routes, which hold handles to the ledger.
     routes: watch::Sender<Router>,
     _data: Option<DataFolder>,
-}
-
-/// Tasks that end when they are told to, and not before.
-#[derive(Debug, Default)]
-pub(crate) struct Tasks(JoinSet<&'static str>);
-
-impl Tasks {
-    /// Runs a task under a name.
-    pub(crate) fn supervise(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(async move {
-            task.await;
-            name
-        });
-    }
 }
 
 #[derive(Debug, Clone, Default)]

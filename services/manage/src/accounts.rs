@@ -6,16 +6,16 @@ use crate::fields::Fields;
 use crate::grants::GrantJson;
 use crate::json::Json;
 use crate::keys::Key;
-use crate::openapi::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refused};
+use crate::operations::accounts::{change, find, role_names};
 use crate::paging::{List, PageParams, Paging};
 use crate::path::At;
 use crate::query::Query;
+use crate::refusals::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refused};
 use crate::schemas::RoleName;
 use crate::{Manage, fresh_id, ledger_away};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use herald_access::Caller;
 use herald_access::problem::Problem;
 use herald_domain::access::{Account as Record, OPERATOR, Role, Roles};
 use herald_domain::id::AccountId;
@@ -185,31 +185,6 @@ pub(crate) async fn patch(
         Ok(AccountChange::Settings { name, active, roles })
     });
     Representation::of(&with_all(changed.await?))?.answer()
-}
-
-/// Changes the account as `decide` says, which sees it as it is in the transaction.
-pub(crate) async fn change(
-    manage: &Manage,
-    id: AccountId,
-    by: Caller,
-    decide: impl FnOnce(&AccountRecord) -> Result<AccountChange, Problem> + Send + 'static,
-) -> Result<AccountRecord, Problem> {
-    let changed = manage.ledger.change_account(id, by.account(), decide).await;
-    let record = changed
-        .map_err(ledger_away)?
-        .ok_or_else(|| Problem::not_found("account"))??;
-    manage.refresh().await;
-    Ok(record)
-}
-
-/// The account with its keys and grants.
-pub(crate) async fn find(manage: &Manage, id: AccountId) -> Result<AccountRecord, Problem> {
-    let found = manage.ledger.account(id).await.map_err(ledger_away)?;
-    found.ok_or_else(|| Problem::not_found("account"))
-}
-
-pub(crate) fn role_names(roles: Roles) -> Vec<&'static str> {
-    roles.iter().map(Role::name).collect()
 }
 
 /// Reads an account; of one that there is, its `present` name is not judged again.

@@ -1,10 +1,10 @@
 //! Deliveries, their attempts, and the manual retry.
 
 use crate::callers::{Builder, Sight};
-use crate::openapi::{Conflict, Forbidden, Malformed, Missing, Refused};
 use crate::paging::{List, PageParams, Paging};
 use crate::path::At;
 use crate::query::Query;
+use crate::refusals::{Conflict, Forbidden, Malformed, Missing, Refused};
 use crate::schemas::{ErrorName, StatusName, WebhookName};
 use crate::{Manage, ledger_away, subscriptions};
 use axum::Json;

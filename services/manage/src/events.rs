@@ -2,8 +2,8 @@
 
 use crate::callers::Sight;
 use crate::deliveries::Delivery;
-use crate::openapi::{Missing, Refused};
 use crate::path::At;
+use crate::refusals::{Missing, Refused};
 use crate::schemas::EventTypeName;
 use crate::{Manage, ledger_away};
 use axum::Json;

@@ -1,14 +1,14 @@
 //! What an account's subscriptions may filter by, for operators.
 
-use crate::accounts::{change, find};
 use crate::callers::Operator;
 use crate::etag::{IfMatch, IfNoneMatch, Representation};
 use crate::fields::Fields;
 use crate::json::{Json, OptionalJson};
-use crate::openapi::{BodyRefused, Forbidden, Malformed, Missing, Refused};
+use crate::operations::accounts::{change, find};
 use crate::paging::List;
 use crate::path::At;
 use crate::query::Query;
+use crate::refusals::{BodyRefused, Forbidden, Malformed, Missing, Refused};
 use crate::{Manage, schemas};
 use axum::extract::State;
 use axum::http::StatusCode;

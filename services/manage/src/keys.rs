@@ -1,13 +1,13 @@
 //! An account's API keys, for operators.
 
-use crate::accounts::{change, find, role_names};
 use crate::callers::Operator;
 use crate::etag::{IfMatch, IfNoneMatch, Representation};
 use crate::fields::Fields;
 use crate::json::OptionalJson;
-use crate::openapi::{BodyRefused, Forbidden, Malformed, Missing, Refused};
+use crate::operations::accounts::{change, find, role_names};
 use crate::paging::List;
 use crate::path::At;
+use crate::refusals::{BodyRefused, Forbidden, Malformed, Missing, Refused};
 use crate::schemas::RoleName;
 use crate::{Manage, fresh_id, secrets};
 use axum::Json;

@@ -1,9 +1,9 @@
 //! Messages that were no events.
 
 use crate::callers::Sight;
-use crate::openapi::{Malformed, Refused};
 use crate::paging::{List, PageParams, Paging};
 use crate::query::Query;
+use crate::refusals::{Malformed, Refused};
 use crate::{Manage, ledger_away};
 use axum::Json;
 use axum::extract::State;

@@ -1,8 +1,8 @@
 //! The catalogue: which webhooks there are and what their messages look like.
 
-use crate::openapi::{Missing, Refused};
 use crate::paging::List;
 use crate::path::{Addressed, At};
+use crate::refusals::{Missing, Refused};
 use crate::schemas::{EventTypeName, WebhookName};
 use axum::Json;
 use herald_access::Caller;

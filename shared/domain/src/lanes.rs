@@ -55,6 +55,7 @@ mod rota;
 mod search;
 mod shares;
 mod speed;
+mod state;
 mod turns;
 
 use crate::breaker::Turned;
@@ -62,7 +63,7 @@ use crate::delivery::Delivery;
 use crate::id::{DeliveryId, SHARDS, Shard, SubscriptionId};
 use crate::time::Timestamp;
 use lane::{Fetch, Lane, Place, Queued};
-pub use load::{LaneState, Load, Survey};
+pub use load::{Load, Survey};
 pub use looks::Ticket;
 pub use pace::{Answer, MAX_PAUSE, Terms, Verdict};
 use rota::Rota;
@@ -70,6 +71,7 @@ pub use search::{Page, Progress, Search, pause_after};
 pub use shares::Limits;
 use shares::Shares;
 use speed::Speed;
+pub use state::LaneState;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 

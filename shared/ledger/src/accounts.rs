@@ -1,7 +1,7 @@
 //! Accounts, their keys and grants. A change of any of them is a change of the account.
 
 use crate::sql::{all, corrupt, execute, get, one, timestamp, uuid};
-use crate::{Error, Ledger, registry};
+use crate::{Error, Ledger, version};
 use herald_domain::access::{Account, Grant, Roles};
 use herald_domain::catalogue::ObjectType;
 use herald_domain::id::{AccountId, KeyId, ObjectGuid};
@@ -79,7 +79,7 @@ impl Ledger {
         self.change(move |txn, now| {
             Box::pin(async move {
                 insert_account(txn, &account, now).await?;
-                registry::log(txn, Some(by), "account.create", &account.id.to_string(), now).await?;
+                version::log(txn, Some(by), "account.create", &account.id.to_string(), now).await?;
                 Ok(now)
             })
         })
@@ -110,7 +110,7 @@ impl Ledger {
                 let (action, subject) = change.named(id);
                 write(txn, id, change).await?;
                 touch(txn, id).await?;
-                registry::log(txn, Some(by), action, &subject, now).await?;
+                version::log(txn, Some(by), action, &subject, now).await?;
                 let changed = find(txn, id).await?.ok_or_else(|| corrupt("no account"))?;
                 Ok(Some(Ok(changed)))
             })
@@ -176,7 +176,7 @@ impl Ledger {
             .store
             .write(move |txn, now| {
                 Box::pin(async move {
-                    let now = registry::change(txn, now).await?;
+                    let now = version::change(txn, now).await?;
                     change(txn, now).await
                 })
             })
@@ -215,7 +215,7 @@ async fn write(txn: &DatabaseTransaction, account: AccountId, change: AccountCha
 }
 
 async fn insert_account(txn: &DatabaseTransaction, account: &Account, now: Timestamp) -> Result<(), Error> {
-    let version = registry::bump(txn).await?;
+    let version = version::bump(txn).await?;
     execute(
         txn,
         "INSERT INTO accounts (id, name, active, roles, created_at, version) VALUES ($1, $2, $3, $4, $5, $6)",
@@ -251,7 +251,7 @@ async fn insert_key(txn: &DatabaseTransaction, key: &ApiKey) -> Result<(), Error
 
 /// Marks an account as changed; whether there is such an account.
 async fn touch(txn: &DatabaseTransaction, account: AccountId) -> Result<bool, Error> {
-    let version = registry::bump(txn).await?;
+    let version = version::bump(txn).await?;
     let values = [version.into(), account.0.into()];
     Ok(execute(txn, "UPDATE accounts SET version = $1 WHERE id = $2", values).await? > 0)
 }

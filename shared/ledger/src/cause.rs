@@ -2,9 +2,9 @@
 
 use crate::Error;
 use crate::sql::IS_THERE;
-use crate::store::want;
 use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlxError};
+use std::io;
 
 /// What a failure is due to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Error {
                 .code()
                 .is_some_and(|code| code.len() < 5 && class(&code) == Some(CANNOT_OPEN))
         });
-        let of_socket = matches!(self.of_sqlx(), Some(SqlxError::Io(error)) if want::is_of_descriptors(error));
+        let of_socket = matches!(self.of_sqlx(), Some(SqlxError::Io(error)) if of_descriptors(error).is_some());
         self.is_of_a_pool() || of_file.unwrap_or(false) || of_socket
     }
 
@@ -127,6 +127,18 @@ fn of_runtime(error: &RuntimeErr) -> Cause {
         | SqlxError::PoolClosed
         | SqlxError::WorkerCrashed => Cause::Away,
         _ => Cause::Unknown,
+    }
+}
+
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+
+/// What an error says of descriptors, if it is about those.
+pub(crate) fn of_descriptors(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error()? {
+        EMFILE => Some("this process has as many files and connections open as it may (ulimit -n)"),
+        ENFILE => Some("this machine has as many files and connections open as it may (fs.file-max)"),
+        _ => None,
     }
 }
 
@@ -193,5 +205,17 @@ mod tests {
         assert_eq!(Error::Corrupt("a row").cause(), Cause::Unknown);
         assert_eq!(Error::Corrupt(IS_THERE).cause(), Cause::Data);
         assert_eq!(Error::Unreachable("why".into()).cause(), Cause::Away);
+    }
+
+    #[test]
+    fn only_a_want_of_descriptors_is_told_as_one() {
+        for (code, limit) in [(EMFILE, "ulimit -n"), (ENFILE, "fs.file-max")] {
+            assert!(
+                of_descriptors(&io::Error::from_raw_os_error(code))
+                    .unwrap()
+                    .contains(limit)
+            );
+        }
+        assert_eq!(of_descriptors(&io::ErrorKind::NotFound.into()), None);
     }
 }

@@ -5,18 +5,16 @@
 //! it, and whenever it comes (see [`late`]); a failure counts only from the shard's present owner.
 
 mod at_once;
-mod closed;
 mod due;
 mod former;
 mod late;
 mod search;
 
-use crate::sql::{corrupt, for_repeatable_rows, for_rows, for_values, get, timestamp, uuid};
-use crate::{Error, Ledger, outbox, registry, shards, subscriptions};
-pub(crate) use closed::{Last, closed_row, insert_closed, keep_attempts};
+use crate::rows::{Last, attempt_row, closed_row, insert_attempts, insert_closed};
+use crate::sql::{for_rows, for_values, get, uuid};
+use crate::{Error, Ledger, outbox, shards, subscriptions, version, wakeups};
 pub(crate) use due::SharedEvents;
 use former::Former;
-use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Attempt, Closed, Delivery, Reason};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
@@ -169,11 +167,11 @@ async fn finish(
     // Before any row is locked, as everybody does who takes both.
     let gone = subscriptions::still_active(txn, batch.iter().filter_map(Finish::deactivates)).await?;
     let now = if !gone.is_empty() {
-        registry::change(txn, now).await?
+        version::change(txn, now).await?
     } else if batch.iter().all(Finish::is_success) {
         now
     } else {
-        registry::hold(txn, now).await?.1
+        version::hold(txn, now).await?.1
     };
     let former = former::outcomes(txn, &batch, now).await?;
     let counted: Vec<(usize, Finish)> = batch
@@ -239,13 +237,7 @@ async fn finish(
         }
     }
     insert_closed(txn, rows).await?;
-    for_rows(
-        txn,
-        "INSERT INTO attempts (delivery, number, at, duration_us, status_code, error, detail, next_due_at)",
-        attempts,
-        "ON CONFLICT DO NOTHING",
-    )
-    .await?;
+    insert_attempts(txn, attempts).await?;
     dead_letters(txn, &closings, &finished, now).await?;
     let handed_over: Vec<Delivery> = retries
         .iter()
@@ -258,7 +250,7 @@ async fn finish(
             Then::Close { .. } => None,
         })
         .collect();
-    shards::wake(txn, &handed_over).await?;
+    wakeups::wake(txn, &handed_over).await?;
     let gone = closings
         .iter()
         .filter(|(position, finish)| {
@@ -357,66 +349,4 @@ async fn delete_open(
 
 fn returned_ids(rows: &[QueryResult]) -> Result<HashSet<DeliveryId>, Error> {
     rows.iter().map(|row| Ok(DeliveryId(uuid(row, "id")?))).collect()
-}
-
-/// Inserts open deliveries; those that are there already stay as they are.
-pub(crate) async fn insert_open(
-    txn: &DatabaseTransaction,
-    deliveries: impl Iterator<Item = (EventUid, &Delivery)>,
-) -> Result<(), Error> {
-    let rows = deliveries.map(|(event, delivery)| -> [Value; 10] {
-        [
-            delivery.id.0.into(),
-            event.0.into(),
-            delivery.subscription.0.into(),
-            i16::from(Shard::of(delivery.subscription).0).into(),
-            delivery.webhook.code().into(),
-            i64::from(delivery.attempts).into(),
-            delivery.due_at.as_micros().into(),
-            delivery.created_at.as_micros().into(),
-            delivery.opened_at.as_micros().into(),
-            delivery.opened_version.into(),
-        ]
-    });
-    for_repeatable_rows(
-        txn,
-        "INSERT INTO deliveries_open (id, event, subscription, shard, webhook, attempts, due_at, created_at, opened_at, \
-         opened_version)",
-        rows.collect(),
-        "ON CONFLICT DO NOTHING",
-    )
-    .await?;
-    Ok(())
-}
-
-fn attempt_row(delivery: DeliveryId, attempt: &Attempt, next_due_at: Option<Timestamp>) -> [Value; 8] {
-    [
-        delivery.0.into(),
-        i64::from(attempt.number).into(),
-        attempt.at.as_micros().into(),
-        micros(attempt.duration).into(),
-        attempt.outcome.status_code().map(i32::from).into(),
-        attempt.outcome.error().map(|error| error.name().to_owned()).into(),
-        attempt.detail.clone().into(),
-        next_due_at.map(Timestamp::as_micros).into(),
-    ]
-}
-
-fn micros(duration: std::time::Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// Reads a delivery; its id in the column `delivery`, and when it is due in `due`.
-pub(crate) fn delivery(row: &QueryResult) -> Result<Delivery, Error> {
-    let attempts: i64 = get(row, "attempts")?;
-    Ok(Delivery {
-        id: DeliveryId(uuid(row, "delivery")?),
-        subscription: SubscriptionId(uuid(row, "subscription")?),
-        webhook: Webhook::coded(get(row, "webhook")?).ok_or_else(|| corrupt("an unknown webhook"))?,
-        attempts: u32::try_from(attempts).map_err(|_negative| corrupt("an impossible attempt count"))?,
-        due_at: timestamp(row, "due")?,
-        created_at: timestamp(row, "created_at")?,
-        opened_at: timestamp(row, "opened_at")?,
-        opened_version: get(row, "opened_version")?,
-    })
 }

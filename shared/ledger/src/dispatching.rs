@@ -12,11 +12,12 @@ mod at_once;
 mod rejected;
 mod trial;
 
-use crate::delivering::insert_open;
+use crate::rows::insert_open;
+use crate::shards::Ownership;
 use crate::sql::{
     corrupt, execute, for_repeatable_rows, for_values, get, insert_rows, one, timestamp, trace_context, uuid,
 };
-use crate::{Error, Ledger, registry, shards, subscriptions};
+use crate::{Error, Ledger, subscriptions, version, wakeups};
 use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::delivery::Delivery;
 use herald_domain::event::Objects;
@@ -26,7 +27,6 @@ use herald_domain::time::Timestamp;
 use herald_domain::trace::TraceContext;
 pub use rejected::{MAX_REJECTED_BYTES, Rejected};
 use sea_orm::{DatabaseTransaction, Value};
-use shards::Ownership;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -220,7 +220,7 @@ async fn hold(
     version: i64,
     now: Timestamp,
 ) -> Result<Option<(Amendment, (i64, Timestamp))>, Error> {
-    let (current, now) = registry::hold(txn, now).await?;
+    let (current, now) = version::hold(txn, now).await?;
     let amendment = if current == version {
         Some(Amendment::default())
     } else {
@@ -262,7 +262,7 @@ async fn extend(
     let deliveries = deliveries_of(&event, chunk, opening);
     insert_open(txn, deliveries.iter().map(|delivery| (event.uid, delivery))).await?;
     let deliveries = deliveries.into_iter().map(|delivery| ((), delivery)).collect();
-    let mine = owner.keep_mine(txn, deliveries).await?;
+    let mine = wakeups::keep_mine(&owner, txn, deliveries).await?;
     let recorded = chunk.len();
     matches.truncate(recorded);
     Ok(Extended::Done {
@@ -328,7 +328,7 @@ async fn record(
             .map(|(position, delivery)| (events[*position].record.uid, delivery)),
     )
     .await?;
-    for (position, delivery) in owner.keep_mine(txn, deliveries).await? {
+    for (position, delivery) in wakeups::keep_mine(&owner, txn, deliveries).await? {
         if let Disposition::New { mine, .. } = &mut dispositions[position] {
             mine.push(delivery);
         }

@@ -8,6 +8,7 @@
 //! | [`dispatching`] | records events with what they matched |
 //! | [`delivering`] | gives lanes their rows, and takes outcomes |
 //! | [`shards`] | says who owns which subscriptions' deliveries |
+//! | [`wakeups`] | has the owner of a shard look at a lane |
 //! | [`consumers`] | says what is in hand and not recorded yet |
 //! | [`handover`] | the short cut from dispatch to deliver within a process |
 //! | [`ids`] | identifiers that begin with the ledger's time |
@@ -42,10 +43,13 @@ pub mod reconnect;
 pub mod registry;
 pub mod retention;
 pub mod retrying;
+mod rows;
 pub mod shards;
 pub mod sql;
 pub mod store;
 pub mod subscriptions;
+mod version;
+pub mod wakeups;
 
 pub use cause::Cause;
 use herald_domain::id::Shard;

@@ -1,9 +1,9 @@
 //! What must follow from a change: a row written with it, done after it, removed when it is done.
 
-use crate::delivering::{Last, closed_row, delivery, insert_closed};
+use crate::rows::{Last, closed_row, delivery, insert_closed};
 use crate::shards::{self, Ownership};
 use crate::sql::{all, execute, for_rows, for_values, get, timestamp, uuid};
-use crate::{Error, Ledger, registry};
+use crate::{Error, Ledger, version};
 use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Closed, Reason};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
@@ -202,7 +202,7 @@ async fn cancel_chunk(
     now: Timestamp,
 ) -> Result<Cancelled, Error> {
     // Held, so that the shard stays whose it is: another owner might send what this cancels.
-    let (_version, now) = registry::hold(txn, now).await?;
+    let (_version, now) = version::hold(txn, now).await?;
     if shards::epochs(txn, [job.shard()]).await?.get(&job.shard()).copied() != epoch {
         return Ok(Cancelled::default());
     }

@@ -1,9 +1,9 @@
 //! The manual retry: what has ended without success is opened again, due at once, with its id and its attempts. Its
 //! give-up clock starts again.
 
-use crate::delivering::{delivery, keep_attempts};
+use crate::rows::{delivery, keep_attempts};
 use crate::sql::{all, for_update, for_values, uuid};
-use crate::{Error, Ledger, reading, registry, retention, shards};
+use crate::{Error, Ledger, reading, retention, version, wakeups};
 use herald_domain::delivery::{Closed, Delivery, Status};
 use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
@@ -109,7 +109,7 @@ impl Ledger {
 async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Result<Retried, Error> {
     retention::wait_for_removal(txn, id.0, now).await?;
     // Held, so that a deactivation is before or after this, and its cancelling knows which.
-    let opening = registry::hold(txn, now).await?;
+    let opening = version::hold(txn, now).await?;
     let select = format!("SELECT * FROM deliveries_closed WHERE id = $1{}", for_update(txn));
     let closed = all(txn, &select, [id.0.into()]).await?;
     let Some(row) = closed.first() else {
@@ -143,7 +143,7 @@ async fn retry_chunk(
     if let Some(oldest) = ids.first() {
         retention::wait_for_removal(txn, *oldest, now).await?;
     }
-    let opening = registry::hold(txn, now).await?;
+    let opening = version::hold(txn, now).await?;
     if !is_active(txn, subscription).await? {
         return Ok(None);
     }
@@ -184,6 +184,6 @@ async fn open_again(
     let rows = for_values(txn, &insert, ids.clone(), columns).await?;
     for_values(txn, "DELETE FROM deliveries_closed WHERE id", ids, "").await?;
     let opened: Vec<Delivery> = rows.iter().map(delivery).collect::<Result<_, _>>()?;
-    shards::wake(txn, &opened).await?;
+    wakeups::wake(txn, &opened).await?;
     Ok(opened.len())
 }

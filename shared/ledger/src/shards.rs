@@ -8,23 +8,18 @@
 
 mod sleep;
 
-use crate::notices::Notice;
-use crate::sql::{self, all, execute, for_rows, for_values, get, uuid};
+use crate::sql::{self, all, execute, for_rows, for_values, get};
 use crate::store::DatabaseClock;
-use crate::{Error, Ledger, notices, registry};
-use herald_domain::delivery::Delivery;
-use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
+use crate::{Error, Ledger, version};
+use herald_domain::id::{DeliveryId, Shard};
 use herald_domain::time::Timestamp;
 use sea_orm::sea_query::ArrayType;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Value};
 pub use sleep::slept;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
-
-/// The most wake-ups that are taken at a time.
-pub const MOST_WAKEUPS: usize = 4096;
 
 /// The shards that a process owns, each at its epoch, as they were at one moment; cheap to clone.
 #[derive(Debug, Clone)]
@@ -75,36 +70,6 @@ impl Ownership {
     pub fn shards(&self) -> impl Iterator<Item = Shard> {
         self.epochs.keys().copied()
     }
-
-    /// Keeps the deliveries whose shards are, in this transaction, still this process's; for the
-    /// others, writes wake-ups for whoever owns them. Each comes with whatever belongs to it.
-    pub(crate) async fn keep_mine<T: Send>(
-        &self,
-        txn: &DatabaseTransaction,
-        mut deliveries: Vec<(T, Delivery)>,
-    ) -> Result<Vec<(T, Delivery)>, Error> {
-        let shards: HashSet<Shard> = deliveries
-            .iter()
-            .map(|(_, delivery)| Shard::of(delivery.subscription))
-            .collect();
-        if shards.is_empty() {
-            return Ok(deliveries);
-        }
-        let numbers = shards.into_iter().map(|shard| i16::from(shard.0).into()).collect();
-        let rows = for_values(txn, "SELECT shard, owner, epoch FROM shards WHERE shard", numbers, "").await?;
-        let mut mine = HashSet::new();
-        for row in &rows {
-            let shard = shard(row)?;
-            let owner: Option<Uuid> = get(row, "owner")?;
-            if owner == Some(self.owner) && self.epoch(shard) == Some(get(row, "epoch")?) {
-                mine.insert(shard);
-            }
-        }
-        let others = deliveries.extract_if(.., |(_, delivery)| !mine.contains(&Shard::of(delivery.subscription)));
-        let others: Vec<_> = others.map(|(_, delivery)| delivery).collect();
-        wake(txn, &others).await?;
-        Ok(deliveries)
-    }
 }
 
 pub(crate) fn shard(row: &sea_orm::QueryResult) -> Result<Shard, Error> {
@@ -112,38 +77,6 @@ pub(crate) fn shard(row: &sea_orm::QueryResult) -> Result<Shard, Error> {
     u8::try_from(number)
         .map(Shard)
         .map_err(|_out_of_range| Error::Corrupt("a shard above 255"))
-}
-
-/// Writes wake-ups for the lanes of these deliveries.
-pub(crate) async fn wake(txn: &DatabaseTransaction, deliveries: &[Delivery]) -> Result<(), Error> {
-    // In one order, as whoever takes them: else two who write the same rows could wait for one another.
-    let mut lanes = BTreeMap::new();
-    for delivery in deliveries {
-        let lane = (Shard::of(delivery.subscription), delivery.subscription);
-        let due = lanes.entry(lane).or_insert(delivery.due_at);
-        *due = delivery.due_at.min(*due);
-    }
-    let mut rows: Vec<[Value; 3]> = Vec::with_capacity(lanes.len());
-    for ((shard, subscription), due_at) in lanes {
-        rows.push([
-            i16::from(shard.0).into(),
-            subscription.0.into(),
-            due_at.as_micros().into(),
-        ]);
-    }
-    if rows.is_empty() {
-        return Ok(());
-    }
-    notices::tell(txn, Notice::Wakeup).await?;
-    for_rows(
-        txn,
-        "INSERT INTO wakeups (shard, subscription, due_at)",
-        rows,
-        "ON CONFLICT (shard, subscription) DO UPDATE SET due_at = \
-         CASE WHEN excluded.due_at < wakeups.due_at THEN excluded.due_at ELSE wakeups.due_at END",
-    )
-    .await?;
-    Ok(())
 }
 
 /// These shards' epochs. They stay as they are until the transaction ends if it holds the registry, because who
@@ -206,7 +139,7 @@ async fn take_free(
 ) -> Result<Taken, Error> {
     // Whoever records a batch meanwhile has it recorded before this, and the look at the lanes finds it; or
     // it sees the new owner, and wakes it.
-    let now = registry::change(txn, now).await?;
+    let now = version::change(txn, now).await?;
     // Who lives renews its lease by the new time before a lease is over; until then all of them look free.
     let stepped = clock.is_some_and(|clock| clock.stepped(lease, now));
     let free = if stepped {
@@ -421,55 +354,6 @@ impl Ledger {
             })
             .await
     }
-
-    /// Takes wake-ups of the shards that are owned: all, or [`MOST_WAKEUPS`] of them.
-    pub async fn take_wakeups(&self, owned: &Ownership) -> Result<Vec<Wakeup>, Error> {
-        let returned = "RETURNING subscription, due_at";
-        let owner: Value = owned.owner.into();
-        let rows = if self.store.is_shared() {
-            // Shard by shard, and by where they lie: joined to the shards or to what was chosen, all could be read.
-            // What somebody is just writing is taken next time.
-            let take = format!(
-                "DELETE FROM wakeups WHERE ctid = ANY (ARRAY(SELECT w.place \
-                 FROM (SELECT shard FROM shards WHERE owner = $1 ORDER BY shard OFFSET 0) s \
-                 CROSS JOIN LATERAL (SELECT ctid AS place FROM wakeups WHERE wakeups.shard = s.shard \
-                 ORDER BY subscription FOR UPDATE SKIP LOCKED) w LIMIT {MOST_WAKEUPS})) {returned}"
-            );
-            self.store.run(&take, vec![owner]).await?
-        } else {
-            let take = format!(
-                "DELETE FROM wakeups WHERE (shard, subscription) IN (SELECT shard, subscription FROM wakeups \
-                 WHERE shard IN (SELECT shard FROM shards WHERE owner = $1) ORDER BY shard, subscription \
-                 LIMIT {MOST_WAKEUPS}) {returned}"
-            );
-            // Read first: mostly there is none, and a read does not wait for the writer.
-            let waiting = "SELECT 1 FROM wakeups w JOIN shards s ON s.shard = w.shard WHERE s.owner = $1 LIMIT 1";
-            if self.ask(waiting, [owner.clone()]).await?.is_empty() {
-                return Ok(Vec::new());
-            }
-            let delete = self
-                .store
-                .write(move |txn, _now| Box::pin(async move { all(txn, &take, [owner]).await }));
-            delete.await?
-        };
-        rows.iter()
-            .map(|row| {
-                Ok(Wakeup {
-                    subscription: SubscriptionId(uuid(row, "subscription")?),
-                    due_at: sql::timestamp(row, "due_at")?,
-                })
-            })
-            .collect()
-    }
-}
-
-/// A lane to look at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wakeup {
-    /// Whose.
-    pub subscription: SubscriptionId,
-    /// When the earliest of its deliveries is due.
-    pub due_at: Timestamp,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! transaction; deactivation and deletion also leave the outbox job that cancels what is open.
 
 use crate::sql::{corrupt, for_rows, for_values, timestamp, uuid};
-use crate::{Error, Ledger, outbox, registry};
+use crate::{Error, Ledger, outbox, version};
 use herald_domain::catalogue::{ObjectType, Webhook};
 use herald_domain::delivery::Reason;
 use herald_domain::id::{AccountId, ObjectGuid, SubscriptionId};
@@ -87,9 +87,9 @@ impl Ledger {
         self.store
             .write(move |txn, now| {
                 Box::pin(async move {
-                    let now = registry::change(txn, now).await?;
-                    let version = registry::bump(txn).await?;
-                    registry::log(txn, Some(by), "subscription.create", &subscription.id.to_string(), now).await?;
+                    let now = version::change(txn, now).await?;
+                    let version = version::bump(txn).await?;
+                    version::log(txn, Some(by), "subscription.create", &subscription.id.to_string(), now).await?;
                     let row = to_row(&subscription, version).into_active_model();
                     entity::Entity::insert(row).exec_without_returning(txn).await?;
                     Ok(())
@@ -117,7 +117,7 @@ impl Ledger {
             .store
             .write(move |txn, now| {
                 Box::pin(async move {
-                    let now = registry::change(txn, now).await?;
+                    let now = version::change(txn, now).await?;
                     let Some(mut subscription) = find(txn, id).await? else {
                         return Ok(None);
                     };
@@ -129,12 +129,12 @@ impl Ledger {
                     if was_active || subscription.settings.active {
                         subscription.deactivated = None;
                     }
-                    let version = registry::bump(txn).await?;
+                    let version = version::bump(txn).await?;
                     if was_active && !subscription.settings.active {
                         cancel_open(txn, &mut subscription, version, now).await?;
                     }
                     save(txn, &subscription, version).await?;
-                    registry::log(txn, Some(by), "subscription.update", &id.to_string(), now).await?;
+                    version::log(txn, Some(by), "subscription.update", &id.to_string(), now).await?;
                     Ok(Some(Ok(subscription)))
                 })
             })
@@ -159,7 +159,7 @@ impl Ledger {
             .store
             .write(move |txn, now| {
                 Box::pin(async move {
-                    let now = registry::change(txn, now).await?;
+                    let now = version::change(txn, now).await?;
                     let Some(mut subscription) = find(txn, id).await? else {
                         return Ok(None);
                     };
@@ -169,10 +169,10 @@ impl Ledger {
                     subscription.settings.active = false;
                     subscription.deleted = true;
                     subscription.updated_at = now;
-                    let version = registry::bump(txn).await?;
+                    let version = version::bump(txn).await?;
                     cancel_open(txn, &mut subscription, version, now).await?;
                     save(txn, &subscription, version).await?;
-                    registry::log(txn, Some(by), "subscription.delete", &id.to_string(), now).await?;
+                    version::log(txn, Some(by), "subscription.delete", &id.to_string(), now).await?;
                     Ok(Some(Ok(())))
                 })
             })
@@ -330,7 +330,7 @@ pub(crate) async fn still_active(
 }
 
 /// Deactivates subscriptions whose subscribers answered 410, unless they were changed since; which it did. A few
-/// statements for however many. After [`registry::change`].
+/// statements for however many. After [`version::change`].
 pub(crate) async fn deactivate_gone(
     txn: &DatabaseTransaction,
     gone: HashMap<SubscriptionId, Timestamp>,
@@ -339,7 +339,7 @@ pub(crate) async fn deactivate_gone(
     if gone.is_empty() {
         return Ok(Vec::new());
     }
-    let version = registry::bump(txn).await?;
+    let version = version::bump(txn).await?;
     let rows = gone
         .into_iter()
         .map(|(id, seen)| [id.0.into(), seen.as_micros().into()]);
@@ -359,7 +359,7 @@ pub(crate) async fn deactivate_gone(
     let deactivated = rows.iter().map(|row| Ok(SubscriptionId(uuid(row, "id")?)));
     let deactivated: Vec<_> = deactivated.collect::<Result<_, Error>>()?;
     outbox::cancel_deliveries(txn, &deactivated, (version, now)).await?;
-    registry::log_all(txn, "subscription.gone", deactivated.iter(), now).await?;
+    version::log_all(txn, "subscription.gone", deactivated.iter(), now).await?;
     Ok(deactivated)
 }
 

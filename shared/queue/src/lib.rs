@@ -17,7 +17,8 @@ use herald_domain::catalogue::EventType;
 use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
 use herald_domain::trace::TraceContext;
-pub use rabbitmq::{Direction, Rabbit};
+pub use metrics::Direction;
+pub use rabbitmq::Rabbit;
 use std::sync::Arc;
 
 /// The name of the queue, and of the exchange before it.

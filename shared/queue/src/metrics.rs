@@ -1,12 +1,20 @@
 //! What is counted and known of the queue and the connections to it.
 
-use crate::Direction;
 use prometheus::{Error, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How often the depth of queues is looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Which of the two connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Ingest's.
+    Publish,
+    /// Dispatch's.
+    Consume,
+}
 
 /// What the queues hold, as of the last look.
 #[derive(Debug)]

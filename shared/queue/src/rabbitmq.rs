@@ -33,7 +33,7 @@ mod transport;
 mod window;
 mod wire;
 
-use crate::metrics::{Depths, Links};
+use crate::metrics::{Depths, Direction, Links};
 use crate::{Error, Message, Route, Tag};
 pub use client::{Client, Outgoing};
 pub use connection::Settings;
@@ -43,12 +43,17 @@ use herald_telemetry::health::Health;
 use inbox::Inbox;
 use publisher::Publisher;
 use std::sync::Arc;
+use std::time::Duration;
 use topology::Standing;
 use uuid::Uuid;
 
 /// The parts under which the connections say how they are.
 const PUBLISHER: &str = "queue publisher";
 const CONSUMER: &str = "queue consumer";
+
+/// How long a caller waits for its confirm. A broker that needs longer is in trouble, and a caller who
+/// knows so can try again.
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// The queue in one RabbitMQ; cheap to clone.
 #[derive(Debug, Clone)]
@@ -60,15 +65,6 @@ pub struct Rabbit {
     inbox: Arc<Inbox>,
     links: Arc<Links>,
     depths: Arc<Depths>,
-}
-
-/// Which of the two connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// Ingest's.
-    Publish,
-    /// Dispatch's.
-    Consume,
 }
 
 /// How the connections are.

@@ -101,7 +101,7 @@ async fn measure(options: Options) -> anyhow::Result<()> {
     let mut failed = 0;
     for scenario in bench.scenarios() {
         say(&format!("{scenario}:"));
-        let measured = Box::pin(scenario.measure(&bench)).await;
+        let measured = Box::pin(scenario::measure(scenario, &bench)).await;
         for report in measured.reports {
             println!("{report}");
         }

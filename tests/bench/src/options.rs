@@ -1,9 +1,9 @@
 //! What is asked for, and at what size.
 
-use crate::scenario::Scenario;
 use crate::stack::Kind;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use herald_tests::services::Servers;
+use std::fmt;
 use std::time::Duration;
 
 /// The sizes at which it is only seen that everything runs.
@@ -47,6 +47,52 @@ pub(crate) struct Options {
     /// The forms of Herald, beside the floor [default: embedded,shared,roles]
     #[arg(long, value_enum, value_delimiter = ',')]
     stacks: Option<Vec<Kind>>,
+}
+
+/// One of the scenarios, or all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// As many events as go through, to one subscription
+    Saturation,
+    /// The same to ten subscriptions
+    FanOut,
+    /// Both over TLS, with HTTP/1.1 and with HTTP/2
+    Tls,
+    /// Open loops at 50 and 300 events a second
+    Latency,
+    /// Nine healthy endpoints beside one that hangs, fails, drips or resets
+    Pressure,
+    /// Ten subscriptions against a million
+    Subscriptions,
+    /// An empty ledger against a million open deliveries of one dead subscriber
+    Waiting,
+    /// A million events in RabbitMQ while no worker runs
+    Backlog,
+    /// What `herald up` holds in memory, idle and under every load
+    Memory,
+    /// All of them
+    All,
+}
+
+impl Scenario {
+    /// What it consists of.
+    pub(crate) fn each(self) -> Vec<Self> {
+        match self {
+            Self::All => Self::value_variants()
+                .iter()
+                .copied()
+                .filter(|one| *one != Self::All)
+                .collect(),
+            one => vec![one],
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value().expect("none is skipped");
+        f.write_str(value.get_name())
+    }
 }
 
 /// What every scenario is given.
@@ -123,5 +169,18 @@ impl Bench {
 
     fn usual<T>(&self, usual: T, quick: T) -> T {
         if self.options.quick { quick } else { usual }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_each_of_the_others_once() {
+        let all = Scenario::All.each();
+        assert_eq!(all.len(), Scenario::value_variants().len() - 1);
+        assert!(!all.contains(&Scenario::All));
+        assert_eq!(Scenario::Pressure.each(), [Scenario::Pressure]);
     }
 }

@@ -3,7 +3,7 @@
 use super::failure::SendError;
 use super::tls::Tls;
 use super::want;
-use crate::prepared::Target;
+use crate::target::Target;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http_body_util::Full;

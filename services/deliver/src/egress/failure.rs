@@ -1,5 +1,6 @@
 //! What went wrong with a request, by the names that attempts have for it and in words.
 
+use super::chain::within;
 use super::names::LookupError;
 use super::{tls, want};
 use crate::credentials;
@@ -130,21 +131,6 @@ fn innermost(error: &(dyn Error + 'static)) -> Option<AttemptError> {
 /// Whether the connection ended, and nothing that came over it was wrong.
 pub(super) fn broke(error: &hyper::Error) -> bool {
     !error.is_user() && matches!(innermost(error), Some(AttemptError::Reset) | None)
-}
-
-/// The error that one wraps. An `io::Error` hides it, its source is that one's source; an `h2::Error` and a
-/// look-up's have no source at all.
-pub(super) fn within<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    if let Some(wrapped) = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        return Some(wrapped);
-    }
-    if let Some(io) = cause.downcast_ref::<h2::Error>().and_then(h2::Error::get_io) {
-        return Some(io);
-    }
-    if let Some(NetError::Io(io)) = cause.downcast_ref::<NetError>() {
-        return Some(&**io);
-    }
-    cause.source()
 }
 
 /// What one error in the chain says of itself.

@@ -32,7 +32,7 @@ pub(crate) fn is_cause_of(error: &(dyn Error + 'static)) -> bool {
         if cause.downcast_ref::<io::Error>().is_some_and(is) {
             return true;
         }
-        next = super::failure::within(cause);
+        next = super::chain::within(cause);
     }
     false
 }

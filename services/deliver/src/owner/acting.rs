@@ -1,7 +1,8 @@
 //! What the owner has done: attempts, while rights are fresh and the lease holds.
 
-use super::{Begun, Item, Owner, RETRY_AFTER, Report};
+use super::{Owner, RETRY_AFTER};
 use crate::attempt;
+use crate::report::{Begun, Item, Report};
 use futures_util::FutureExt;
 use herald_domain::delivery::{Closed, Delivery, Reason};
 use herald_domain::id::{DeliveryId, Shard};

@@ -1,8 +1,9 @@
 //! What becomes of a delivery, as the owner tells the lanes and the ledger.
 
-use super::{Begun, Gone, Item, Owner, RETRY_AFTER};
+use super::{Gone, Owner, RETRY_AFTER};
 use crate::attempt::Want;
 use crate::metrics::Lane;
+use crate::report::{Begun, Item};
 use herald_domain::breaker::Turned;
 use herald_domain::delivery::{Attempt, AttemptError, Closed, Decision, Delivery, Outcome, Reason, decide};
 use herald_domain::id::SubscriptionId;

@@ -1,12 +1,13 @@
 //! What the owner has read from the ledger: tasks of their own that report back, each within a time limit,
 //! for a connection that hangs says nothing for long.
 
-use super::{Owner, PART, Report, WAKEUP_INTERVAL};
+use super::{Owner, PART, WAKEUP_INTERVAL};
+use crate::report::Report;
 use futures_util::FutureExt;
 use herald_domain::id::{Shard, SubscriptionId};
 use herald_domain::lanes::pause_after;
 use herald_domain::time::Timestamp;
-use herald_ledger::shards::{MOST_WAKEUPS, Wakeup};
+use herald_ledger::wakeups::{MOST_WAKEUPS, Wakeup};
 use herald_ledger::{Cause, Error};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 use super::*;
-use herald_domain::catalogue::EventType;
-use herald_domain::delivery::{Attempt, Outcome};
+use herald_domain::catalogue::{EventType, Webhook};
+use herald_domain::delivery::{Attempt, Closed, Outcome};
 use herald_domain::event::Objects;
-use herald_domain::id::{EventId, EventUid, Shard};
+use herald_domain::id::{DeliveryId, EventId, EventUid, Shard};
 use herald_domain::time::SystemClock;
 use herald_ledger::dispatching::{Disposition, EventRecord, NewEvent};
 use herald_ledger::shards::Ownership;

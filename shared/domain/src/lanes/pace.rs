@@ -1,6 +1,6 @@
 //! How much a lane's subscriber is sent, and when: breaker, pause, rate and limit in flight in one.
 
-use super::LaneState;
+use super::state::LaneState;
 use crate::breaker::{Breaker, Failure, Passage, Turned};
 use crate::delivery::{AttemptError, Delivery, Outcome};
 use crate::id::{AccountId, DeliveryId};

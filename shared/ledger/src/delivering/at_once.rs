@@ -3,7 +3,8 @@
 //! What was delivered is closed in one statement. What that does not find open is left to the transaction that
 //! every other outcome goes through. What is due again is set so in one call.
 
-use super::{Finish, Then, micros, returned_ids};
+use super::{Finish, Then, returned_ids};
+use crate::rows::micros;
 use crate::sql::{CLOCK, all, array};
 use crate::{Error, Ledger};
 use herald_domain::delivery::{Attempt, Closed};

@@ -1,7 +1,7 @@
 //! What is due, read for its lane.
 
-use super::delivery;
 use crate::dispatching::{EventRecord, event_record};
+use crate::rows::delivery;
 use crate::sql::{for_values, uuid};
 use crate::{Error, Ledger};
 use herald_domain::delivery::Delivery;

@@ -3,7 +3,8 @@
 //! A success counts whenever it comes: a delivery that was cancelled, refused or given up meanwhile is
 //! Delivered all the same. Every attempt counts in `attempts`, also one that failed.
 
-use super::{Finish, keep_attempts};
+use super::Finish;
+use crate::rows::keep_attempts;
 use crate::sql::{corrupt, execute, for_update, for_values, get, uuid};
 use crate::{Error, retention};
 use herald_domain::delivery::{Attempt, Closed};

@@ -1,7 +1,7 @@
 //! The lanes with open deliveries, page by page.
 
-use crate::shards::Wakeup;
 use crate::sql::{for_rows, get, timestamp, uuid};
+use crate::wakeups::Wakeup;
 use crate::{Error, Ledger, shards};
 use herald_domain::id::SubscriptionId;
 use herald_domain::lanes::{Page, Progress};

@@ -2,16 +2,13 @@
 
 use super::{Store, Write};
 use crate::Error;
-use std::io;
+use crate::cause::of_descriptors;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 /// For how long what was found is told of all that fail.
 const FOR_ALL: Duration = Duration::from_secs(1);
-
-const EMFILE: i32 = 24;
-const ENFILE: i32 = 23;
 
 /// What was found last, and when.
 #[derive(Debug, Default)]
@@ -43,7 +40,7 @@ impl Store {
     }
 
     async fn look(&self, waited: bool) -> Option<String> {
-        if let Some(words) = std::fs::File::open("/dev/null").err().as_ref().and_then(words) {
+        if let Some(words) = std::fs::File::open("/dev/null").err().as_ref().and_then(of_descriptors) {
             return Some(words.to_owned());
         }
         if let Write::Postgres(pool) = &self.write
@@ -52,32 +49,5 @@ impl Store {
             return Some(why);
         }
         waited.then(|| "all connections that this process may have to it are in use".to_owned())
-    }
-}
-
-/// What an error says of descriptors, if it is about those.
-fn words(error: &io::Error) -> Option<&'static str> {
-    match error.raw_os_error()? {
-        EMFILE => Some("this process has as many files and connections open as it may (ulimit -n)"),
-        ENFILE => Some("this machine has as many files and connections open as it may (fs.file-max)"),
-        _ => None,
-    }
-}
-
-/// Whether an error is about descriptors.
-pub(crate) fn is_of_descriptors(error: &io::Error) -> bool {
-    words(error).is_some()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_want_of_descriptors_is_told_as_one() {
-        for (code, limit) in [(EMFILE, "ulimit -n"), (ENFILE, "fs.file-max")] {
-            assert!(words(&io::Error::from_raw_os_error(code)).unwrap().contains(limit));
-        }
-        assert_eq!(words(&io::ErrorKind::NotFound.into()), None);
     }
 }

@@ -4,7 +4,7 @@ use crate::rig::{Database, Rig, open_lanes};
 use herald_domain::id::Shard;
 use herald_domain::lanes::Scope;
 use herald_domain::time::Timestamp;
-use herald_ledger::shards::MOST_WAKEUPS;
+use herald_ledger::wakeups::MOST_WAKEUPS;
 use sea_orm::TransactionTrait;
 use std::time::Duration;
 use tokio::time::timeout;

@@ -44,10 +44,6 @@ const MAX_ALONE_BYTES: usize = 16 << 20;
 const SMALL_ROOM: usize = 16 << 20;
 const ALONE_ROOM: usize = 64 << 20;
 
-/// How long a caller waits for its confirm. A broker that needs longer is in trouble, and a caller who
-/// knows so can try again.
-pub(super) const MAX_WAIT: Duration = Duration::from_secs(2);
-
 /// How long closing may take; a broker that hangs says nothing.
 const CLOSE: Duration = Duration::from_secs(1);
 

@@ -1,7 +1,6 @@
 //! Whether the broker keeps confirming.
 
-use super::PUBLISHER;
-use super::publisher::MAX_WAIT;
+use super::{MAX_WAIT, PUBLISHER};
 use herald_telemetry::health::Health;
 use tokio::time::Instant;
 

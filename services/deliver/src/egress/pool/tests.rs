@@ -1,7 +1,7 @@
 use super::super::connect::connect;
 use super::super::tls::Tls;
 use super::*;
-use crate::prepared::Target;
+use crate::target::Target;
 use tokio::net::TcpListener;
 
 const SOON: Duration = Duration::from_secs(10);

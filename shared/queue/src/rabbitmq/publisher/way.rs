@@ -1,7 +1,8 @@
 //! How messages get to the publisher's task, and how their callers hear what became of them.
 
-use super::{MAX_IN_FLIGHT, MAX_WAIT};
+use super::MAX_IN_FLIGHT;
 use crate::Error;
+use crate::rabbitmq::MAX_WAIT;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
