@@ -43,7 +43,7 @@ pub(crate) async fn run(options: Listen) -> anyhow::Result<()> {
         receiver.address()
     ));
     let terminal = Terminal::stdout();
-    let mut ending = std::pin::pin!(crate::signals::next());
+    let mut ending = std::pin::pin!(crate::process::signals::next());
     loop {
         let received = tokio::select! {
             signal = &mut ending => return signal.map(drop),

@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn plain_json_is_indented_as_usual() {
-        for event in crate::samples::events() {
+        for event in crate::commands::samples::events() {
             let text = event.to_string();
             assert_eq!(indented(text.as_bytes()).unwrap(), format!("{event:#}"));
             assert_eq!(on_one_line(format!("{event:#}").as_bytes()).unwrap().get(), text);

@@ -1,10 +1,10 @@
 //! Where a process's events and deliveries are: in one file, or in RabbitMQ and PostgreSQL.
 
 use crate::causes;
-use crate::config::Config;
-use crate::data::DataFolder;
-use crate::roles::Role;
-use crate::tasks::Tasks;
+use crate::process::config::Config;
+use crate::process::data::DataFolder;
+use crate::process::roles::Role;
+use crate::process::tasks::Tasks;
 use anyhow::Context;
 use herald_domain::time::{Clock, SystemClock};
 use herald_ledger::reconnect::Delays;

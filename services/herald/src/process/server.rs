@@ -9,7 +9,7 @@
 mod patient;
 mod places;
 
-use crate::http::when_full;
+use crate::process::http::when_full;
 use axum::Router;
 use axum::extract::Request;
 use hyper::server::conn::http1;

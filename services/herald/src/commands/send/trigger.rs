@@ -2,8 +2,8 @@
 
 use super::input::Item;
 use super::{Progress, Target};
-use crate::listen::print_line;
-use crate::samples;
+use crate::commands::listen::print_line;
+use crate::commands::samples;
 use clap::builder::PossibleValuesParser;
 use herald_domain::catalogue::EventType;
 use herald_domain::id::parse_guid;

@@ -17,7 +17,7 @@ impl Server {
             .route("/health/live", get(async || "live"))
             .route("/", get(async || "served"))
             .route("/refused", post(async || (axum::http::StatusCode::UNAUTHORIZED, "no")))
-            .layer(axum::middleware::from_fn(crate::unread::read_on));
+            .layer(axum::middleware::from_fn(crate::process::unread::read_on));
         let (routes, app) = watch::channel(app);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

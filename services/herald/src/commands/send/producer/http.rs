@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Publishes to one Herald.
 #[derive(Debug)]
-pub(in crate::send) struct Http {
+pub(in crate::commands::send) struct Http {
     client: Client,
     url: String,
     authorization: String,

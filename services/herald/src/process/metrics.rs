@@ -1,7 +1,7 @@
 //! What the process as a whole counts.
 
-use crate::config::Config;
-use crate::roles::Role;
+use crate::process::config::Config;
+use crate::process::roles::Role;
 use herald_ledger::Ledger;
 use herald_ledger::shards::Ownership;
 use herald_registry::Registry as Live;

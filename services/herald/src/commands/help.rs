@@ -1,7 +1,9 @@
 //! The command line as its help shows it: of the settings that all commands take, each shows those that it uses.
 
-use crate::Arguments;
+use super::Arguments;
+use super::listen::print_line;
 use clap::{Command, CommandFactory as _};
+use clap_complete::Shell;
 
 /// The settings that a command uses. The others are accepted as well, so that all processes can be given the same.
 fn used(command: &str) -> Option<&'static [&'static str]> {
@@ -83,6 +85,14 @@ pub(crate) fn command() -> Command {
         }
     }
     command
+}
+
+/// Prints completions for a shell.
+pub(super) fn complete(shell: Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "herald", &mut script);
+    print_line(String::from_utf8(script)?.trim_end())?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //! health check of a container without a shell.
 
 use crate::causes;
-use crate::config::Config;
-use crate::listener::reachable;
+use crate::process::config::Config;
+use crate::process::listener::reachable;
 use anyhow::Context;
 use std::time::Duration;
 

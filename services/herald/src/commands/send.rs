@@ -4,7 +4,7 @@ mod input;
 mod producer;
 mod trigger;
 
-use crate::listen::print_line;
+use crate::commands::listen::print_line;
 use anyhow::Context;
 use herald_domain::id::EventId;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};

@@ -1,8 +1,8 @@
 //! The demo's own account, kept beside Herald's and made without it: who should get which event, and
 //! who did.
 
-use crate::listen::{Received, verify};
-use crate::samples::BROKEN;
+use crate::commands::listen::{Received, verify};
+use crate::commands::samples::BROKEN;
 use anyhow::{Context, anyhow};
 use axum::http::StatusCode;
 use herald_domain::address::EgressPolicy;
@@ -170,7 +170,7 @@ pub(super) fn count(account: &Account, status: Status) -> i64 {
 /// What the receiver answers: it is healthy but for two paths, and one of those recovers.
 pub(super) fn answer(path: &str, attempt: u32) -> StatusCode {
     match (path, attempt) {
-        (crate::samples::RECOVERING, 1) => StatusCode::SERVICE_UNAVAILABLE,
+        (crate::commands::samples::RECOVERING, 1) => StatusCode::SERVICE_UNAVAILABLE,
         (BROKEN, _) => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::OK,
     }
@@ -207,11 +207,11 @@ mod tests {
     fn published() -> Expectations {
         let mut expected = Expectations::default();
         let egress = EgressPolicy::new(vec!["127.0.0.1/32".parse().unwrap()]);
-        for (number, request) in (1..).zip(crate::samples::subscriptions("http://127.0.0.1:9000")) {
+        for (number, request) in (1..).zip(crate::commands::samples::subscriptions("http://127.0.0.1:9000")) {
             let created = json!({"GUID": Uuid::from_u128(number), "SecretKey": "geheim"});
             expected.subscribed(&request, &created, &egress).unwrap();
         }
-        for (number, event) in (1..).zip(crate::samples::events()) {
+        for (number, event) in (1..).zip(crate::commands::samples::events()) {
             expected.published(&event, EventId(Uuid::from_u128(number))).unwrap();
         }
         expected

@@ -1,6 +1,6 @@
 //! `herald audit`: whether the accounts add up, beside a running instance or on a stopped one.
 
-use crate::config::Config;
+use crate::process::config::Config;
 use anyhow::Context;
 use herald_domain::delivery::Status;
 use herald_domain::event::{Batch, parse, split_json};
@@ -82,7 +82,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How many messages were in RabbitMQ when this began: those that were ready, and those that consumers
 /// then had in hand or have since. 0 is conclusive: nothing was on its way any more.
 async fn look_at_broker(config: &Config, broker: &str, ledger: &Ledger) -> anyhow::Result<u64> {
-    let settings = crate::stores::broker_settings(config, broker)?;
+    let settings = crate::process::stores::broker_settings(config, broker)?;
     let depth = herald_queue::rabbitmq::depth(&settings).await.context("--broker")?;
     // After that: what was ready then is counted, whoever has it now.
     let began = ledger.database_time().await.context("--database")?;

@@ -1,11 +1,11 @@
 //! What a process prints at its start: where it listens, and at the first start the operator's key and lines to try.
 
-use crate::config::{Config, Flags};
-use crate::listen::print_line;
-use crate::listener::reachable;
-use crate::roles::Role;
-use crate::samples;
-use crate::up::Running;
+use crate::commands::listen::print_line;
+use crate::commands::samples;
+use crate::process::config::{Config, Flags};
+use crate::process::listener::reachable;
+use crate::process::roles::Role;
+use crate::process::stop::Running;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// The variable that the lines to try have the key in, which `herald send` and `herald trigger` take it from too.

@@ -8,10 +8,10 @@ mod api;
 mod expectations;
 mod words;
 
-use crate::config::Config;
-use crate::listen::{Receiver, Terminal};
-use crate::roles::Role;
-use crate::up::Running;
+use crate::commands::listen::{Receiver, Terminal};
+use crate::process::config::Config;
+use crate::process::roles::Role;
+use crate::process::stop::Running;
 use anyhow::{Context, bail};
 use api::Api;
 use axum::http::StatusCode;
@@ -40,10 +40,10 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         .prefix("herald-demo-")
         .tempdir()
         .context("cannot make a temporary folder")?;
-    let key = crate::data::random_key()?;
-    let mut ending = std::pin::pin!(crate::signals::next());
+    let key = crate::process::data::random_key()?;
+    let mut ending = std::pin::pin!(crate::process::signals::next());
     let running = tokio::select! {
-        running = crate::up::start(config(folder.path(), &key), Role::Up) => running?,
+        running = crate::process::start::start(config(folder.path(), &key), Role::Up) => running?,
         signal = &mut ending => return signal.map(drop),
     };
     let shown = tokio::select! {
@@ -120,7 +120,7 @@ async fn show(running: &Running, key: &str) -> anyhow::Result<()> {
 async fn subscribe(api: &Api, receiver: &Receiver, expected: &mut Expectations) -> anyhow::Result<()> {
     let egress = EgressPolicy::new(loopback());
     let base = format!("http://{}", receiver.address());
-    for request in crate::samples::subscriptions(&base) {
+    for request in crate::commands::samples::subscriptions(&base) {
         let created = api.post("/v1/subscriptions", &request, StatusCode::CREATED).await?;
         expected.subscribed(&request, &created, &egress)?;
         let url = request["SubscriberURL"].as_str().unwrap_or_default();
@@ -137,7 +137,7 @@ async fn publish_and_receive(
     expected: &mut Expectations,
     words: Words,
 ) -> anyhow::Result<()> {
-    let mut events = crate::samples::events().into_iter().peekable();
+    let mut events = crate::commands::samples::events().into_iter().peekable();
     let (mut pace, mut look) = (interval(PACE), interval(LOOK));
     loop {
         tokio::select! {

@@ -7,7 +7,7 @@ mod values;
 pub(crate) use explain::explain;
 pub(crate) use remarks::remarks;
 
-use crate::roles::Role;
+use crate::process::roles::Role;
 use anyhow::{Context, bail};
 use clap::Args;
 use figment::error::Kind;

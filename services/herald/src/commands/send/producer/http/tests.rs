@@ -1,6 +1,6 @@
 use super::*;
-use crate::listen::Receiver;
-use crate::send::producer::Producer;
+use crate::commands::listen::Receiver;
+use crate::commands::send::producer::Producer;
 use uuid::Uuid;
 
 fn items(count: u64) -> Vec<Item> {

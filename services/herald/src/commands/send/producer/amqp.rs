@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 
 /// Publishes to the exchange of one RabbitMQ.
 #[derive(Debug)]
-pub(in crate::send) struct Amqp {
+pub(in crate::commands::send) struct Amqp {
     settings: Settings,
     /// Connected at the first batch, and again after a failure.
     client: Mutex<Option<Client>>,
@@ -100,7 +100,7 @@ fn outgoing(batch: &[Item]) -> Result<Vec<Outgoing<'_>>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::send::input::Item;
+    use crate::commands::send::input::Item;
     use uuid::Uuid;
 
     fn item(line: u64, text: &str) -> Item {
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn faults_are_told_with_their_lines_and_nothing_is_sent() {
-        let good = crate::samples::events()[0].to_string();
+        let good = crate::commands::samples::events()[0].to_string();
         let id = Uuid::from_u128(1);
         let good = good.replacen('{', &format!("{{\"Id\":\"{id}\","), 1);
         let sent = [item(1, &good)];

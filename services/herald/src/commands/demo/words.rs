@@ -1,7 +1,7 @@
 //! What the demo says.
 
-use crate::listen::{Received, Terminal, Tone, clock_time, print_line};
-use crate::samples::BROKEN_ATTEMPTS;
+use crate::commands::listen::{Received, Terminal, Tone, clock_time, print_line};
+use crate::commands::samples::BROKEN_ATTEMPTS;
 use herald_domain::catalogue::{EventType, FieldKind};
 use herald_domain::delivery::{Closed, Status};
 use herald_domain::time::Timestamp;
@@ -130,7 +130,10 @@ pub(super) fn subscribed(request: &Value, path: &str) -> anyhow::Result<()> {
 /// The audit as `herald audit` prints it, and what it proves.
 pub(super) fn account(account: &Account, in_transit: u64) -> anyhow::Result<()> {
     let count = |status| super::expectations::count(account, status);
-    say(&format!("  {}", crate::audit::to_json(account, in_transit, None)))?;
+    say(&format!(
+        "  {}",
+        crate::commands::audit::to_json(account, in_transit, None)
+    ))?;
     say(&format!(
         "  Nothing is lost and nothing is made up: {} events matched {} times = {} delivered + {} dead + {} open; in \
          transit {in_transit}; differences {}.",
@@ -188,7 +191,7 @@ fn meaning(kind: EventType, name: &str, data: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples::events;
+    use crate::commands::samples::events;
 
     #[test]
     fn every_sample_is_told_in_a_few_words() {

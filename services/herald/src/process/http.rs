@@ -3,7 +3,7 @@
 //! What has reached a route is answered with a problem where it is refused. What is no HTTP at all, or whose
 //! head is larger than the listener takes, the HTTP library answers with 400 or 431 and no body.
 
-use crate::unread::read_on;
+use crate::process::unread::read_on;
 use axum::extract::{Request, State};
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
