@@ -10,7 +10,7 @@ mod former;
 mod late;
 mod search;
 
-use crate::rows::{Last, attempt_row, closed_row, insert_attempts, insert_closed};
+use crate::rows::{LAST, Last, attempt_row, closed_row, insert_attempts, insert_closed};
 use crate::sql::{for_rows, for_values, get, uuid};
 use crate::{Error, Ledger, outbox, shards, subscriptions, version, wakeups};
 pub(crate) use due::SharedEvents;
@@ -329,21 +329,10 @@ async fn delete_open(
     finishes: impl Iterator<Item = &Finish>,
 ) -> Result<HashMap<DeliveryId, Last>, Error> {
     let ids = finishes.map(|finish| finish.delivery.id.0.into()).collect();
-    let rows = for_values(
-        txn,
-        "DELETE FROM deliveries_open WHERE id",
-        ids,
-        "RETURNING id, last_status_code, last_error",
-    )
-    .await?;
-    let last = |row| {
-        Ok::<_, Error>(Last {
-            status_code: get(row, "last_status_code")?,
-            error: get(row, "last_error")?,
-        })
-    };
+    let returning = format!("RETURNING id, {LAST}");
+    let rows = for_values(txn, "DELETE FROM deliveries_open WHERE id", ids, &returning).await?;
     rows.iter()
-        .map(|row| Ok((DeliveryId(uuid(row, "id")?), last(row)?)))
+        .map(|row| Ok((DeliveryId(uuid(row, "id")?), Last::read(row)?)))
         .collect()
 }
 

@@ -1,6 +1,6 @@
 //! What must follow from a change: a row written with it, done after it, removed when it is done.
 
-use crate::rows::{Last, closed_row, delivery, insert_closed};
+use crate::rows::{self, LAST, Last, closed_row, delivery, insert_closed};
 use crate::shards::{self, Ownership};
 use crate::sql::{all, execute, for_rows, for_values, get, timestamp, uuid};
 use crate::{Error, Ledger, version};
@@ -245,22 +245,13 @@ async fn cancel(txn: &DatabaseTransaction, job: Job, ids: Vec<Value>, now: Times
         _ => Reason::SubscriptionDeleted,
     };
     // The delete is the gate: what an outcome has closed since is not cancelled too.
-    let rows = for_values(
-        txn,
-        "DELETE FROM deliveries_open WHERE id",
-        ids,
-        "RETURNING id AS delivery, event, subscription, webhook, attempts, due_at AS due, created_at, opened_at, \
-         opened_version, last_status_code, last_error",
-    )
-    .await?;
+    let returning = format!("RETURNING {}, {LAST}", rows::selected("due_at"));
+    let rows = for_values(txn, "DELETE FROM deliveries_open WHERE id", ids, &returning).await?;
     let mut closed = Vec::with_capacity(rows.len());
     let mut cancelled = Vec::with_capacity(rows.len());
     for row in &rows {
         let delivery = delivery(row)?;
-        let last = Last {
-            status_code: get(row, "last_status_code")?,
-            error: get(row, "last_error")?,
-        };
+        let last = Last::read(row)?;
         let event = EventUid(uuid(row, "event")?);
         cancelled.push(delivery.webhook);
         closed.push(closed_row(

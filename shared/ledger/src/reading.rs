@@ -3,6 +3,7 @@
 //! A delivery's id begins with the time of its event, so lists are newest first by id, and a cursor is
 //! an id.
 
+use crate::rows::{SHOWN_CLOSED, SHOWN_OPEN};
 use crate::sql::{all, corrupt, for_values, get, history, optional_timestamp, timestamp, uuid};
 use crate::{Error, Ledger};
 use herald_domain::catalogue::{EventType, Webhook};
@@ -113,13 +114,6 @@ pub struct DeliveryFilter {
     pub before: Option<DeliveryId>,
 }
 
-const OPEN: &str = "SELECT d.id, d.event, e.id AS event_id, d.subscription, d.webhook, CAST(0 AS smallint) AS status, NULL AS reason, d.attempts, \
-    d.due_at, d.created_at, NULL AS closed_at, d.last_status_code, d.last_error, NULL AS attempt_at, \
-    NULL AS attempt_duration_us, NULL AS attempt_detail FROM deliveries_open d JOIN events e ON e.uid = d.event";
-const CLOSED: &str = "SELECT d.id, d.event, e.id AS event_id, d.subscription, d.webhook, d.status, d.reason, d.attempts, \
-    NULL AS due_at, d.created_at, d.closed_at, d.last_status_code, d.last_error, d.attempt_at, \
-    d.attempt_duration_us, d.attempt_detail FROM deliveries_closed d JOIN events e ON e.uid = d.event";
-
 impl Ledger {
     /// Deliveries, newest first, at most `limit`.
     pub async fn deliveries(&self, filter: &DeliveryFilter, limit: usize) -> Result<Vec<DeliveryView>, Error> {
@@ -136,10 +130,10 @@ impl Ledger {
             Some(Status::Held) => (false, false),
         };
         if open {
-            found.extend(select(&snapshot, OPEN, filter, limit).await?);
+            found.extend(select(&snapshot, SHOWN_OPEN, filter, limit).await?);
         }
         if closed {
-            found.extend(select(&snapshot, CLOSED, filter, limit).await?);
+            found.extend(select(&snapshot, SHOWN_CLOSED, filter, limit).await?);
         }
         found.sort_unstable_by_key(|delivery| std::cmp::Reverse(delivery.id));
         found.truncate(limit);
@@ -150,7 +144,7 @@ impl Ledger {
     pub async fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryView>, Error> {
         let read = async {
             let snapshot = history(self.store.api()).await?;
-            for table in [OPEN, CLOSED] {
+            for table in [SHOWN_OPEN, SHOWN_CLOSED] {
                 let rows = all(&snapshot, &format!("{table} WHERE d.id = $1"), [id.0.into()]).await?;
                 if let Some(row) = rows.first() {
                     return delivery_view(row).map(Some);
@@ -284,7 +278,7 @@ async fn select<C: ConnectionTrait>(
     }
     if let Some(subscription) = filter.subscription {
         condition("d.subscription = ?", subscription.0.into());
-        if table == OPEN {
+        if table == SHOWN_OPEN {
             // The index of open deliveries begins with it.
             let shard = herald_domain::id::Shard::of(subscription);
             condition("d.shard = ?", i16::from(shard.0).into());

@@ -1,7 +1,7 @@
 //! The manual retry: what has ended without success is opened again, due at once, with its id and its attempts. Its
 //! give-up clock starts again.
 
-use crate::rows::{delivery, keep_attempts};
+use crate::rows::{self, LAST, OPEN, delivery, keep_attempts};
 use crate::sql::{all, for_update, for_values, uuid};
 use crate::{Error, Ledger, reading, retention, version, wakeups};
 use herald_domain::delivery::{Closed, Delivery, Status};
@@ -175,13 +175,11 @@ async fn open_again(
     keep_attempts(txn, ids.clone()).await?;
     let (shard, at) = (Shard::of(subscription).0, now.as_micros());
     let insert = format!(
-        "INSERT INTO deliveries_open (id, event, subscription, shard, webhook, attempts, due_at, created_at, opened_at, \
-         opened_version, last_status_code, last_error) SELECT id, event, subscription, {shard}, webhook, attempts, {at}, \
-         created_at, {at}, {version}, last_status_code, last_error FROM deliveries_closed WHERE id"
+        "INSERT INTO deliveries_open ({OPEN}, {LAST}) SELECT id, event, subscription, {shard}, webhook, attempts, {at}, \
+         created_at, {at}, {version}, {LAST} FROM deliveries_closed WHERE id"
     );
-    let columns = "RETURNING id AS delivery, subscription, webhook, attempts, due_at AS due, created_at, opened_at, \
-                   opened_version";
-    let rows = for_values(txn, &insert, ids.clone(), columns).await?;
+    let returning = format!("RETURNING {}", rows::selected("due_at"));
+    let rows = for_values(txn, &insert, ids.clone(), &returning).await?;
     for_values(txn, "DELETE FROM deliveries_closed WHERE id", ids, "").await?;
     let opened: Vec<Delivery> = rows.iter().map(delivery).collect::<Result<_, _>>()?;
     wakeups::wake(txn, &opened).await?;

@@ -12,11 +12,37 @@ use herald_domain::time::Timestamp;
 use sea_orm::{DatabaseTransaction, QueryResult, Value};
 use std::time::Duration;
 
-/// Reads a delivery; its id in the column `delivery`, and when it is due in `due`.
+/// The columns of an open delivery that [`insert_open`] writes, in order.
+pub(crate) const OPEN: &str =
+    "id, event, subscription, shard, webhook, attempts, due_at, created_at, opened_at, opened_version";
+
+/// The columns of a delivery that say what its last attempt came to.
+pub(crate) const LAST: &str = "last_status_code, last_error";
+
+/// The columns of a closed delivery, in the order of [`closed_row`].
+pub(crate) const CLOSED: &str = "id, event, subscription, webhook, status, reason, attempts, created_at, closed_at, \
+                                 last_status_code, last_error, attempt_at, attempt_duration_us, attempt_detail";
+
+/// Open and closed deliveries with the same columns, as the API shows them: `d` with its event `e`.
+pub(crate) const SHOWN_OPEN: &str = "SELECT d.id, d.event, e.id AS event_id, d.subscription, d.webhook, \
+    CAST(0 AS smallint) AS status, NULL AS reason, d.attempts, d.due_at, d.created_at, NULL AS closed_at, \
+    d.last_status_code, d.last_error, NULL AS attempt_at, NULL AS attempt_duration_us, NULL AS attempt_detail \
+    FROM deliveries_open d JOIN events e ON e.uid = d.event";
+pub(crate) const SHOWN_CLOSED: &str = "SELECT d.id, d.event, e.id AS event_id, d.subscription, d.webhook, \
+    d.status, d.reason, d.attempts, NULL AS due_at, d.created_at, d.closed_at, \
+    d.last_status_code, d.last_error, d.attempt_at, d.attempt_duration_us, d.attempt_detail \
+    FROM deliveries_closed d JOIN events e ON e.uid = d.event";
+
+/// What [`delivery`] reads, of an open delivery that is due at `due`, and its event.
+pub(crate) fn selected(due: &str) -> String {
+    format!("id, event, subscription, webhook, attempts, {due} AS due, created_at, opened_at, opened_version")
+}
+
+/// Reads an open delivery, see [`selected`].
 pub(crate) fn delivery(row: &QueryResult) -> Result<Delivery, Error> {
     let attempts: i64 = get(row, "attempts")?;
     Ok(Delivery {
-        id: DeliveryId(uuid(row, "delivery")?),
+        id: DeliveryId(uuid(row, "id")?),
         subscription: SubscriptionId(uuid(row, "subscription")?),
         webhook: Webhook::coded(get(row, "webhook")?).ok_or_else(|| corrupt("an unknown webhook"))?,
         attempts: u32::try_from(attempts).map_err(|_negative| corrupt("an impossible attempt count"))?,
@@ -48,8 +74,7 @@ pub(crate) async fn insert_open(
     });
     for_repeatable_rows(
         txn,
-        "INSERT INTO deliveries_open (id, event, subscription, shard, webhook, attempts, due_at, created_at, opened_at, \
-         opened_version)",
+        &format!("INSERT INTO deliveries_open ({OPEN})"),
         rows.collect(),
         "ON CONFLICT DO NOTHING",
     )
@@ -70,6 +95,14 @@ impl Last {
             status_code: attempt.outcome.status_code().map(i32::from),
             error: attempt.outcome.error().map(|error| error.name().to_owned()),
         }
+    }
+
+    /// Reads the columns [`LAST`].
+    pub(crate) fn read(row: &QueryResult) -> Result<Self, Error> {
+        Ok(Self {
+            status_code: get(row, "last_status_code")?,
+            error: get(row, "last_error")?,
+        })
     }
 }
 
@@ -102,13 +135,7 @@ pub(crate) fn closed_row(
 }
 
 pub(crate) async fn insert_closed(txn: &DatabaseTransaction, rows: Vec<ClosedRow>) -> Result<(), Error> {
-    insert_rows(
-        txn,
-        "INSERT INTO deliveries_closed (id, event, subscription, webhook, status, reason, attempts, created_at, closed_at, \
-         last_status_code, last_error, attempt_at, attempt_duration_us, attempt_detail)",
-        rows,
-    )
-    .await
+    insert_rows(txn, &format!("INSERT INTO deliveries_closed ({CLOSED})"), rows).await
 }
 
 /// Puts the attempts that stand in the rows of these closed deliveries among the others.

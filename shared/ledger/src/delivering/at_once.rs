@@ -4,7 +4,7 @@
 //! every other outcome goes through. What is due again is set so in one call.
 
 use super::{Finish, Then, returned_ids};
-use crate::rows::micros;
+use crate::rows::{CLOSED, micros};
 use crate::sql::{CLOCK, all, array};
 use crate::{Error, Ledger};
 use herald_domain::delivery::{Attempt, Closed};
@@ -58,9 +58,8 @@ pub(super) async fn close(ledger: &Ledger, batch: &[Finish]) -> Result<HashSet<D
     // empty. `IS TRUE` keeps the condition from becoming a join too; what is looked up in it is hashed.
     let sql = format!(
         "WITH closed AS (DELETE FROM deliveries_open WHERE id = ANY ($1::uuid[]) RETURNING id) \
-         INSERT INTO deliveries_closed (id, event, subscription, webhook, status, attempts, created_at, closed_at, \
-         last_status_code, attempt_at, attempt_duration_us, attempt_detail) \
-         SELECT id, event, subscription, webhook, {}, attempts, created_at, {CLOCK}, status_code, at, duration, \
+         INSERT INTO deliveries_closed ({CLOSED}) \
+         SELECT id, event, subscription, webhook, {}, NULL, attempts, created_at, {CLOCK}, status_code, NULL, at, duration, \
          nullif(detail, E'\\u0001NULL\\u0001') \
          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::smallint[], $5::bigint[], $6::bigint[], $7::integer[], \
          $8::bigint[], $9::bigint[], $10::text[]) \

@@ -1,7 +1,7 @@
 //! What is due, read for its lane.
 
 use crate::dispatching::{EventRecord, event_record};
-use crate::rows::delivery;
+use crate::rows::{self, delivery};
 use crate::sql::{for_values, uuid};
 use crate::{Error, Ledger};
 use herald_domain::delivery::Delivery;
@@ -60,31 +60,31 @@ impl Ledger {
         limit: usize,
         scope: &Scope,
     ) -> Result<Vec<(Delivery, Option<Arc<EventRecord>>)>, Error> {
-        let rows = self
-            .ask(
-                "SELECT d.id AS delivery, d.subscription, d.webhook, d.attempts, d.due, d.created_at, d.opened_at, \
-             d.opened_version, d.event \
-             FROM (SELECT * FROM (SELECT *, due_at AS due FROM deliveries_open \
-                   WHERE shard = $1 AND subscription = $2 AND busy_until <= 0 AND due_at >= $5 AND due_at <= $4 \
-                   ORDER BY due_at LIMIT $3) free \
-                   UNION ALL \
-                   SELECT * FROM (SELECT *, due_at AS due FROM deliveries_open \
-                   WHERE shard = $1 AND subscription = $2 AND busy_until <= 0 AND due_at >= $5 AND due_at > $4 \
-                   ORDER BY due_at LIMIT 1) next \
-                   UNION ALL \
-                   SELECT * FROM (SELECT *, CASE WHEN busy_until > due_at THEN busy_until ELSE due_at END AS due \
-                   FROM deliveries_open WHERE shard = $1 AND subscription = $2 AND busy_until > 0 \
-                   ORDER BY busy_until) handed_over) d \
+        // What is due, what is due next, and what a former owner has in flight.
+        let sql = format!(
+            "SELECT {} FROM (\
+             SELECT * FROM (SELECT *, due_at AS due FROM deliveries_open \
+             WHERE shard = $1 AND subscription = $2 AND busy_until <= 0 AND due_at >= $5 AND due_at <= $4 \
+             ORDER BY due_at LIMIT $3) free \
+             UNION ALL \
+             SELECT * FROM (SELECT *, due_at AS due FROM deliveries_open \
+             WHERE shard = $1 AND subscription = $2 AND busy_until <= 0 AND due_at >= $5 AND due_at > $4 \
+             ORDER BY due_at LIMIT 1) next \
+             UNION ALL \
+             SELECT * FROM (SELECT *, CASE WHEN busy_until > due_at THEN busy_until ELSE due_at END AS due \
+             FROM deliveries_open WHERE shard = $1 AND subscription = $2 AND busy_until > 0 \
+             ORDER BY busy_until) handed_over) d \
              ORDER BY due LIMIT $3",
-                [
-                    i16::from(Shard::of(subscription).0).into(),
-                    subscription.0.into(),
-                    u64::try_from(limit).unwrap_or(u64::MAX).into(),
-                    self.now().as_micros().into(),
-                    from.as_micros().into(),
-                ],
-            )
-            .await?;
+            rows::selected("due")
+        );
+        let values = [
+            i16::from(Shard::of(subscription).0).into(),
+            subscription.0.into(),
+            u64::try_from(limit).unwrap_or(u64::MAX).into(),
+            self.now().as_micros().into(),
+            from.as_micros().into(),
+        ];
+        let rows = self.ask(&sql, values).await?;
         let rows: Vec<(Delivery, EventUid)> = rows
             .iter()
             .map(|row| Ok((delivery(row)?, EventUid(uuid(row, "event")?))))
