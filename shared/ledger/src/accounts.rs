@@ -1,7 +1,7 @@
 //! Accounts, their keys and grants. A change of any of them is a change of the account.
 
 use crate::sql::{all, corrupt, execute, get, one, timestamp, uuid};
-use crate::{Error, Ledger, version};
+use crate::{Error, Ledger, locks, version};
 use herald_domain::access::{Account, Grant, Roles};
 use herald_domain::catalogue::ObjectType;
 use herald_domain::id::{AccountId, KeyId, ObjectGuid};
@@ -176,7 +176,7 @@ impl Ledger {
             .store
             .write(move |txn, now| {
                 Box::pin(async move {
-                    let now = version::change(txn, now).await?;
+                    let now = locks::change(txn, now).await?;
                     change(txn, now).await
                 })
             })

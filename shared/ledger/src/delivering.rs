@@ -12,7 +12,7 @@ mod search;
 
 use crate::rows::{LAST, Last, attempt_row, closed_row, insert_attempts, insert_closed};
 use crate::sql::{for_rows, for_values, get, uuid};
-use crate::{Error, Ledger, outbox, shards, subscriptions, version, wakeups};
+use crate::{Error, Ledger, locks, outbox, shards, subscriptions, wakeups};
 pub(crate) use due::SharedEvents;
 use former::Former;
 use herald_domain::delivery::{Attempt, Closed, Delivery, Reason};
@@ -167,11 +167,11 @@ async fn finish(
     // Before any row is locked, as everybody does who takes both.
     let gone = subscriptions::still_active(txn, batch.iter().filter_map(Finish::deactivates)).await?;
     let now = if !gone.is_empty() {
-        version::change(txn, now).await?
+        locks::change(txn, now).await?
     } else if batch.iter().all(Finish::is_success) {
         now
     } else {
-        version::hold(txn, now).await?.1
+        locks::hold(txn, now).await?.1
     };
     let former = former::outcomes(txn, &batch, now).await?;
     let counted: Vec<(usize, Finish)> = batch

@@ -17,7 +17,7 @@ use crate::shards::Ownership;
 use crate::sql::{
     corrupt, execute, for_repeatable_rows, for_values, get, insert_rows, one, timestamp, trace_context, uuid,
 };
-use crate::{Error, Ledger, subscriptions, version, wakeups};
+use crate::{Error, Ledger, locks, subscriptions, wakeups};
 use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::delivery::Delivery;
 use herald_domain::event::Objects;
@@ -220,7 +220,7 @@ async fn hold(
     version: i64,
     now: Timestamp,
 ) -> Result<Option<(Amendment, (i64, Timestamp))>, Error> {
-    let (current, now) = version::hold(txn, now).await?;
+    let (current, now) = locks::hold(txn, now).await?;
     let amendment = if current == version {
         Some(Amendment::default())
     } else {

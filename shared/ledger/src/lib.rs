@@ -34,6 +34,7 @@ pub mod delivering;
 pub mod dispatching;
 pub mod handover;
 pub mod ids;
+mod locks;
 mod metrics;
 pub mod notices;
 pub mod outbox;

@@ -3,7 +3,7 @@
 use crate::rows::{self, LAST, Last, closed_row, delivery, insert_closed};
 use crate::shards::{self, Ownership};
 use crate::sql::{all, execute, for_rows, for_values, get, timestamp, uuid};
-use crate::{Error, Ledger, version};
+use crate::{Error, Ledger, locks};
 use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Closed, Reason};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
@@ -202,7 +202,7 @@ async fn cancel_chunk(
     now: Timestamp,
 ) -> Result<Cancelled, Error> {
     // Held, so that the shard stays whose it is: another owner might send what this cancels.
-    let (_version, now) = version::hold(txn, now).await?;
+    let (_version, now) = locks::hold(txn, now).await?;
     if shards::epochs(txn, [job.shard()]).await?.get(&job.shard()).copied() != epoch {
         return Ok(Cancelled::default());
     }

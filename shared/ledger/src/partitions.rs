@@ -6,7 +6,7 @@
 
 use crate::sql::{all, execute, get, one};
 use crate::store::{Store, postgres};
-use crate::{Error, Ledger};
+use crate::{Error, Ledger, locks};
 use herald_migrations::Migrator;
 use prometheus::{Gauge, Registry};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, TransactionTrait};
@@ -25,9 +25,6 @@ const SOONER: Duration = Duration::from_mins(1);
 
 /// How long to wait after a look at least: many writes may miss the same day.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// The key of the advisory lock under which the schema is changed.
-const SCHEMA_LOCK: i64 = 0x4845_5241_4c44;
 
 /// How often somebody who waits for that lock looks whether it is free.
 const LOCK_LOOK: Duration = Duration::from_millis(200);
@@ -60,13 +57,7 @@ async fn lock_schema(connection: &DatabaseConnection) -> Result<DatabaseTransact
     // The holder is idle for as long as the other connection works, and so is who waits.
     execute(&lock, "SET LOCAL idle_in_transaction_session_timeout = 0", []).await?;
     loop {
-        let row = one(
-            &lock,
-            "SELECT pg_try_advisory_xact_lock($1) AS mine",
-            [SCHEMA_LOCK.into()],
-        )
-        .await?;
-        if row.map_or(Ok(false), |row| get(&row, "mine"))? {
+        if locks::try_to_change_schema(&lock).await? {
             return Ok(lock);
         }
         tokio::time::sleep(LOCK_LOOK).await;

@@ -11,14 +11,13 @@
 mod days;
 mod rows;
 
-use crate::sql::{all, execute, for_rows, for_values, get, timestamp, uuid};
-use crate::store::postgres::ESTIMATED;
-use crate::{Error, Ledger, dispatching};
+use crate::sql::{all, execute, for_rows, for_values, timestamp, uuid};
+use crate::{Error, Ledger, dispatching, locks};
 use herald_domain::delivery::Closed;
 use herald_domain::id::{Shard, SubscriptionId};
 use herald_domain::retention::{Limits, Retention};
 use herald_domain::time::Timestamp;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Value};
+use sea_orm::{DatabaseTransaction, Value};
 use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -31,13 +30,6 @@ const DEAD_FOR: Duration = Duration::from_hours(24);
 
 /// Rejected messages may be 1 MiB each.
 const LARGE_BATCH: u64 = 16;
-
-/// Held by a manual retry of a delivery that may be in a day that is being dropped; the latter holds it alone.
-/// See `migrations/src/postgres/0004_retention.sql`.
-const RETRY_LOCK: i64 = 18503;
-
-/// Held by who removes, so that there is one.
-const REMOVAL_LOCK: i64 = 18504;
 
 /// What a pass removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -255,12 +247,8 @@ impl Ledger {
         self.store
             .write(move |txn, _now| {
                 Box::pin(async move {
-                    if txn.get_database_backend() == DbBackend::Postgres {
-                        let sql = format!("SELECT pg_try_advisory_xact_lock($1) AS alone, {ESTIMATED}");
-                        let rows = all(txn, &sql, [REMOVAL_LOCK.into()]).await?;
-                        if !rows.first().map_or(Ok(false), |row| get(row, "alone"))? {
-                            return Err(Error::Busy);
-                        }
+                    if !locks::try_to_remove(txn).await? {
+                        return Err(Error::Busy);
                     }
                     write(txn).await
                 })
@@ -273,8 +261,8 @@ impl Ledger {
 /// so that nobody waits for the retry.
 pub(crate) async fn wait_for_removal(txn: &DatabaseTransaction, id: Uuid, now: Timestamp) -> Result<(), Error> {
     let youngest = now.minus(dispatching::IDEMPOTENCY_WINDOW);
-    if txn.get_database_backend() == DbBackend::Postgres && id < first_uuid(youngest) {
-        execute(txn, "SELECT pg_advisory_xact_lock_shared($1)", [RETRY_LOCK.into()]).await?;
+    if id < first_uuid(youngest) {
+        locks::keep_days(txn).await?;
     }
     Ok(())
 }
@@ -283,12 +271,10 @@ pub(crate) async fn wait_for_removal(txn: &DatabaseTransaction, id: Uuid, now: T
 /// would be lost. Who asks holds other locks, so this does not wait.
 pub(crate) async fn is_kept(txn: &DatabaseTransaction, id: Uuid, now: Timestamp) -> Result<bool, Error> {
     let youngest = now.minus(dispatching::IDEMPOTENCY_WINDOW);
-    if txn.get_database_backend() != DbBackend::Postgres || id >= first_uuid(youngest) {
+    if id >= first_uuid(youngest) {
         return Ok(true);
     }
-    let sql = "SELECT pg_try_advisory_xact_lock_shared($1) AS kept";
-    let rows = all(txn, sql, [RETRY_LOCK.into()]).await?;
-    rows.first().map_or(Ok(false), |row| get(row, "kept"))
+    locks::try_to_keep_days(txn).await
 }
 
 /// Where `expired` counts deliveries that ended so.

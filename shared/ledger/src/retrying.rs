@@ -3,7 +3,7 @@
 
 use crate::rows::{self, LAST, OPEN, delivery, keep_attempts};
 use crate::sql::{all, for_update, for_values, uuid};
-use crate::{Error, Ledger, reading, retention, version, wakeups};
+use crate::{Error, Ledger, locks, reading, retention, wakeups};
 use herald_domain::delivery::{Closed, Delivery, Status};
 use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
@@ -109,7 +109,7 @@ impl Ledger {
 async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Result<Retried, Error> {
     retention::wait_for_removal(txn, id.0, now).await?;
     // Held, so that a deactivation is before or after this, and its cancelling knows which.
-    let opening = version::hold(txn, now).await?;
+    let opening = locks::hold(txn, now).await?;
     let select = format!("SELECT * FROM deliveries_closed WHERE id = $1{}", for_update(txn));
     let closed = all(txn, &select, [id.0.into()]).await?;
     let Some(row) = closed.first() else {
@@ -143,7 +143,7 @@ async fn retry_chunk(
     if let Some(oldest) = ids.first() {
         retention::wait_for_removal(txn, *oldest, now).await?;
     }
-    let opening = version::hold(txn, now).await?;
+    let opening = locks::hold(txn, now).await?;
     if !is_active(txn, subscription).await? {
         return Ok(None);
     }

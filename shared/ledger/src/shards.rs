@@ -10,7 +10,7 @@ mod sleep;
 
 use crate::sql::{self, all, execute, for_rows, for_values, get};
 use crate::store::DatabaseClock;
-use crate::{Error, Ledger, version};
+use crate::{Error, Ledger, locks};
 use herald_domain::id::{DeliveryId, Shard};
 use herald_domain::time::Timestamp;
 use sea_orm::sea_query::ArrayType;
@@ -139,7 +139,7 @@ async fn take_free(
 ) -> Result<Taken, Error> {
     // Whoever records a batch meanwhile has it recorded before this, and the look at the lanes finds it; or
     // it sees the new owner, and wakes it.
-    let now = version::change(txn, now).await?;
+    let now = locks::change(txn, now).await?;
     // Who lives renews its lease by the new time before a lease is over; until then all of them look free.
     let stepped = clock.is_some_and(|clock| clock.stepped(lease, now));
     let free = if stepped {

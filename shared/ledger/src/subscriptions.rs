@@ -2,7 +2,7 @@
 //! transaction; deactivation and deletion also leave the outbox job that cancels what is open.
 
 use crate::sql::{corrupt, for_rows, for_values, timestamp, uuid};
-use crate::{Error, Ledger, outbox, version};
+use crate::{Error, Ledger, locks, outbox, version};
 use herald_domain::catalogue::{ObjectType, Webhook};
 use herald_domain::delivery::Reason;
 use herald_domain::id::{AccountId, ObjectGuid, SubscriptionId};
@@ -87,7 +87,7 @@ impl Ledger {
         self.store
             .write(move |txn, now| {
                 Box::pin(async move {
-                    let now = version::change(txn, now).await?;
+                    let now = locks::change(txn, now).await?;
                     let version = version::bump(txn).await?;
                     version::log(txn, Some(by), "subscription.create", &subscription.id.to_string(), now).await?;
                     let row = to_row(&subscription, version).into_active_model();
@@ -117,7 +117,7 @@ impl Ledger {
             .store
             .write(move |txn, now| {
                 Box::pin(async move {
-                    let now = version::change(txn, now).await?;
+                    let now = locks::change(txn, now).await?;
                     let Some(mut subscription) = find(txn, id).await? else {
                         return Ok(None);
                     };
@@ -159,7 +159,7 @@ impl Ledger {
             .store
             .write(move |txn, now| {
                 Box::pin(async move {
-                    let now = version::change(txn, now).await?;
+                    let now = locks::change(txn, now).await?;
                     let Some(mut subscription) = find(txn, id).await? else {
                         return Ok(None);
                     };
@@ -330,7 +330,7 @@ pub(crate) async fn still_active(
 }
 
 /// Deactivates subscriptions whose subscribers answered 410, unless they were changed since; which it did. A few
-/// statements for however many. After [`version::change`].
+/// statements for however many. After [`locks::change`].
 pub(crate) async fn deactivate_gone(
     txn: &DatabaseTransaction,
     gone: HashMap<SubscriptionId, Timestamp>,
