@@ -5,7 +5,7 @@ use herald_domain::catalogue::EventType;
 use herald_domain::event::Objects;
 use herald_domain::id::{DeliveryId, EventId, SubscriptionId};
 use herald_domain::time::Timestamp;
-use herald_ledger::reading::{DeliveryView, EventView};
+use herald_ledger::history::{DeliveryView, EventView};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;

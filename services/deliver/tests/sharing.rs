@@ -17,7 +17,7 @@ use herald_domain::time::{Clock, SystemClock, Timestamp};
 use herald_ledger::Ledger;
 use herald_ledger::dispatching::{EventRecord, NewEvent, Recorded};
 use herald_ledger::handover::HandOver;
-use herald_ledger::reading::DeliveryFilter;
+use herald_ledger::history::DeliveryFilter;
 use herald_ledger::shards::Ownership;
 use herald_registry::Registry;
 use herald_telemetry::health::Health;

@@ -13,7 +13,7 @@ use herald_access::Caller;
 use herald_access::problem::Problem;
 use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
-use herald_ledger::reading::{DeliveryFilter, EventView};
+use herald_ledger::history::{DeliveryFilter, EventView};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;

@@ -11,7 +11,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use herald_access::Caller;
 use herald_access::problem::Problem;
 use herald_domain::time::Timestamp;
-use herald_ledger::reading::RejectedView;
+use herald_ledger::rejected::RejectedView;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;

@@ -23,7 +23,7 @@ use herald_domain::problem::Fault;
 use herald_domain::signing::SigningKey;
 use herald_domain::subscription::{Draft, Subscription, parse, parse_patch, url_as_kept};
 use herald_domain::time::Timestamp;
-use herald_ledger::retrying::RetriedSome;
+use herald_ledger::history::retrying::RetriedSome;
 use herald_ledger::subscriptions::SubscriptionFilter;
 use herald_registry::Registry;
 use serde_json::{Map, Value};

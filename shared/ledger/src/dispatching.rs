@@ -9,7 +9,6 @@
 //! does so once.
 
 mod at_once;
-mod rejected;
 mod trial;
 
 use crate::rows::insert_open;
@@ -25,7 +24,6 @@ use herald_domain::id::{DeliveryId, EventId, EventUid, SubscriptionId};
 use herald_domain::index::Amendment;
 use herald_domain::time::Timestamp;
 use herald_domain::trace::TraceContext;
-pub use rejected::{MAX_REJECTED_BYTES, Rejected};
 use sea_orm::{DatabaseTransaction, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

@@ -15,8 +15,8 @@
 //! | [`outbox`] | does what must follow from a change |
 //! | [`subscriptions`], [`accounts`] | what the management API changes |
 //! | [`registry`] | the changes since a version |
-//! | [`reading`], [`audit`] | what happened, and whether it adds up |
-//! | [`retrying`] | opens again what has ended without success |
+//! | [`history`], [`audit`] | what happened, what is retried by hand, and whether it adds up |
+//! | [`rejected`] | keeps messages that are no events |
 //! | [`partitions`] | makes room for the days to come |
 //! | [`retention`] | removes what has expired |
 //! | [`notices`] | what other processes hint at |
@@ -33,17 +33,17 @@ pub mod consumers;
 pub mod delivering;
 pub mod dispatching;
 pub mod handover;
+pub mod history;
 pub mod ids;
 mod locks;
 mod metrics;
 pub mod notices;
 pub mod outbox;
 pub mod partitions;
-pub mod reading;
 pub mod reconnect;
 pub mod registry;
+pub mod rejected;
 pub mod retention;
-pub mod retrying;
 mod rows;
 pub mod shards;
 pub mod sql;

@@ -1,5 +1,5 @@
 use crate::world::{COMPANY, KEY, World};
-use herald_ledger::dispatching::Rejected;
+use herald_ledger::rejected::Rejected;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

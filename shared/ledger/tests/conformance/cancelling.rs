@@ -6,7 +6,7 @@ use herald_domain::delivery::{Closed, Delivery, Reason, Status};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
 use herald_ledger::delivering::{Finish, Finished, Then};
-use herald_ledger::retrying::{Retried, RetriedSome};
+use herald_ledger::history::retrying::{Retried, RetriedSome};
 use herald_ledger::sql::{execute, get, one};
 use std::time::Duration;
 use uuid::Uuid;

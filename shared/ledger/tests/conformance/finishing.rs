@@ -4,7 +4,7 @@ use crate::rig::{Database, EARLIEST, Rig, dead, delivered, open_lanes, retried, 
 use herald_domain::delivery::{Closed, Status};
 use herald_domain::lanes::Scope;
 use herald_ledger::delivering::Finished;
-use herald_ledger::retrying::Retried;
+use herald_ledger::history::retrying::Retried;
 use std::time::Duration;
 
 async fn a_delivery_that_succeeds_at_once_is_one_row_with_its_attempt(database: Database) {

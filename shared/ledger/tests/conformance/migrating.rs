@@ -5,7 +5,7 @@ use crate::environment::run;
 use crate::rig::{Database, Rig};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
 use herald_domain::time::SystemClock;
-use herald_ledger::dispatching::Rejected;
+use herald_ledger::rejected::Rejected;
 use herald_ledger::sql::{all, get, one};
 use herald_ledger::{Error, Ledger};
 use herald_migrations::Migrator;

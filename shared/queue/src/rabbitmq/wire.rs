@@ -7,7 +7,7 @@ use crate::{MAX_MESSAGE_BYTES, Origin, Origins, Received, Route, Tag};
 use herald_domain::event::MAX_EVENT_BYTES;
 use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
-use herald_ledger::dispatching::MAX_REJECTED_BYTES;
+use herald_ledger::rejected::MAX_REJECTED_BYTES;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, ShortString};

@@ -1,47 +1,20 @@
-//! What happened: events, deliveries and attempts as the API shows them.
+//! Deliveries and their attempts as the API shows them.
 //!
 //! A delivery's id begins with the time of its event, so lists are newest first by id, and a cursor is
 //! an id.
 
+use super::closed_status;
 use crate::rows::{SHOWN_CLOSED, SHOWN_OPEN};
 use crate::sql::{all, corrupt, for_values, get, history, optional_timestamp, timestamp, uuid};
 use crate::{Error, Ledger};
-use herald_domain::catalogue::{EventType, Webhook};
+use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Closed, Status};
-use herald_domain::event::Objects;
 use herald_domain::id::{DeliveryId, EventId, EventUid, SubscriptionId};
 use herald_domain::time::Timestamp;
 use sea_orm::{ConnectionTrait, QueryResult, Value};
 use std::collections::HashMap;
 use std::time::Duration;
 use uuid::Uuid;
-
-/// An event as it was recorded.
-#[derive(Debug, Clone)]
-pub struct EventView {
-    /// Its identity in the ledger.
-    pub uid: EventUid,
-    /// In whose scope its `Id` is unique.
-    pub account: String,
-    /// The producer's `Id`.
-    pub id: EventId,
-    /// What happened.
-    pub kind: EventType,
-    /// When it happened, if the producer said.
-    pub occurred_at: Option<Timestamp>,
-    /// When ingest accepted it.
-    pub accepted_at: Timestamp,
-    /// When it was recorded.
-    pub recorded_at: Timestamp,
-    /// What it concerns.
-    pub objects: Objects,
-    /// `Data`, to the byte.
-    pub data: String,
-    /// How many subscriptions it matched, of those up to the cursor.
-    pub matched_count: i64,
-    /// Whether all that it matched are recorded.
-    pub complete: bool,
-}
 
 /// A delivery as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,70 +160,6 @@ impl Ledger {
         }
         Ok(attempts)
     }
-
-    /// The events with that `Id`; several where several accounts used the same one.
-    pub async fn events(&self, id: EventId) -> Result<Vec<EventView>, Error> {
-        let read = all(
-            self.store.api(),
-            "SELECT * FROM events WHERE id = $1 ORDER BY uid DESC",
-            [id.0.into()],
-        );
-        let rows = self.store.ask(read).await?;
-        rows.iter().map(event_view).collect()
-    }
-
-    /// The event of that identity.
-    pub async fn event(&self, uid: EventUid) -> Result<Option<EventView>, Error> {
-        let read = all(self.store.api(), "SELECT * FROM events WHERE uid = $1", [uid.0.into()]);
-        let rows = self.store.ask(read).await?;
-        rows.first().map(event_view).transpose()
-    }
-
-    /// Messages that were no events, newest first, those before `before`; one scope's only, if one is
-    /// given.
-    pub async fn rejected(
-        &self,
-        account: Option<&str>,
-        before: Option<Uuid>,
-        limit: u64,
-    ) -> Result<Vec<RejectedView>, Error> {
-        let before = before.unwrap_or(Uuid::max());
-        // Two texts, so that each finds its index.
-        let of_account = account.map_or("", |_| "AND account = $3");
-        let mut values = vec![before.into(), limit.into()];
-        values.extend(account.map(|account| account.to_owned().into()));
-        let sql = format!("SELECT * FROM rejected_events WHERE id < $1 {of_account} ORDER BY id DESC LIMIT $2");
-        let rows = self.store.ask(all(self.store.api(), &sql, values)).await?;
-        rows.iter()
-            .map(|row| {
-                Ok(RejectedView {
-                    id: uuid(row, "id")?,
-                    account: get(row, "account")?,
-                    received_at: timestamp(row, "received_at")?,
-                    faults: get(row, "faults")?,
-                    body: get(row, "body")?,
-                    body_bytes: get(row, "body_bytes")?,
-                })
-            })
-            .collect()
-    }
-}
-
-/// A message that was no event.
-#[derive(Debug, Clone)]
-pub struct RejectedView {
-    /// Its id.
-    pub id: Uuid,
-    /// In whose scope it came.
-    pub account: String,
-    /// When it was rejected.
-    pub received_at: Timestamp,
-    /// Why, as JSON: the `errors` of a problem answer.
-    pub faults: String,
-    /// What came, up to 1 MiB.
-    pub body: Vec<u8>,
-    /// How long it was.
-    pub body_bytes: i64,
 }
 
 async fn select<C: ConnectionTrait>(
@@ -349,10 +258,6 @@ fn webhook(row: &QueryResult) -> Result<Webhook, Error> {
     Webhook::coded(get(row, "webhook")?).ok_or_else(|| corrupt("an unknown webhook"))
 }
 
-pub(crate) fn closed_status(row: &QueryResult) -> Result<Closed, Error> {
-    Closed::coded(get(row, "status")?).ok_or_else(|| corrupt("an unknown status"))
-}
-
 fn delivery_view(row: &QueryResult) -> Result<DeliveryView, Error> {
     let status: i16 = get(row, "status")?;
     let attempts: i64 = get(row, "attempts")?;
@@ -407,21 +312,4 @@ fn attempt_view(row: &QueryResult) -> Result<AttemptView, Error> {
 fn duration(row: &QueryResult, column: &str) -> Result<Duration, Error> {
     let micros: i64 = get(row, column)?;
     Ok(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))
-}
-
-fn event_view(row: &QueryResult) -> Result<EventView, Error> {
-    let objects: String = get(row, "objects")?;
-    Ok(EventView {
-        uid: EventUid(uuid(row, "uid")?),
-        account: get(row, "account")?,
-        id: EventId(uuid(row, "id")?),
-        kind: EventType::coded(get(row, "type")?).ok_or_else(|| corrupt("an unknown event type"))?,
-        occurred_at: optional_timestamp(row, "occurred_at")?,
-        accepted_at: timestamp(row, "accepted_at")?,
-        recorded_at: timestamp(row, "recorded_at")?,
-        objects: Objects::from_json(&objects).map_err(|_faults| corrupt("malformed objects"))?,
-        data: get(row, "data")?,
-        matched_count: get(row, "matched_count")?,
-        complete: get::<Option<Uuid>>(row, "cursor")?.is_none(),
-    })
 }

@@ -3,7 +3,7 @@
 
 use crate::rows::{self, LAST, OPEN, delivery, keep_attempts};
 use crate::sql::{all, for_update, for_values, uuid};
-use crate::{Error, Ledger, locks, reading, retention, wakeups};
+use crate::{Error, Ledger, locks, retention, wakeups};
 use herald_domain::delivery::{Closed, Delivery, Status};
 use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
@@ -120,7 +120,7 @@ async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Res
             Retried::NotPossible(Status::Open)
         });
     };
-    let status = reading::closed_status(row)?;
+    let status = super::closed_status(row)?;
     if !status.can_be_retried() {
         return Ok(Retried::NotPossible(Status::Closed(status)));
     }
