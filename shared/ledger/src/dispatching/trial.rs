@@ -1,6 +1,6 @@
 //! Whether the ledger refuses an event, or any.
 
-use super::{EventRecord, NewEvent, at_once, record};
+use super::{EventRecord, NewEvent, postgres, transaction};
 use crate::shards::Ownership;
 use crate::{Error, Ledger};
 use herald_domain::id::{EventId, EventUid};
@@ -33,9 +33,9 @@ impl Ledger {
                 let events = vec![like];
                 // By the same way as the event itself.
                 let recorded = if txn.get_database_backend() == DbBackend::Postgres {
-                    at_once::record_in(txn, &events, version, &owner).await?.is_some()
+                    postgres::record_in(txn, &events, version, &owner).await?.is_some()
                 } else {
-                    record(txn, events, version, owner, now).await?.is_some()
+                    transaction::record(txn, events, version, owner, now).await?.is_some()
                 };
                 Err::<(), _>(if recorded { Error::Undone } else { Error::Busy })
             })

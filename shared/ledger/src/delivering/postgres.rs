@@ -3,7 +3,7 @@
 //! What was delivered is closed in one statement. What that does not find open is left to the transaction that
 //! every other outcome goes through. What is due again is set so in one call.
 
-use super::{Finish, Then, returned_ids};
+use super::{Finish, Reopening, Then, returned_ids};
 use crate::rows::{CLOSED, micros};
 use crate::sql::{CLOCK, all, array};
 use crate::{Error, Ledger};
@@ -72,10 +72,7 @@ pub(super) async fn close(ledger: &Ledger, batch: &[Finish]) -> Result<HashSet<D
 
 /// Sets when these are due again, with what their attempts came to; which were open. See
 /// `migrations/src/postgres/0015_by_index.sql`.
-pub(super) async fn reopen(
-    txn: &DatabaseTransaction,
-    mut rows: Vec<(DeliveryId, [Value; 4])>,
-) -> Result<HashSet<DeliveryId>, Error> {
+pub(super) async fn reopen(txn: &DatabaseTransaction, mut rows: Vec<Reopening>) -> Result<HashSet<DeliveryId>, Error> {
     if rows.is_empty() {
         return Ok(HashSet::new());
     }

@@ -1,0 +1,211 @@
+//! Recording outcomes in a transaction, on either database.
+
+use super::former::{self, Former};
+use super::{Finish, Finished, Reopening, Then, late, postgres, sqlite};
+use crate::rows::{AttemptRow, ClosedRow, LAST, Last, attempt_row, closed_row, insert_attempts, insert_closed};
+use crate::sql::{for_values, uuid};
+use crate::{Error, locks, outbox, subscriptions, wakeups};
+use herald_domain::delivery::{Closed, Delivery};
+use herald_domain::id::{DeliveryId, SubscriptionId};
+use herald_domain::time::Timestamp;
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
+use std::collections::{HashMap, HashSet};
+
+/// Outcomes that count, each with its position in its batch: those that close their deliveries, and those after which
+/// they are due again.
+struct Counted {
+    closings: Vec<(usize, Finish)>,
+    retries: Vec<(usize, Finish)>,
+}
+
+/// Where a batch found its deliveries.
+struct Found {
+    /// Those that were open and are closed now, with what their attempts before came to.
+    closed: HashMap<DeliveryId, Last>,
+    /// Those that were open and are due again.
+    reopened: HashSet<DeliveryId>,
+    /// Those that had ended without success, and are Delivered now.
+    corrected: HashSet<DeliveryId>,
+}
+
+/// Records a batch of outcomes; what became of each, and the subscriptions that were deactivated.
+pub(super) async fn finish(
+    txn: &DatabaseTransaction,
+    batch: Vec<Finish>,
+    now: Timestamp,
+) -> Result<(Vec<Finished>, Vec<SubscriptionId>), Error> {
+    let mut finished = vec![Finished::Stale; batch.len()];
+    // Before any row is locked, as everybody does who takes both.
+    let gone = subscriptions::still_active(txn, batch.iter().filter_map(Finish::deactivates)).await?;
+    let now = if !gone.is_empty() {
+        locks::change(txn, now).await?
+    } else if batch.iter().all(Finish::is_success) {
+        now
+    } else {
+        locks::hold(txn, now).await?.1
+    };
+    let former = former::outcomes(txn, &batch, now).await?;
+    let counted = Counted::of(batch, &former);
+    let found = Found::by(txn, &counted, now).await?;
+    for (position, finish) in counted.all() {
+        finished[*position] = found.became_of(finish);
+    }
+    let (rows, attempts) = found.rows(&counted, now);
+    insert_closed(txn, rows).await?;
+    insert_attempts(txn, attempts).await?;
+    copy_dead_letters(txn, &counted, &finished, now).await?;
+    wake_next_owners(txn, &counted, &former).await?;
+    let gone = counted.closings.iter().filter(|(position, finish)| {
+        finished[*position] == Finished::Done && gone.contains(&finish.delivery.subscription)
+    });
+    let gone = gone.filter_map(|(_, finish)| finish.deactivates()).collect();
+    let deactivated = subscriptions::deactivate_gone(txn, gone, now).await?;
+    Ok((finished, deactivated))
+}
+
+impl Counted {
+    /// Without those that another owner's shard makes void.
+    fn of(batch: Vec<Finish>, former: &HashMap<DeliveryId, Former>) -> Self {
+        let counts = |finish: &Finish| former.get(&finish.delivery.id) != Some(&Former::Void);
+        let (closings, retries) = batch
+            .into_iter()
+            .enumerate()
+            .filter(|(_, finish)| counts(finish))
+            .partition(|(_, finish)| matches!(finish.then, Then::Close { .. }));
+        Self { closings, retries }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &(usize, Finish)> {
+        self.closings.iter().chain(&self.retries)
+    }
+}
+
+impl Found {
+    /// Takes the deliveries out of the open ones or sets when they are due, and corrects those that had ended.
+    async fn by(txn: &DatabaseTransaction, counted: &Counted, now: Timestamp) -> Result<Self, Error> {
+        let mut found = Self {
+            closed: delete_open(txn, counted.closings.iter().map(|(_, finish)| finish)).await?,
+            reopened: reopen(txn, &counted.retries).await?,
+            corrected: HashSet::new(),
+        };
+        let all = counted.all().map(|(_, finish)| finish);
+        let late: Vec<&Finish> = all.filter(|finish| !found.was_open(finish)).collect();
+        found.corrected = late::correct(txn, &late, now).await?;
+        // A manual retry may have opened one of them again in between, where the success counts as well.
+        let missed = late
+            .into_iter()
+            .filter(|finish| finish.is_success() && !found.corrected.contains(&finish.delivery.id));
+        let missed = delete_open(txn, missed).await?;
+        found.closed.extend(missed);
+        Ok(found)
+    }
+
+    fn was_open(&self, finish: &Finish) -> bool {
+        self.closed.contains_key(&finish.delivery.id) || self.reopened.contains(&finish.delivery.id)
+    }
+
+    fn became_of(&self, finish: &Finish) -> Finished {
+        if self.was_open(finish) {
+            Finished::Done
+        } else if self.corrected.contains(&finish.delivery.id) && finish.is_success() {
+            Finished::Corrected
+        } else {
+            Finished::Late
+        }
+    }
+
+    /// The rows of what was closed, and of the attempts that stand apart.
+    fn rows(&self, counted: &Counted, now: Timestamp) -> (Vec<ClosedRow>, Vec<AttemptRow>) {
+        let (mut rows, mut attempts) = (Vec::with_capacity(counted.closings.len()), Vec::new());
+        for (_, finish) in counted.all() {
+            let (delivery, attempt) = (&finish.delivery, finish.attempt.as_ref());
+            let next_due_at = match finish.then {
+                Then::Close { status, reason, .. } if self.was_open(finish) => {
+                    let earlier = || self.closed.get(&delivery.id).cloned().unwrap_or_default();
+                    let last = attempt.map_or_else(earlier, Last::of);
+                    let ended = (status, reason);
+                    rows.push(closed_row(delivery, finish.event, ended, last, attempt, now));
+                    continue;
+                }
+                Then::Retry(due_at) if self.was_open(finish) => Some(due_at),
+                Then::Close { .. } | Then::Retry(_) => None,
+            };
+            attempts.extend(attempt.map(|attempt| attempt_row(delivery.id, attempt, next_due_at)));
+        }
+        (rows, attempts)
+    }
+}
+
+/// Leaves a job for each delivery that this batch closed as dead: others want a copy.
+async fn copy_dead_letters(
+    txn: &DatabaseTransaction,
+    counted: &Counted,
+    finished: &[Finished],
+    now: Timestamp,
+) -> Result<(), Error> {
+    let dead = counted.closings.iter().filter(|(position, finish)| {
+        let dead = matches!(
+            finish.then,
+            Then::Close {
+                status: Closed::Dead,
+                ..
+            }
+        );
+        dead && finished[*position] == Finished::Done
+    });
+    outbox::copy_dead_letters(txn, dead.map(|(_, finish)| finish.delivery.id), now).await
+}
+
+/// Has those look at deliveries that are due again whose shards these are by now.
+async fn wake_next_owners(
+    txn: &DatabaseTransaction,
+    counted: &Counted,
+    former: &HashMap<DeliveryId, Former>,
+) -> Result<(), Error> {
+    let handed_over: Vec<Delivery> = counted
+        .retries
+        .iter()
+        .filter(|(_, finish)| former.contains_key(&finish.delivery.id))
+        .filter_map(|(_, finish)| match finish.then {
+            Then::Retry(due_at) => Some(Delivery {
+                due_at,
+                ..finish.delivery
+            }),
+            Then::Close { .. } => None,
+        })
+        .collect();
+    wakeups::wake(txn, &handed_over).await
+}
+
+/// Sets the next `due_at` of what failed and is still open; which it was.
+async fn reopen(txn: &DatabaseTransaction, retries: &[(usize, Finish)]) -> Result<HashSet<DeliveryId>, Error> {
+    let mut rows: Vec<Reopening> = Vec::with_capacity(retries.len());
+    for (_, finish) in retries {
+        if let (Then::Retry(due_at), Some(attempt)) = (finish.then, &finish.attempt) {
+            let row = [
+                due_at.as_micros().into(),
+                i64::from(attempt.number).into(),
+                attempt.outcome.status_code().map(i32::from).into(),
+                attempt.outcome.error().map(|error| error.name().to_owned()).into(),
+            ];
+            rows.push((finish.delivery.id, row));
+        }
+    }
+    match txn.get_database_backend() {
+        DbBackend::Postgres => postgres::reopen(txn, rows).await,
+        _ => sqlite::reopen(txn, rows).await,
+    }
+}
+
+/// The gate: whoever's delete finds the row closes the delivery.
+async fn delete_open(
+    txn: &DatabaseTransaction,
+    finishes: impl Iterator<Item = &Finish>,
+) -> Result<HashMap<DeliveryId, Last>, Error> {
+    let ids = finishes.map(|finish| finish.delivery.id.0.into()).collect();
+    let returning = format!("RETURNING id, {LAST}");
+    let rows = for_values(txn, "DELETE FROM deliveries_open WHERE id", ids, &returning).await?;
+    rows.iter()
+        .map(|row| Ok((DeliveryId(uuid(row, "id")?), Last::read(row)?)))
+        .collect()
+}
