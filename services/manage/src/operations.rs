@@ -1,3 +1,6 @@
-//! What the API does, apart from how it is asked and how it answers.
+//! What can be asked for: who may, what is read and changed, and what came of it. How that was asked, and how it is
+//! answered, is for whoever calls.
 
 pub(crate) mod accounts;
+pub(crate) mod sight;
+pub(crate) mod subscriptions;

@@ -1,22 +1,22 @@
 //! New secrets for subscriptions.
 
-use crate::callers::Builder;
-use crate::etag::{IfMatch, Representation};
-use crate::fields::Fields;
-use crate::json::OptionalJson;
-use crate::path::At;
-use crate::refusals::{BodyRefused, Forbidden, Malformed, Missing, Refused};
-use crate::subscriptions::{generate, may_change, shown, shown_with_secret, update};
-use crate::{Manage, schemas};
+use crate::Manage;
+use crate::api::callers::Builder;
+use crate::api::etag::{IfMatch, Representation};
+use crate::api::fields::Fields;
+use crate::api::json::OptionalJson;
+use crate::api::path::At;
+use crate::api::refusals::{BodyRefused, Forbidden, Malformed, Missing, Refused};
+use crate::api::schemas;
+use crate::api::subscriptions::{shown, shown_with_secret};
+use crate::operations::subscriptions::{self, Secret};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use herald_access::problem::Problem;
 use herald_domain::id::SubscriptionId;
-use herald_domain::signing::SigningKey;
-use herald_domain::subscription::MAX_OVERLAP;
+use herald_domain::subscription::{MAX_OVERLAP, Subscription};
 use serde_json::Value;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Give a subscription a new secret
@@ -42,23 +42,15 @@ pub(crate) async fn rotate_secret(
     if_match: IfMatch,
     OptionalJson(body): OptionalJson,
 ) -> Result<Response, Problem> {
-    let (given, overlap) = body.as_ref().map_or(Ok((None, Duration::ZERO)), read_rotation)?;
-    let (secret, key) = given.map_or_else(generate, Ok)?;
-    let registry = Arc::clone(&manage.registry);
-    let now = manage.ledger.now();
-    let changed = update(&manage, caller, id, move |subscription| {
-        may_change(&registry, caller, subscription)?;
-        if_match.check(&shown(subscription))?;
-        subscription.rotate(key, overlap, now);
-        Ok(())
-    });
-    let subscription = changed.await?;
+    let given = body.as_ref().map_or(Ok((None, Duration::ZERO)), read_rotation)?;
+    let check = move |present: &Subscription| if_match.check(&shown(present));
+    let (subscription, secret) = subscriptions::rotate(&manage, caller, id, check, given).await?;
     let etag = Representation::of(&shown(&subscription))?.etag()?;
     let body = axum::Json(shown_with_secret(&subscription, secret));
     Ok(([(header::ETAG, etag)], body).into_response())
 }
 
-fn read_rotation(body: &Value) -> Result<(Option<(String, SigningKey)>, Duration), Problem> {
+fn read_rotation(body: &Value) -> Result<(Option<Secret>, Duration), Problem> {
     let mut fields = Fields::of(body, &["SecretKey", "OverlapSeconds"], &[])?;
     let secret = fields.secret();
     let overlap = fields.seconds("OverlapSeconds", MAX_OVERLAP);

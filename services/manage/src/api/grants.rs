@@ -1,15 +1,16 @@
 //! What an account's subscriptions may filter by, for operators.
 
-use crate::callers::Operator;
-use crate::etag::{IfMatch, IfNoneMatch, Representation};
-use crate::fields::Fields;
-use crate::json::{Json, OptionalJson};
+use crate::Manage;
+use crate::api::callers::Operator;
+use crate::api::etag::{IfMatch, IfNoneMatch, Representation};
+use crate::api::fields::Fields;
+use crate::api::json::{Json, OptionalJson};
+use crate::api::paging::List;
+use crate::api::path::At;
+use crate::api::query::Query;
+use crate::api::refusals::{BodyRefused, Forbidden, Malformed, Missing, Refused};
+use crate::api::schemas;
 use crate::operations::accounts::{change, find};
-use crate::paging::List;
-use crate::path::At;
-use crate::query::Query;
-use crate::refusals::{BodyRefused, Forbidden, Malformed, Missing, Refused};
-use crate::{Manage, schemas};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;

@@ -1,17 +1,17 @@
 //! Accounts, for operators.
 
-use crate::callers::Operator;
-use crate::etag::{IfMatch, IfNoneMatch, Representation};
-use crate::fields::Fields;
-use crate::grants::GrantJson;
-use crate::json::Json;
-use crate::keys::Key;
+use crate::api::callers::Operator;
+use crate::api::etag::{IfMatch, IfNoneMatch, Representation};
+use crate::api::fields::Fields;
+use crate::api::grants::GrantJson;
+use crate::api::json::Json;
+use crate::api::keys::Key;
+use crate::api::paging::{List, PageParams, Paging};
+use crate::api::path::At;
+use crate::api::query::Query;
+use crate::api::refusals::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refused};
+use crate::api::schemas::RoleName;
 use crate::operations::accounts::{change, find, role_names};
-use crate::paging::{List, PageParams, Paging};
-use crate::path::At;
-use crate::query::Query;
-use crate::refusals::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refused};
-use crate::schemas::RoleName;
 use crate::{Manage, fresh_id, ledger_away};
 use axum::extract::State;
 use axum::http::{StatusCode, header};

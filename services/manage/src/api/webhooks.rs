@@ -1,9 +1,9 @@
 //! The catalogue: which webhooks there are and what their messages look like.
 
-use crate::paging::List;
-use crate::path::{Addressed, At};
-use crate::refusals::{Missing, Refused};
-use crate::schemas::{EventTypeName, WebhookName};
+use crate::api::paging::List;
+use crate::api::path::{Addressed, At};
+use crate::api::refusals::{Missing, Refused};
+use crate::api::schemas::{EventTypeName, WebhookName};
 use axum::Json;
 use herald_access::Caller;
 use herald_access::problem::Problem;

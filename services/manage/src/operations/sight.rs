@@ -1,10 +1,5 @@
-//! Callers with a role, what they see, and what their subscriptions may listen to.
-//!
-//! Roles are extracted before the body is read, so that who may not do something learns that and
-//! nothing about the request.
+//! What a caller sees, and what its subscriptions may listen to.
 
-use axum::extract::{FromRef, FromRequestParts};
-use axum::http::request::Parts;
 use herald_access::Caller;
 use herald_access::problem::Problem;
 use herald_domain::access::{Refusal, Role};
@@ -12,14 +7,6 @@ use herald_domain::id::AccountId;
 use herald_domain::index::Topic;
 use herald_registry::Registry;
 use std::sync::Arc;
-
-/// A caller with the role `ProcessBuilder`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Builder(pub Caller);
-
-/// A caller with the role `Operator`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Operator(pub Caller);
 
 /// What a caller sees: everything as an operator, otherwise what belongs to its account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,34 +34,6 @@ impl Sight {
 
     pub(crate) fn includes(self, owner: AccountId) -> bool {
         self.account().is_none_or(|account| account == owner)
-    }
-}
-
-impl<S> FromRequestParts<S> for Builder
-where
-    Arc<Registry>: FromRef<S>,
-    S: Send + Sync,
-{
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let caller = Caller::from_request_parts(parts, state).await?;
-        caller.require(Role::ProcessBuilder)?;
-        Ok(Self(caller))
-    }
-}
-
-impl<S> FromRequestParts<S> for Operator
-where
-    Arc<Registry>: FromRef<S>,
-    S: Send + Sync,
-{
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let caller = Caller::from_request_parts(parts, state).await?;
-        caller.require(Role::Operator)?;
-        Ok(Self(caller))
     }
 }
 

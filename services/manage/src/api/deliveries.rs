@@ -1,12 +1,14 @@
 //! Deliveries, their attempts, and the manual retry.
 
-use crate::callers::{Builder, Sight};
-use crate::paging::{List, PageParams, Paging};
-use crate::path::At;
-use crate::query::Query;
-use crate::refusals::{Conflict, Forbidden, Malformed, Missing, Refused};
-use crate::schemas::{ErrorName, StatusName, WebhookName};
-use crate::{Manage, ledger_away, subscriptions};
+use crate::api::callers::Builder;
+use crate::api::paging::{List, PageParams, Paging};
+use crate::api::path::At;
+use crate::api::query::Query;
+use crate::api::refusals::{Conflict, Forbidden, Malformed, Missing, Refused};
+use crate::api::schemas::{ErrorName, StatusName, WebhookName};
+use crate::operations::sight::Sight;
+use crate::operations::subscriptions;
+use crate::{Manage, ledger_away};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;

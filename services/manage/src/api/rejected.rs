@@ -1,9 +1,9 @@
 //! Messages that were no events.
 
-use crate::callers::Sight;
-use crate::paging::{List, PageParams, Paging};
-use crate::query::Query;
-use crate::refusals::{Malformed, Refused};
+use crate::api::paging::{List, PageParams, Paging};
+use crate::api::query::Query;
+use crate::api::refusals::{Malformed, Refused};
+use crate::operations::sight::Sight;
 use crate::{Manage, ledger_away};
 use axum::Json;
 use axum::extract::State;

@@ -3,7 +3,7 @@
 //! A cursor is the id of the last item of the page before. Ids grow with time, so what is added while
 //! somebody pages comes before what they have seen, and nothing is shown twice or left out.
 
-use crate::query::Query;
+use crate::api::query::Query;
 use herald_access::problem::Problem;
 use serde::Serialize;
 use std::fmt::Display;

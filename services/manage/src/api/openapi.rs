@@ -3,7 +3,7 @@
 mod messages;
 mod whole;
 
-use crate::{accounts, deliveries, events, grants, keys, rejected, rotation, subscriptions, webhooks};
+use crate::api::{accounts, deliveries, events, grants, keys, rejected, rotation, subscriptions, webhooks};
 use herald_access::problem::Problem;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};

@@ -1,6 +1,6 @@
 //! The messages that Herald sends, as the section `webhooks` of `/openapi.json`.
 
-use crate::webhooks::{HEADERS, MessageField, MessageHeader, describe};
+use crate::api::webhooks::{HEADERS, MessageField, MessageHeader, describe};
 use herald_domain::catalogue::{EventType, Webhook};
 use serde_json::{Map, Value, json};
 

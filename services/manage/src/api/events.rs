@@ -1,10 +1,10 @@
 //! Events as they were recorded.
 
-use crate::callers::Sight;
-use crate::deliveries::Delivery;
-use crate::path::At;
-use crate::refusals::{Missing, Refused};
-use crate::schemas::EventTypeName;
+use crate::api::deliveries::Delivery;
+use crate::api::path::At;
+use crate::api::refusals::{Missing, Refused};
+use crate::api::schemas::EventTypeName;
+use crate::operations::sight::Sight;
 use crate::{Manage, ledger_away};
 use axum::Json;
 use axum::extract::State;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 use utoipa::openapi::OpenApi;
 
-/// What has a tag, and so is changed on condition: see [`crate::etag`].
+/// What has a tag, and so is changed on condition: see [`crate::api::etag`].
 const TAGGED: [&str; 5] = [
     "/v1/subscriptions/{guid}",
     "/v1/accounts/{id}",

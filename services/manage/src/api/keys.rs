@@ -1,14 +1,14 @@
 //! An account's API keys, for operators.
 
-use crate::callers::Operator;
-use crate::etag::{IfMatch, IfNoneMatch, Representation};
-use crate::fields::Fields;
-use crate::json::OptionalJson;
+use crate::api::callers::Operator;
+use crate::api::etag::{IfMatch, IfNoneMatch, Representation};
+use crate::api::fields::Fields;
+use crate::api::json::OptionalJson;
+use crate::api::paging::List;
+use crate::api::path::At;
+use crate::api::refusals::{BodyRefused, Forbidden, Malformed, Missing, Refused};
+use crate::api::schemas::RoleName;
 use crate::operations::accounts::{change, find, role_names};
-use crate::paging::List;
-use crate::path::At;
-use crate::refusals::{BodyRefused, Forbidden, Malformed, Missing, Refused};
-use crate::schemas::RoleName;
 use crate::{Manage, fresh_id, secrets};
 use axum::Json;
 use axum::extract::State;

@@ -1,0 +1,252 @@
+//! Subscriptions: created, listed, read, changed, deleted, given a new secret, and their deliveries tried again.
+
+use super::sight::{Sight, permit};
+use crate::{Manage, fresh_id, ledger_away, secrets};
+use herald_access::Caller;
+use herald_access::problem::Problem;
+use herald_domain::access::Role;
+use herald_domain::delivery::Closed;
+use herald_domain::id::{AccountId, SubscriptionId};
+use herald_domain::problem::Fault;
+use herald_domain::signing::SigningKey;
+use herald_domain::subscription::{Draft, Subscription};
+use herald_domain::time::Timestamp;
+use herald_ledger::history::retrying::RetriedSome;
+use herald_ledger::subscriptions::SubscriptionFilter;
+use herald_registry::Registry;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Until how many deliveries are tried again with one request.
+const RETRIED_AT_A_TIME: usize = 10_000;
+
+/// A secret as it is shown, and the key that it stands for.
+pub(crate) type Secret = (String, SigningKey);
+
+/// Creates a subscription; it, and its secret.
+pub(crate) async fn create(manage: &Manage, caller: Caller, draft: Draft) -> Result<(Subscription, String), Problem> {
+    let draft = as_kept(draft);
+    let owner = owner(manage, caller, draft.owner)?;
+    permit(&manage.registry, owner, draft.settings.topic)?;
+    let (secret, key) = draft.secret.map_or_else(generate, Ok)?;
+    let now = manage.ledger.now();
+    let subscription = Subscription {
+        id: SubscriptionId(fresh_id()),
+        owner,
+        settings: draft.settings,
+        key,
+        former_key: None,
+        created_at: now,
+        updated_at: now,
+        open_from: Timestamp::from_micros(0),
+        open_from_version: 0,
+        deactivated: None,
+        deleted: false,
+    };
+    manage
+        .ledger
+        .create_subscription(subscription.clone(), caller.account())
+        .await
+        .map_err(ledger_away)?;
+    manage.refresh().await;
+    Ok((subscription, secret))
+}
+
+/// Whose a subscription is to be: the caller's own, or for an operator any account's.
+fn owner(manage: &Manage, caller: Caller, given: Option<AccountId>) -> Result<AccountId, Problem> {
+    let owner = given.unwrap_or_else(|| caller.account());
+    if owner == caller.account() {
+        return Ok(owner);
+    }
+    if !caller.has(Role::Operator) {
+        return Err(Problem::forbidden(
+            "Owner may name another account only with a key that has the role Operator; leave it out",
+        ));
+    }
+    if manage.registry.view().account(owner).is_none() {
+        let detail = "Owner must be the Id of an account; there is none of that Id";
+        return Err(Problem::faults(vec![Fault::new("/Owner", "account", detail)]));
+    }
+    Ok(owner)
+}
+
+/// The subscriptions that the caller sees of those that are wanted, newest first; those before `before`, at most `limit`.
+pub(crate) async fn list(
+    manage: &Manage,
+    caller: Caller,
+    wanted: SubscriptionFilter,
+    before: Option<SubscriptionId>,
+    limit: usize,
+) -> Result<Vec<Subscription>, Problem> {
+    let sight = Sight::of(caller);
+    if wanted.owner.is_some_and(|owner| !sight.includes(owner)) {
+        return Ok(Vec::new());
+    }
+    let wanted = SubscriptionFilter {
+        owner: wanted.owner.or_else(|| sight.account()),
+        ..wanted
+    };
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+    manage
+        .ledger
+        .subscriptions(wanted, before, limit)
+        .await
+        .map_err(ledger_away)
+}
+
+/// The subscription, if the caller may see it.
+pub(crate) async fn find(manage: &Manage, caller: Caller, id: SubscriptionId) -> Result<Subscription, Problem> {
+    let found = manage.ledger.subscription(id).await.map_err(ledger_away)?;
+    let seen = found.filter(|subscription| Sight::of(caller).includes(subscription.owner));
+    seen.ok_or_else(|| Problem::not_found("subscription"))
+}
+
+/// Makes of the subscription what `draft` says, which sees it as it is in the transaction, so that of
+/// two changes at a time neither undoes the other. What is refused is not changed.
+pub(crate) async fn change(
+    manage: &Manage,
+    caller: Caller,
+    id: SubscriptionId,
+    draft: impl FnOnce(&Subscription) -> Result<Draft, Problem> + Send + 'static,
+) -> Result<Subscription, Problem> {
+    let registry = Arc::clone(&manage.registry);
+    let now = manage.ledger.now();
+    let changed = update(manage, caller, id, move |subscription| {
+        if !Sight::of(caller).includes(subscription.owner) {
+            return Err(Problem::not_found("subscription"));
+        }
+        let draft = as_kept(draft(subscription)?);
+        if draft.owner.is_some_and(|owner| owner != subscription.owner) {
+            let detail = "Owner cannot be changed; create the subscription anew with another Owner";
+            return Err(Problem::faults(vec![Fault::new("/Owner", "read_only", detail)]));
+        }
+        let topic = draft.settings.topic;
+        if topic == subscription.settings.topic {
+            may_change(&registry, caller, subscription)?;
+        } else {
+            permit(&registry, subscription.owner, topic)?;
+        }
+        subscription.settings = draft.settings;
+        if let Some((_, key)) = draft.secret {
+            subscription.rotate(key, Duration::ZERO, now);
+        }
+        Ok(())
+    });
+    changed.await
+}
+
+/// Gives a subscription that secret, or one that is made; the former one signs too for `overlap`. `check` sees the
+/// subscription as it is in the transaction. The subscription, and its secret.
+pub(crate) async fn rotate(
+    manage: &Manage,
+    caller: Caller,
+    id: SubscriptionId,
+    check: impl FnOnce(&Subscription) -> Result<(), Problem> + Send + 'static,
+    (given, overlap): (Option<Secret>, Duration),
+) -> Result<(Subscription, String), Problem> {
+    let (secret, key) = given.map_or_else(generate, Ok)?;
+    let registry = Arc::clone(&manage.registry);
+    let now = manage.ledger.now();
+    let changed = update(manage, caller, id, move |subscription| {
+        may_change(&registry, caller, subscription)?;
+        check(subscription)?;
+        subscription.rotate(key, overlap, now);
+        Ok(())
+    });
+    Ok((changed.await?, secret))
+}
+
+/// Deletes a subscription. `check` sees it as it is in the transaction.
+pub(crate) async fn delete(
+    manage: &Manage,
+    caller: Caller,
+    id: SubscriptionId,
+    check: impl FnOnce(&Subscription) -> Result<(), Problem> + Send + 'static,
+) -> Result<(), Problem> {
+    let registry = Arc::clone(&manage.registry);
+    let check = move |present: &Subscription| {
+        may_change(&registry, caller, present)?;
+        check(present)
+    };
+    let deleted = manage.ledger.delete_subscription(id, caller.account(), check).await;
+    deleted
+        .map_err(ledger_away)?
+        .ok_or_else(|| Problem::not_found("subscription"))??;
+    manage.refresh().await;
+    Ok(())
+}
+
+/// Tries deliveries of a subscription again that have ended so since then; how many, and whether there may be more.
+pub(crate) async fn retry(
+    manage: &Manage,
+    caller: Caller,
+    id: SubscriptionId,
+    ended: Closed,
+    since: Timestamp,
+) -> Result<(usize, bool), Problem> {
+    let subscription = find(manage, caller, id).await?;
+    permit(&manage.registry, subscription.owner, subscription.settings.topic)?;
+    let retried = manage.ledger.retry_some(id, ended, since, RETRIED_AT_A_TIME).await;
+    match retried.map_err(ledger_away)? {
+        RetriedSome::Done { deliveries, more } => Ok((deliveries, more)),
+        RetriedSome::Unwanted => Err(Problem::conflict(
+            "the subscription is inactive, so what is tried again would be cancelled at once; set Active to true first",
+        )),
+    }
+}
+
+/// Answers 403 where the subscription's owner may not have it (any more).
+pub(crate) async fn permit_owner(manage: &Manage, id: SubscriptionId) -> Result<(), Problem> {
+    match manage.ledger.subscription(id).await.map_err(ledger_away)? {
+        Some(subscription) => permit(&manage.registry, subscription.owner, subscription.settings.topic),
+        // What is deleted has another answer.
+        None => Ok(()),
+    }
+}
+
+fn generate() -> Result<Secret, Problem> {
+    let key = secrets::signing_key(secrets::system)?;
+    Ok((key.to_signing_secret(), key))
+}
+
+/// Changes the subscription in a transaction; what is refused is not changed.
+async fn update(
+    manage: &Manage,
+    caller: Caller,
+    id: SubscriptionId,
+    change: impl FnOnce(&mut Subscription) -> Result<(), Problem> + Send + 'static,
+) -> Result<Subscription, Problem> {
+    let changed = manage.ledger.update_subscription(id, caller.account(), change).await;
+    let subscription = changed
+        .map_err(ledger_away)?
+        .ok_or_else(|| Problem::not_found("subscription"))??;
+    manage.refresh().await;
+    Ok(subscription)
+}
+
+/// Answers 404 where the caller does not see the subscription, and 403 where its owner has not the role
+/// or the permission any more. An operator may mend and delete what its owner no longer may.
+fn may_change(registry: &Registry, caller: Caller, subscription: &Subscription) -> Result<(), Problem> {
+    match Sight::of(caller) {
+        Sight::Everything => Ok(()),
+        Sight::Of(account) if account == subscription.owner => {
+            permit(registry, subscription.owner, subscription.settings.topic)
+        }
+        Sight::Of(_) => Err(Problem::not_found("subscription")),
+    }
+}
+
+/// With settings as the ledger keeps them, to the millisecond, so that this answer and the next are alike.
+fn as_kept(mut draft: Draft) -> Draft {
+    let settings = &mut draft.settings;
+    let retry = Arc::make_mut(&mut settings.retry);
+    for duration in [
+        &mut settings.timeout,
+        &mut retry.initial,
+        &mut retry.max,
+        &mut retry.give_up_after,
+    ] {
+        *duration = Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    }
+    draft
+}
