@@ -2,5 +2,8 @@
 //! answered, is for whoever calls.
 
 pub(crate) mod accounts;
+pub(crate) mod deliveries;
+pub(crate) mod events;
+pub(crate) mod rejected;
 pub(crate) mod sight;
 pub(crate) mod subscriptions;

@@ -5,23 +5,23 @@ use crate::api::etag::{IfMatch, IfNoneMatch, Representation};
 use crate::api::fields::Fields;
 use crate::api::grants::GrantJson;
 use crate::api::json::Json;
-use crate::api::keys::Key;
+use crate::api::keys::{Key, role_names};
 use crate::api::paging::{List, PageParams, Paging};
 use crate::api::path::At;
 use crate::api::query::Query;
 use crate::api::refusals::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refused};
 use crate::api::schemas::RoleName;
-use crate::operations::accounts::{change, find, role_names};
-use crate::{Manage, fresh_id, ledger_away};
+use crate::operations::accounts as operations;
+use crate::{Manage, fresh_id};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use herald_access::problem::Problem;
-use herald_domain::access::{Account as Record, OPERATOR, Role, Roles};
+use herald_domain::access::{Account as Record, Role, Roles};
 use herald_domain::id::AccountId;
 use herald_domain::subscription::merge_patch;
 use herald_domain::time::Timestamp;
-use herald_ledger::accounts::{AccountChange, AccountRecord};
+use herald_ledger::accounts::AccountRecord;
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -97,12 +97,7 @@ pub(crate) async fn create(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     let account = read(AccountId(fresh_id()), &body, None)?;
-    let created_at = manage
-        .ledger
-        .create_account(account.clone(), by.account())
-        .await
-        .map_err(ledger_away)?;
-    manage.refresh().await;
+    let created_at = operations::create(&manage, by, account.clone()).await?;
     let location = format!("/v1/accounts/{}", account.id);
     let body = axum::Json(shown(account, created_at));
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], body).into_response())
@@ -122,8 +117,7 @@ pub(crate) async fn list(
     query: Query,
 ) -> Result<axum::Json<List<Account>>, Problem> {
     let paging = Paging::only(query)?;
-    let ask = u64::try_from(paging.ask()).unwrap_or(u64::MAX);
-    let found = manage.ledger.accounts(paging.before, ask).await.map_err(ledger_away)?;
+    let found = operations::list(&manage, paging.before, paging.ask()).await?;
     let page = List::page(found, paging.limit, |record| record.account.id);
     Ok(axum::Json(page.map(|record| shown(record.account, record.created_at))))
 }
@@ -143,7 +137,7 @@ pub(crate) async fn show(
     At(id): At<AccountId>,
     if_none_match: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let record = find(&manage, id).await?;
+    let record = operations::find(&manage, id).await?;
     Representation::of(&with_all(record))?.unless(&if_none_match)
 }
 
@@ -166,7 +160,7 @@ pub(crate) async fn patch(
     if_match: IfMatch,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let changed = change(&manage, id, by, move |present| {
+    let changed = operations::set(&manage, by, id, move |present| {
         if_match.check(&with_all(present.clone()))?;
         let mut merged = json!({
             "Name": present.account.name,
@@ -174,15 +168,7 @@ pub(crate) async fn patch(
             "Active": present.account.active,
         });
         merge_patch(&mut merged, &body);
-        let Record {
-            name, active, roles, ..
-        } = read(id, &merged, Some(&present.account.name))?;
-        if id == OPERATOR && !(active && roles.has(Role::Operator)) {
-            return Err(Problem::conflict(
-                "this is the operator's own account; it cannot be deactivated and cannot lose the role Operator",
-            ));
-        }
-        Ok(AccountChange::Settings { name, active, roles })
+        read(id, &merged, Some(&present.account.name))
     });
     Representation::of(&with_all(changed.await?))?.answer()
 }

@@ -1,22 +1,21 @@
 //! Deliveries, their attempts, and the manual retry.
 
+use crate::Manage;
 use crate::api::callers::Builder;
 use crate::api::paging::{List, PageParams, Paging};
 use crate::api::path::At;
 use crate::api::query::Query;
 use crate::api::refusals::{Conflict, Forbidden, Malformed, Missing, Refused};
 use crate::api::schemas::{ErrorName, StatusName, WebhookName};
-use crate::operations::sight::Sight;
-use crate::operations::subscriptions;
-use crate::{Manage, ledger_away};
+use crate::operations::deliveries;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use herald_access::Caller;
 use herald_access::problem::Problem;
 use herald_domain::delivery::{Closed, Status};
 use herald_domain::id::{DeliveryId, EventId, SubscriptionId};
 use herald_domain::time::Timestamp;
-use herald_ledger::history::retrying::Retried;
 use herald_ledger::history::{AttemptView, DeliveryFilter, DeliveryView};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -144,7 +143,7 @@ pub(crate) async fn list(
     query.only(&["Status", "Subscription", "Event", "Since", "Until", "Limit", "Cursor"]);
     let names = Status::ALL.map(Status::name).join(", ");
     let status = query.read("Status", "one_of", format!("one of {names}"), Status::named);
-    let page = find(&manage, Sight::of(caller), query, status).await?;
+    let page = page(&manage, caller, query, status).await?;
     Ok(Json(page.map(Delivery::from)))
 }
 
@@ -162,8 +161,8 @@ pub(crate) async fn dead_letters(
     mut query: Query,
 ) -> Result<Json<List<DeadLetter>>, Problem> {
     query.only(&["Subscription", "Event", "Since", "Until", "Limit", "Cursor"]);
-    let page = find(&manage, Sight::of(caller), query, Some(Status::Closed(Closed::Dead))).await?;
-    let mut attempts = manage.ledger.attempts(&page.items).await.map_err(ledger_away)?;
+    let page = page(&manage, caller, query, Some(Status::Closed(Closed::Dead))).await?;
+    let mut attempts = deliveries::attempts(&manage, &page.items).await?;
     Ok(Json(page.map(|view| {
         let last = attempts.remove(&view.id).and_then(|mut attempts| attempts.pop());
         DeadLetter {
@@ -187,12 +186,8 @@ pub(crate) async fn show(
     Builder(caller): Builder,
     At(id): At<DeliveryId>,
 ) -> Result<Json<DeliveryWithAttempts>, Problem> {
-    let view = seen(&manage, Sight::of(caller), id).await?;
-    let mut attempts = manage
-        .ledger
-        .attempts(std::slice::from_ref(&view))
-        .await
-        .map_err(ledger_away)?;
+    let view = deliveries::find(&manage, caller, id).await?;
+    let mut attempts = deliveries::attempts(&manage, std::slice::from_ref(&view)).await?;
     let attempts = attempts
         .remove(&id)
         .unwrap_or_default()
@@ -223,30 +218,14 @@ pub(crate) async fn retry(
     Builder(caller): Builder,
     At(id): At<DeliveryId>,
 ) -> Result<(StatusCode, Json<Delivery>), Problem> {
-    let sight = Sight::of(caller);
-    let delivery = seen(&manage, sight, id).await?;
-    if delivery.status == Status::Closed(Closed::Refused) {
-        // Else it would be refused again at once.
-        let permitted = subscriptions::permit_owner(&manage, delivery.subscription).await;
-        permitted.map_err(|missing| missing.with_status(StatusCode::CONFLICT))?;
-    }
-    match manage.ledger.retry(id).await.map_err(ledger_away)? {
-        Retried::Done => Ok((StatusCode::ACCEPTED, Json(seen(&manage, sight, id).await?.into()))),
-        Retried::Missing => Err(Problem::not_found("delivery")),
-        Retried::NotPossible(status) => Err(Problem::conflict(format!(
-            "the delivery is {}; only one that is Dead, Cancelled or Refused can be retried",
-            status.name()
-        ))),
-        Retried::Unwanted => Err(Problem::conflict(
-            "the delivery's subscription is inactive or deleted, so it would be cancelled at once; activate the \
-             subscription first",
-        )),
-    }
+    let delivery = deliveries::retry(&manage, caller, id).await?;
+    Ok((StatusCode::ACCEPTED, Json(delivery.into())))
 }
 
-async fn find(
+/// The page of deliveries that a query asks for.
+async fn page(
     manage: &Manage,
-    sight: Sight,
+    caller: Caller,
     mut query: Query,
     status: Option<Status>,
 ) -> Result<List<DeliveryView>, Problem> {
@@ -255,46 +234,17 @@ async fn find(
     let time = |text: &str| Timestamp::parse(&text.replace(' ', "+")).ok();
     let paging = Paging::<DeliveryId>::read(&mut query);
     let event: Option<EventId> = query.guid("Event");
-    let mut filter = DeliveryFilter {
+    let wanted = DeliveryFilter {
         status,
         subscription: query.guid("Subscription"),
-        owner: sight.account(),
-        events: None,
         since: query.read("Since", "date_time", TIME, time),
         until: query.read("Until", "date_time", TIME, time),
         before: paging.before,
+        ..DeliveryFilter::default()
     };
     query.finish(())?;
-    if let Some(event) = event {
-        let events = manage.ledger.events(event).await.map_err(ledger_away)?;
-        filter.events = Some(events.iter().map(|event| event.uid).collect());
-    }
-    let found = manage
-        .ledger
-        .deliveries(&filter, paging.ask())
-        .await
-        .map_err(ledger_away)?;
+    let found = deliveries::list(manage, caller, wanted, event, paging.ask()).await?;
     Ok(List::page(found, paging.limit, |delivery| delivery.id))
-}
-
-/// The delivery, if the caller may see it.
-async fn seen(manage: &Manage, sight: Sight, id: DeliveryId) -> Result<DeliveryView, Problem> {
-    let missing = || Problem::not_found("delivery");
-    let view = manage
-        .ledger
-        .delivery(id)
-        .await
-        .map_err(ledger_away)?
-        .ok_or_else(missing)?;
-    if sight != Sight::Everything {
-        let owner = manage
-            .ledger
-            .subscription_owner(view.subscription)
-            .await
-            .map_err(ledger_away)?;
-        owner.filter(|owner| sight.includes(*owner)).ok_or_else(missing)?;
-    }
-    Ok(view)
 }
 
 impl From<DeliveryView> for Delivery {

@@ -1,11 +1,11 @@
 //! Events as they were recorded.
 
+use crate::Manage;
 use crate::api::deliveries::Delivery;
 use crate::api::path::At;
 use crate::api::refusals::{Missing, Refused};
 use crate::api::schemas::EventTypeName;
-use crate::operations::sight::Sight;
-use crate::{Manage, ledger_away};
+use crate::operations::events;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,13 +13,10 @@ use herald_access::Caller;
 use herald_access::problem::Problem;
 use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
-use herald_ledger::history::{DeliveryFilter, EventView};
+use herald_ledger::history::{DeliveryView, EventView};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
-
-/// The most deliveries that an event is shown with.
-const MAX_DELIVERIES: usize = 500;
 
 /// What happened, and what became of it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -76,15 +73,8 @@ pub(crate) async fn show(
     caller: Caller,
     At(id): At<EventId>,
 ) -> Result<Json<RecordedEvent>, Problem> {
-    let sight = Sight::of(caller);
-    let scope = sight.account().map(|account| account.to_string());
-    let found = manage.ledger.events(id).await.map_err(ledger_away)?;
-    let mut shown = Vec::with_capacity(1);
-    for view in found {
-        if scope.as_ref().is_none_or(|scope| *scope == view.account) {
-            shown.push(with_deliveries(&manage, sight, view).await?);
-        }
-    }
+    let found = events::find(&manage, caller, id).await?;
+    let shown: Vec<_> = found.into_iter().map(shown).collect::<Result<_, _>>()?;
     let mut shown = shown.into_iter();
     let Some(mut newest) = shown.next() else {
         let detail = "there is no such event; if it was accepted a moment ago, it may still be in the queue";
@@ -94,17 +84,7 @@ pub(crate) async fn show(
     Ok(Json(newest))
 }
 
-async fn with_deliveries(manage: &Manage, sight: Sight, view: EventView) -> Result<RecordedEvent, Problem> {
-    let filter = DeliveryFilter {
-        owner: sight.account(),
-        events: Some(vec![view.uid]),
-        ..DeliveryFilter::default()
-    };
-    let deliveries = manage
-        .ledger
-        .deliveries(&filter, MAX_DELIVERIES)
-        .await
-        .map_err(ledger_away)?;
+fn shown((view, deliveries): (EventView, Vec<DeliveryView>)) -> Result<RecordedEvent, Problem> {
     let raw = |json: String| RawValue::from_string(json).map_err(|error| Problem::unavailable("event", &error));
     Ok(RecordedEvent {
         id: view.id,

@@ -10,14 +10,14 @@ use crate::api::path::At;
 use crate::api::query::Query;
 use crate::api::refusals::{BodyRefused, Forbidden, Malformed, Missing, Refused};
 use crate::api::schemas;
-use crate::operations::accounts::{change, find};
+use crate::operations::accounts as operations;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use herald_access::problem::Problem;
 use herald_domain::access::Grant;
 use herald_domain::id::{AccountId, ObjectGuid};
-use herald_ledger::accounts::{AccountChange, AccountRecord};
+use herald_ledger::accounts::AccountRecord;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -82,11 +82,8 @@ pub(crate) async fn create(
     Json(body): Json,
 ) -> Result<(StatusCode, axum::Json<GrantJson>), Problem> {
     let grant = read(&body)?;
-    let given = change(&manage, account, by, move |present| {
-        if_match.check(&listed(present))?;
-        Ok(AccountChange::AddGrant(grant))
-    });
-    given.await?;
+    let check = move |present: &AccountRecord| if_match.check(&listed(present));
+    operations::add_grant(&manage, by, account, grant, check).await?;
     Ok((StatusCode::CREATED, axum::Json(grant.into())))
 }
 
@@ -104,7 +101,7 @@ pub(crate) async fn list(
     At(account): At<AccountId>,
     if_none_match: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let record = find(&manage, account).await?;
+    let record = operations::find(&manage, account).await?;
     Representation::of(&listed(&record))?.unless(&if_none_match)
 }
 
@@ -133,14 +130,8 @@ pub(crate) async fn remove(
         Some(body) if query.is_empty() => read(&body)?,
         Some(_) | None => read(&named_in(query)?)?,
     };
-    let taken = change(&manage, account, by, move |present| {
-        if_match.check(&listed(present))?;
-        if !present.account.grants.contains(&grant) {
-            return Err(Problem::not_found("permission of this account"));
-        }
-        Ok(AccountChange::RemoveGrant(grant))
-    });
-    taken.await?;
+    let check = move |present: &AccountRecord| if_match.check(&listed(present));
+    operations::remove_grant(&manage, by, account, grant, check).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,5 +1,6 @@
 //! An account's API keys, for operators.
 
+use crate::Manage;
 use crate::api::callers::Operator;
 use crate::api::etag::{IfMatch, IfNoneMatch, Representation};
 use crate::api::fields::Fields;
@@ -8,18 +9,16 @@ use crate::api::paging::List;
 use crate::api::path::At;
 use crate::api::refusals::{BodyRefused, Forbidden, Malformed, Missing, Refused};
 use crate::api::schemas::RoleName;
-use crate::operations::accounts::{change, find, role_names};
-use crate::{Manage, fresh_id, secrets};
+use crate::operations::accounts as operations;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use herald_access::hash_key;
 use herald_access::problem::Problem;
-use herald_domain::access::Roles;
+use herald_domain::access::{Role, Roles};
 use herald_domain::id::{AccountId, KeyId};
 use herald_domain::time::Timestamp;
-use herald_ledger::accounts::{AccountChange, AccountRecord, ApiKey};
+use herald_ledger::accounts::{AccountRecord, ApiKey};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -83,23 +82,12 @@ pub(crate) async fn create(
     if_match: IfMatch,
     OptionalJson(body): OptionalJson,
 ) -> Result<(StatusCode, Json<NewKey>), Problem> {
-    let secret = secrets::api_key(secrets::system)?;
-    let id = KeyId(fresh_id());
-    let (hash, created_at) = (hash_key(&secret), manage.ledger.now());
-    let record = change(&manage, account, by, move |present| {
+    let made = operations::add_key(&manage, by, account, move |present| {
         if_match.check(&listed(present))?;
-        let (name, roles) = read(&body.unwrap_or_else(|| json!({})), present.account.roles)?;
-        Ok(AccountChange::AddKey(ApiKey {
-            id,
-            account,
-            name,
-            hash,
-            roles,
-            created_at,
-        }))
+        read(&body.unwrap_or_else(|| json!({})), present.account.roles)
     });
-    let made = record.await?.keys.into_iter().find(|key| key.id == id);
-    let key = made.ok_or_else(|| Problem::not_found("key"))?.into();
+    let (key, secret) = made.await?;
+    let key = key.into();
     Ok((StatusCode::CREATED, Json(NewKey { key, secret })))
 }
 
@@ -117,7 +105,7 @@ pub(crate) async fn list(
     At(account): At<AccountId>,
     if_none_match: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let record = find(&manage, account).await?;
+    let record = operations::find(&manage, account).await?;
     Representation::of(&listed(&record))?.unless(&if_none_match)
 }
 
@@ -138,8 +126,8 @@ pub(crate) async fn show(
     At(id): At<KeyId>,
     if_none_match: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let record = find(&manage, account).await?;
-    Representation::of(&of(&record, id)?)?.unless(&if_none_match)
+    let record = operations::find(&manage, account).await?;
+    Representation::of(&shown(operations::key(&record, id)?))?.unless(&if_none_match)
 }
 
 /// Delete a key
@@ -161,21 +149,22 @@ pub(crate) async fn remove(
     At(id): At<KeyId>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    let removed = change(&manage, account, by, move |present| {
-        if_match.check(&of(present, id)?)?;
-        Ok(AccountChange::RemoveKey(id))
-    });
-    removed.await?;
+    let check = move |present: &ApiKey| if_match.check(&shown(present));
+    operations::remove_key(&manage, by, account, id, check).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The names of roles, as they are shown.
+pub(crate) fn role_names(roles: Roles) -> Vec<&'static str> {
+    roles.iter().map(Role::name).collect()
 }
 
 fn listed(record: &AccountRecord) -> List<Key> {
     List::whole(record.keys.clone()).map(Key::from)
 }
 
-fn of(record: &AccountRecord, id: KeyId) -> Result<Key, Problem> {
-    let found = record.keys.iter().find(|key| key.id == id).cloned();
-    found.map(Key::from).ok_or_else(|| Problem::not_found("key"))
+fn shown(key: &ApiKey) -> Key {
+    key.clone().into()
 }
 
 fn read(body: &Value, default: Roles) -> Result<(Option<String>, Roles), Problem> {

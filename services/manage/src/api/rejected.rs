@@ -1,10 +1,10 @@
 //! Messages that were no events.
 
+use crate::Manage;
 use crate::api::paging::{List, PageParams, Paging};
 use crate::api::query::Query;
 use crate::api::refusals::{Malformed, Refused};
-use crate::operations::sight::Sight;
-use crate::{Manage, ledger_away};
+use crate::operations::rejected;
 use axum::Json;
 use axum::extract::State;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -16,11 +16,6 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
-
-/// How many are read at a time, and after how many bytes a page ends early: a body may have 1 MiB, and
-/// a full page of those would fill the memory.
-const STEP: usize = 8;
-const PAGE_BYTES: usize = 8 << 20;
 
 /// A message that was no event.
 #[derive(Debug, Serialize, ToSchema)]
@@ -59,37 +54,10 @@ pub(crate) async fn list(
     query: Query,
 ) -> Result<Json<List<RejectedEvent>>, Problem> {
     let paging = Paging::only(query)?;
-    let scope = Sight::of(caller).account().map(|account| account.to_string());
-    let page = find(&manage, scope.as_deref(), paging).await?;
-    let items = page.items.into_iter().map(shape).collect::<Result<_, _>>()?;
-    Ok(Json(List {
-        items,
-        next_cursor: page.next_cursor,
-    }))
-}
-
-async fn find(manage: &Manage, scope: Option<&str>, paging: Paging<Uuid>) -> Result<List<RejectedView>, Problem> {
-    let mut found: Vec<RejectedView> = Vec::new();
-    let mut bytes = 0;
-    loop {
-        let step = STEP.min(paging.ask() - found.len());
-        let before = found.last().map(|last| last.id).or(paging.before);
-        let ask = u64::try_from(step).unwrap_or(u64::MAX);
-        let rows = manage.ledger.rejected(scope, before, ask).await.map_err(ledger_away)?;
-        let exhausted = rows.len() < step;
-        bytes += rows.iter().map(|row| row.body.len()).sum::<usize>();
-        found.extend(rows);
-        if exhausted || found.len() >= paging.ask() {
-            return Ok(List::page(found, paging.limit, |row| row.id));
-        }
-        if bytes >= PAGE_BYTES {
-            let next_cursor = found.last().map(|last| last.id.to_string());
-            return Ok(List {
-                items: found,
-                next_cursor,
-            });
-        }
-    }
+    let (found, more) = rejected::list(&manage, caller, paging.before, paging.limit).await?;
+    let next_cursor = found.last().filter(|_| more).map(|last| last.id.to_string());
+    let items = found.into_iter().map(shape).collect::<Result<_, _>>()?;
+    Ok(Json(List { items, next_cursor }))
 }
 
 fn shape(view: RejectedView) -> Result<RejectedEvent, Problem> {
