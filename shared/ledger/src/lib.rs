@@ -22,6 +22,8 @@
 //! | [`notices`] | what other processes hint at |
 //! | [`reconnect`] | how long to wait for a part that is away |
 //! | [`store`] | the connection: group commit |
+//! | [`sql`], `rows` | statements over many rows; the columns of deliveries and attempts |
+//! | `locks`, `version` | who waits for whom; the registry's version and the log of changes |
 //!
 //! Each method is one statement or one transaction.
 #![warn(missing_docs)]

@@ -4,12 +4,12 @@
 //! how many are gone, and what is gone altogether is summed in the row of `expired`. So an audit is exact
 //! before, meanwhile and after.
 //!
-//! On PostgreSQL days are dropped whole ([`days`]), on SQLite rows are deleted ([`rows`]); there the file does
+//! On PostgreSQL days are dropped whole ([`postgres`]), on SQLite rows are deleted ([`sqlite`]); there the file does
 //! not shrink, its free pages are used again. Everything else that grows is deleted in batches on both. A
 //! batch holds other writes up for some milliseconds, and [`pause`] keeps batches to a fifth of the time.
 
-mod days;
-mod rows;
+mod postgres;
+mod sqlite;
 
 use crate::sql::{all, execute, for_rows, for_values, timestamp, uuid};
 use crate::{Error, Ledger, dispatching, locks};
