@@ -73,6 +73,11 @@ impl MigratorTrait for Migrator {
                 sqlite: "",
                 postgres: include_str!("postgres/0015_by_index.sql"),
             }),
+            Box::new(Migration {
+                name: "0016_catalogue",
+                sqlite: include_str!("sqlite/0016_catalogue.sql"),
+                postgres: include_str!("postgres/0016_catalogue.sql"),
+            }),
         ]
     }
 

@@ -31,3 +31,4 @@ mod slow;
 mod subscriptions;
 mod tls;
 mod tracing;
+mod types;

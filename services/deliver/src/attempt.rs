@@ -4,8 +4,9 @@ use crate::egress::{Exchange, SendError, Sender};
 use crate::prepared::{Impossible, Prepared};
 use crate::{answer, rate_limit, spans};
 use bytes::Bytes;
+use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::delivery::{Attempt, AttemptError, Delivery, Outcome};
-use herald_domain::message;
+use herald_domain::message::Envelope;
 use herald_domain::subscription::Subscription;
 use herald_domain::time::{Clock, Timestamp};
 use herald_domain::trace::TraceContext;
@@ -112,22 +113,38 @@ fn request(
     at: Timestamp,
 ) -> Result<Request, Impossible> {
     let prepared = sender.prepare().get(subscription)?;
-    let body = message::body(subscription.id, event.kind, &event.objects, &event.data);
+    let outgoing = subscription.settings.format.compose(&Envelope {
+        subscription: subscription.id,
+        kind: &event.kind,
+        objects: &event.objects,
+        data: &event.data,
+        occurred_at: event.occurred_at,
+        accepted_at: event.accepted_at,
+    });
     let id = delivery.id.to_string();
-    let signature = prepared.signers().sign(&id, at, body.as_bytes());
+    let signature = prepared.signers().sign(&id, at, outgoing.body.as_bytes());
     let mut headers = prepared.headers();
     headers.insert(ID, HeaderValue::try_from(id)?);
     headers.insert(TIMESTAMP, at.as_unix_seconds().into());
     headers.insert(SIGNATURE, HeaderValue::try_from(signature)?);
-    headers.insert(TYPE, HeaderValue::from_static(delivery.webhook.name()));
+    headers.insert(TYPE, type_of(delivery.webhook, &event.kind)?);
     headers.insert(EVENT_ID, HeaderValue::try_from(event.id.to_string())?);
     headers.insert(ATTEMPT, (delivery.attempts + 1).into());
     headers.insert(TRACEPARENT, HeaderValue::try_from(traceparent.to_string())?);
     Ok(Request {
         prepared,
         headers,
-        body: body.into(),
+        body: outgoing.body.into(),
     })
+}
+
+/// `Webhook-Type`: what the subscription asked for, which is a webhook of Enate's or the event's type.
+fn type_of(webhook: Webhook, kind: &EventType) -> Result<HeaderValue, Impossible> {
+    match (webhook, kind) {
+        (Webhook::Events, EventType::Registered(registered)) => Ok(HeaderValue::from_str(&registered.name)?),
+        (Webhook::Events, EventType::Enate(event)) => Ok(HeaderValue::from_static(event.name())),
+        (webhook, _) => Ok(HeaderValue::from_static(webhook.name())),
+    }
 }
 
 async fn answered(exchange: Exchange, deadline: Instant, now: Timestamp) -> (Outcome, Option<String>) {

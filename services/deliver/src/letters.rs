@@ -41,7 +41,7 @@ struct Letter<'a> {
 #[serde(rename_all = "PascalCase")]
 struct Event<'a> {
     id: EventId,
-    r#type: &'static str,
+    r#type: &'a str,
     occurred_at: Option<Timestamp>,
     #[serde(serialize_with = "by_name")]
     objects: &'a Objects,
@@ -82,7 +82,7 @@ pub(crate) fn body(delivery: &DeliveryView, event: &EventView) -> Result<Vec<u8>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use herald_domain::catalogue::Webhook;
+    use herald_domain::catalogue::{EnateEvent, Webhook};
     use herald_domain::delivery::{Closed, Status};
     use herald_domain::id::{EventUid, ObjectGuid};
     use uuid::Uuid;
@@ -113,14 +113,11 @@ mod tests {
             uid,
             account: "a".to_owned(),
             id,
-            kind: EventType::PacketUpdated,
+            kind: EnateEvent::PacketUpdated.into(),
             occurred_at: None,
             accepted_at: at,
             recorded_at: at,
-            objects: Objects {
-                packet: Some(ObjectGuid(Uuid::from_u128(5))),
-                ..Objects::default()
-            },
+            objects: Objects::from([("Packet", ObjectGuid(Uuid::from_u128(5)))]),
             data: data.to_owned(),
             matched_count: 1,
             complete: true,

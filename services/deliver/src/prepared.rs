@@ -77,7 +77,8 @@ impl Prepared {
             HeaderValue::from_static(concat!("Herald/", env!("CARGO_PKG_VERSION"))),
         );
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let content_type = subscription.settings.format.content_type();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert("webhook-guid", HeaderValue::try_from(subscription.id.to_string())?);
         if let Some((name, value)) = subscription.settings.custom_header.as_deref() {
             headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
@@ -168,6 +169,7 @@ impl Prepare {
 pub(crate) mod tests {
     use super::*;
     use herald_domain::access::OPERATOR;
+    use herald_domain::catalogue::Catalogue;
     use herald_domain::signing::SigningKey;
     use herald_domain::subscription::parse;
     use herald_domain::time::Timestamp;
@@ -177,7 +179,9 @@ pub(crate) mod tests {
             "Webhook": "PacketUpdated", "FilterObjectType": 81, "SubscriberURL": "https://a.example/",
             "FilterObjectGUID": "00000000-0000-0000-0000-000000000001",
         });
-        let mut settings = parse(&body, &EgressPolicy::default()).unwrap().settings;
+        let mut settings = parse(&body, &Catalogue::default(), &EgressPolicy::default())
+            .unwrap()
+            .settings;
         url.clone_into(&mut settings.url);
         let now = Timestamp::from_micros(0);
         Arc::new(Subscription {

@@ -42,7 +42,7 @@ pub(crate) fn attempt(
     let mut attributes = vec![
         ("http.request.method", "POST".into()),
         ("herald.event.id", event.id.to_string().into()),
-        ("herald.event.type", event.kind.name().into()),
+        ("herald.event.type", event.kind.name().to_owned().into()),
         ("herald.delivery.id", delivery.id.to_string().into()),
         ("herald.subscription.id", delivery.subscription.to_string().into()),
         ("herald.attempt.number", attempt.number.into()),

@@ -8,7 +8,7 @@
 use herald_deliver::{Deliver, Keeper, Parts};
 use herald_domain::access::OPERATOR;
 use herald_domain::address::EgressPolicy;
-use herald_domain::catalogue::{EventType, Webhook};
+use herald_domain::catalogue::{Catalogue, EnateEvent, Webhook};
 use herald_domain::event::Objects;
 use herald_domain::id::{EventId, EventUid, ObjectGuid, SubscriptionId};
 use herald_domain::signing::SigningKey;
@@ -55,7 +55,7 @@ async fn subscribe(ledger: &Ledger, egress: &EgressPolicy, id: SubscriptionId, s
     let row = Subscription {
         id,
         owner: OPERATOR,
-        settings: parse(&body, egress).unwrap().settings,
+        settings: parse(&body, &Catalogue::default(), egress).unwrap().settings,
         key: SigningKey::from_bytes(vec![1]),
         former_key: None,
         created_at: now,
@@ -99,11 +99,9 @@ impl Shared {
         let record = EventRecord {
             uid: EventUid(self.ledger.ids().next()),
             id: EventId(Uuid::now_v7()),
-            kind: EventType::PacketUpdated,
-            objects: Objects {
-                packet: Some(ObjectGuid(Uuid::from_u128(1))),
-                ..Objects::default()
-            },
+            kind: EnateEvent::PacketUpdated.into(),
+            occurred_at: None,
+            objects: Objects::from([("Packet", ObjectGuid(Uuid::from_u128(1)))]),
             data: "{}".to_owned(),
             accepted_at: self.ledger.now(),
             traceparent: None,
@@ -111,7 +109,6 @@ impl Shared {
         let event = NewEvent {
             record: Arc::new(record),
             account: "a".into(),
-            occurred_at: None,
             body_hash: 1,
             matches: vec![(subscription, Webhook::PacketUpdated)],
         };

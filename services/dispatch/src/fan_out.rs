@@ -52,7 +52,7 @@ impl Dispatch {
         let Incomplete { record, cursor } = event;
         let (matches, version) = {
             let view = self.registry.view();
-            (view.index().matches(record.kind, &record.objects), view.version())
+            (view.index().matches(&record.kind, &record.objects), view.version())
         };
         let ticket = self.hand_over.ticket();
         let owned = self.owned.borrow().clone();

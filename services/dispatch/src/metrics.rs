@@ -114,8 +114,8 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok(counter)
         };
-        for kind in EventType::ALL {
-            dispatched.with_label_values(&[kind.name()]);
+        for kind in EventType::labels() {
+            dispatched.with_label_values(&[kind]);
         }
         for webhook in Webhook::ALL {
             matched.with_label_values(&[webhook.name()]);
@@ -172,8 +172,8 @@ impl Metrics {
 
     /// An event was recorded now, with at most the first [`CHUNK`] of its matches.
     pub(crate) fn dispatched(&self, event: &NewEvent, now: Timestamp) {
-        let (kind, matches) = (event.record.kind, &event.matches);
-        self.dispatched.with_label_values(&[kind.name()]).inc();
+        let matches = &event.matches;
+        self.dispatched.with_label_values(&[event.record.kind.label()]).inc();
         let latency = now.since(event.record.accepted_at);
         self.latency.observe(latency.as_secs_f64());
         if matches.is_empty() {

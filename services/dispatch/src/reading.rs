@@ -5,6 +5,7 @@
 //! as it is.
 
 use crate::metrics::Rejection;
+use herald_domain::catalogue::Catalogue;
 use herald_domain::event::{self, Batch, Event, MAX_EVENT_BYTES};
 use herald_domain::id::{EventId, EventUid};
 use herald_domain::problem::Fault;
@@ -62,6 +63,8 @@ pub(crate) struct Read {
     pub(crate) one_by_one: bool,
     /// Where its events stand in their traces.
     pub(crate) spans: Spans,
+    /// Something was rejected for its type, which the catalogue does not have.
+    pub(crate) has_unknown_type: bool,
 }
 
 /// What is no event, or none that the ledger can hold.
@@ -83,16 +86,21 @@ struct Reader<'a> {
     read: Read,
     traces: &'a Traces,
     ids: &'a Ids,
+    catalogue: &'a Catalogue,
 }
 
 /// Reads messages; the uids of their events, and what those that are none are kept by, are made by `ids`.
-pub(crate) fn events(batch: Vec<Received>, traces: &Traces, ids: &Ids) -> Read {
-    let read = Read::default();
-    let mut reader = Reader { read, traces, ids };
+pub(crate) fn events(batch: &[Received], traces: &Traces, ids: &Ids, catalogue: &Catalogue) -> Read {
+    let mut reader = Reader {
+        read: Read::default(),
+        traces,
+        ids,
+        catalogue,
+    };
     let mut most = 0;
     for received in batch {
         most = most.max(received.redeliveries);
-        reader.message(&received);
+        reader.message(received);
     }
     let mut read = reader.read;
     if most > MAX_REDELIVERIES {
@@ -109,7 +117,7 @@ pub(crate) fn unrecordable(event: &NewEvent, span: Option<SpanPlace>) -> Refused
         "unrecordable",
         "the ledger cannot hold this event; its log says why",
     );
-    let occurred_at = event.occurred_at.map(|at| format!(r#""OccurredAt":"{at}","#));
+    let occurred_at = record.occurred_at.map(|at| format!(r#""OccurredAt":"{at}","#));
     // What came is gone; this is what was read from it.
     let body = format!(
         r#"{{"Id":"{}",{}"Type":"{}","Objects":{},"Data":{}}}"#,
@@ -221,13 +229,14 @@ impl Reader<'_> {
             return self.reject(Rejection::TooLarge, received, origin, text.as_bytes(), &[fault]);
         }
         let parsed = if received.accepted {
-            event::parse_accepted(text)
+            event::parse_accepted(text, self.catalogue)
         } else {
-            event::parse(text)
+            event::parse(text, self.catalogue)
         };
         let event = match parsed {
             Ok(event) => event,
             Err(faults) => {
+                self.read.has_unknown_type |= event::has_unknown_type(&faults);
                 let mut faults = faults.into_listed();
                 if faults.iter().any(|fault| fault.pointer.is_empty()) {
                     faults.extend(encoded(received));
@@ -321,8 +330,9 @@ fn new_event(
     let record = EventRecord {
         uid,
         id,
-        kind: event.kind,
-        objects: event.objects,
+        kind: event.kind.clone(),
+        occurred_at: event.occurred_at,
+        objects: event.objects.clone(),
         data: event.data.to_owned(),
         accepted_at: origin.accepted_at,
         traceparent,
@@ -331,7 +341,6 @@ fn new_event(
         body_hash: hash(&record),
         record: Arc::new(record),
         account: Arc::clone(&origin.account),
-        occurred_at: event.occurred_at,
         matches: Vec::new(),
     }
 }

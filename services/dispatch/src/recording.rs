@@ -23,10 +23,10 @@ impl Dispatch {
             self.metrics.received(received);
         }
         let began = self.ledger.now();
-        let mut read = reading::events(batch, &self.traces, &self.ledger.ids());
+        let mut read = None;
         let mut failed = false;
         loop {
-            match self.record_all(&mut read, began).await {
+            match self.record_batch(&batch, &mut read, began).await {
                 Ok(()) => {
                     self.health.ok(PART);
                     if self.outage.ended() {
@@ -47,7 +47,7 @@ impl Dispatch {
                         error = &error as &dyn std::error::Error,
                         "a batch could not be recorded; it is tried again"
                     );
-                    if error.lacks_a_day() {
+                    if let (true, Some(read)) = (error.lacks_a_day(), &mut read) {
                         read.date_anew(&self.ledger.ids());
                     }
                 }
@@ -59,6 +59,30 @@ impl Dispatch {
         }
     }
 
+    /// Reads a batch, unless that is done, and writes what is left of it.
+    async fn record_batch(&self, batch: &[Received], read: &mut Option<Read>, began: Timestamp) -> Result<(), Error> {
+        let read = match read {
+            Some(read) => read,
+            none => none.insert(self.read(batch).await?),
+        };
+        self.record_all(read, began).await
+    }
+
+    /// Reads a batch by the catalogue. A type that this process does not know may have been registered at another a
+    /// moment ago, so the ledger is asked before anything is rejected for it.
+    async fn read(&self, batch: &[Received]) -> Result<Read, Error> {
+        let read = || {
+            let catalogue = Arc::clone(self.registry.view().catalogue());
+            reading::events(batch, &self.traces, &self.ledger.ids(), &catalogue)
+        };
+        let first = read();
+        if !first.has_unknown_type {
+            return Ok(first);
+        }
+        self.registry.refresh().await?;
+        Ok(read())
+    }
+
     /// Writes what is left in `read`, and takes out what is written, so that trying again goes on from there. Neither
     /// its events nor what is rejected wait for the other. It came out of the queue when it `began`.
     async fn record_all(&self, read: &mut Read, began: Timestamp) -> Result<(), Error> {
@@ -67,6 +91,7 @@ impl Dispatch {
             rejected,
             one_by_one,
             spans,
+            has_unknown_type: _,
         } = read;
         let most = if *one_by_one { 1 } else { usize::MAX };
         let mut unrecordable = VecDeque::new();
@@ -169,7 +194,7 @@ impl Dispatch {
             if deliveries >= CHUNK {
                 break;
             }
-            let matches = view.index().matches(event.record.kind, &event.record.objects);
+            let matches = view.index().matches(&event.record.kind, &event.record.objects);
             deliveries += matches.len();
             matched.push(NewEvent {
                 matches,

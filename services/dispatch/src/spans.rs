@@ -18,7 +18,7 @@ pub(crate) fn dispatched(
     let mut span = processed(place, times, system);
     span.attributes.extend([
         ("herald.event.id", event.record.id.to_string().into()),
-        ("herald.event.type", event.record.kind.name().into()),
+        ("herald.event.type", event.record.kind.name().to_owned().into()),
     ]);
     span.attributes.push(match disposition {
         Disposition::New { .. } => ("herald.event.matched_count", event.matches.len().into()),

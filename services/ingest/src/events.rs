@@ -4,7 +4,7 @@ use crate::metrics::Refusal;
 use crate::request::Refused;
 use axum::http::{HeaderMap, header};
 use herald_access::problem::Problem;
-use herald_domain::catalogue::EventType;
+use herald_domain::catalogue::{Catalogue, EventType};
 use herald_domain::event::{self, Batch, MAX_EVENT_BYTES};
 use herald_domain::id::EventId;
 use herald_domain::problem::Faults;
@@ -38,6 +38,21 @@ impl Format {
     }
 }
 
+/// Why a request's text is no events.
+pub(crate) enum NotRead {
+    TooLarge(String),
+    Invalid(Faults),
+}
+
+impl NotRead {
+    pub(crate) fn refused(self) -> Refused {
+        match self {
+            Self::TooLarge(detail) => (Refusal::TooLarge, Problem::too_large(detail)),
+            Self::Invalid(faults) => (Refusal::Invalid, Problem::faults(faults)),
+        }
+    }
+}
+
 /// A request's events, every one well formed and with its `Id`.
 pub(crate) struct Events {
     /// One event, not an array of one.
@@ -49,13 +64,12 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) fn read(text: &str, format: Format) -> Result<Self, Refused> {
-        let invalid = |faults: Faults| (Refusal::Invalid, Problem::faults(faults));
+    pub(crate) fn read(text: &str, format: Format, catalogue: &Catalogue) -> Result<Self, NotRead> {
         let batch = match format {
             Format::Json => event::split_json(text),
             Format::Ndjson => event::split_ndjson(text).map(Batch::Many),
         };
-        let (single, texts) = match batch.map_err(|fault| invalid(fault.into()))? {
+        let (single, texts) = match batch.map_err(|fault| NotRead::Invalid(fault.into()))? {
             Batch::One(text) => (true, vec![text]),
             Batch::Many(texts) => (false, texts),
         };
@@ -66,7 +80,7 @@ impl Events {
                 format!("event {position}")
             };
             let detail = format!("{which} has more than {MAX_EVENT_BYTES} bytes (256 KiB)");
-            return Err((Refusal::TooLarge, Problem::too_large(detail)));
+            return Err(NotRead::TooLarge(detail));
         }
         let mut events = Self {
             single,
@@ -77,13 +91,13 @@ impl Events {
         events.body.reserve(text.len() + 64 * texts.len());
         let mut faults = Faults::default();
         for (position, text) in texts.iter().enumerate() {
-            match event::parse(text) {
+            match event::parse(text, catalogue) {
                 Ok(event) => events.add(text, &event),
                 Err(of_event) if single => faults = of_event,
                 Err(of_event) => faults.append_within(&format!("/{position}"), of_event),
             }
         }
-        faults.into_result(()).map_err(invalid)?;
+        faults.into_result(()).map_err(NotRead::Invalid)?;
         if !single {
             events.body.push(b']');
         }
@@ -92,12 +106,12 @@ impl Events {
 
     fn add(&mut self, text: &str, event: &event::Event<'_>) {
         let id = event.id.unwrap_or_else(|| EventId(Uuid::now_v7()));
-        let with_id: Cow<'_, str> = event::with_id(text, event, id);
+        let with_id: Cow<'_, str> = event::with_id(text, event.id, id);
         if !self.single {
             self.body.push(if self.ids.is_empty() { b'[' } else { b',' });
         }
         self.body.extend_from_slice(with_id.as_bytes());
         self.ids.push(id);
-        self.kinds.push(event.kind);
+        self.kinds.push(event.kind.clone());
     }
 }

@@ -19,11 +19,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use events::{Events, Format};
+use events::{Events, Format, NotRead};
 use herald_access::Caller;
 use herald_access::body::check_encoding;
 use herald_access::problem::Problem;
 use herald_domain::catalogue::EventType;
+use herald_domain::event;
 use herald_domain::text;
 use herald_domain::time::Clock;
 use herald_domain::trace::{Step, TraceContext};
@@ -85,6 +86,21 @@ impl Ingest {
             .route("/v1/events", post(receive))
             .with_state(Shared(Arc::new(self)))
     }
+
+    /// The events of a request. A type that this process does not know may have been registered at another a moment
+    /// ago, so the ledger is asked before it is unknown.
+    async fn events(&self, text: &str, format: Format) -> Result<Events, Refused> {
+        let catalogue = || Arc::clone(self.registry.view().catalogue());
+        match Events::read(text, format, &catalogue()) {
+            Err(NotRead::Invalid(faults)) if event::has_unknown_type(&faults) => {}
+            read => return read.map_err(NotRead::refused),
+        }
+        self.registry.refresh_soon().await.map_err(|error| {
+            let problem = Problem::unavailable("ledger", &error);
+            (Refusal::Unavailable, problem)
+        })?;
+        Events::read(text, format, &catalogue()).map_err(NotRead::refused)
+    }
 }
 
 /// Answers a request to publish; counts it, and has its span recorded.
@@ -135,7 +151,7 @@ async fn accept(
     let mut held = ingest.room.hold(caller.account());
     let body = request::read(body, &mut held).await?;
     let text = text::read(&body).map_err(|fault| (Refusal::Invalid, Problem::faults(fault)))?;
-    let mut events = Events::read(text, format)?;
+    let mut events = ingest.events(text, format).await?;
     // The queue may take a while, and needs only what it is given.
     drop(body);
     publish::publish(ingest, caller.account(), &mut events, within)

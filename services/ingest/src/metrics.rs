@@ -79,8 +79,8 @@ impl Metrics {
             )
             .buckets(buckets),
         )?;
-        for kind in EventType::ALL {
-            accepted.with_label_values(&[kind.name()]);
+        for kind in EventType::labels() {
+            accepted.with_label_values(&[kind]);
         }
         for refusal in Refusal::ALL {
             refused.with_label_values(&[refusal.label()]);
@@ -99,7 +99,7 @@ impl Metrics {
 
     pub(crate) fn accepted(&self, kinds: &[EventType], took: Duration) {
         for kind in kinds {
-            self.accepted.with_label_values(&[kind.name()]).inc();
+            self.accepted.with_label_values(&[kind.label()]).inc();
         }
         self.seconds.observe(took.as_secs_f64());
     }

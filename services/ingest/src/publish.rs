@@ -14,7 +14,7 @@ pub(crate) async fn publish(
     within: Option<TraceContext>,
 ) -> Result<(), Error> {
     let route = match (events.single, events.ids.as_slice(), events.kinds.as_slice()) {
-        (true, [id], [kind]) => Route::Event(*kind, *id),
+        (true, [id], [kind]) => Route::Event(kind.clone(), *id),
         _ => Route::Batch,
     };
     let message = Message {
@@ -34,7 +34,7 @@ async fn publish_within(ingest: &Ingest, mut message: Message, route: Route) -> 
     let step = ingest.traces.random_step(message.origin.traceparent);
     message.origin.traceparent = step.context();
     let (began, count) = (ingest.clock.now(), message.origin.events);
-    let published = ingest.queue.publish(message, route).await;
+    let published = ingest.queue.publish(message, route.clone()).await;
     let ended = ingest.clock.now();
     if published.is_ok() {
         ingest.metrics.confirmed(ended.since(began));

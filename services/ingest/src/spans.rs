@@ -55,7 +55,7 @@ pub(crate) fn published(
     match route {
         Route::Event(kind, id) => attributes.extend([
             ("messaging.message.id", id.to_string().into()),
-            ("herald.event.type", kind.name().into()),
+            ("herald.event.type", kind.name().to_owned().into()),
         ]),
         Route::Batch => attributes.push(("messaging.batch.message_count", events.into())),
     }

@@ -5,18 +5,20 @@
 //! | `subscriptions`, `rotation` | create, read, change, delete, rotate the secret |
 //! | `deliveries` | list, look at one, retry, dead letters |
 //! | `events`, `rejected` | what was accepted, and what was not |
-//! | `webhooks` | the catalogue |
+//! | `webhooks`, `event_types`, `object_types` | the catalogue |
 //! | `accounts`, `keys`, `grants` | who may do what; for operators |
 
 mod accounts;
 mod callers;
 mod deliveries;
 mod etag;
+mod event_types;
 mod events;
 mod fields;
 mod grants;
 mod json;
 mod keys;
+mod object_types;
 mod openapi;
 mod paging;
 mod path;
@@ -61,6 +63,18 @@ pub fn router(manage: Manage) -> Router {
         .route("/v1/dead-letters", get(deliveries::dead_letters))
         .route("/v1/events/{id}", get(events::show))
         .route("/v1/rejected-events", get(rejected::list))
+        .route("/v1/event-types", get(event_types::list))
+        .route(
+            "/v1/event-types/{name}",
+            get(event_types::show).put(event_types::put).delete(event_types::remove),
+        )
+        .route("/v1/object-types", get(object_types::list))
+        .route(
+            "/v1/object-types/{name}",
+            get(object_types::show)
+                .put(object_types::put)
+                .delete(object_types::remove),
+        )
         .route("/v1/webhooks", get(webhooks::list))
         .route("/v1/webhooks/{name}", get(webhooks::show))
         .route("/v1/accounts", get(accounts::list).post(accounts::create))

@@ -18,6 +18,7 @@ pub use api::{describe, router};
 use axum::extract::FromRef;
 use herald_access::problem::Problem;
 use herald_domain::address::EgressPolicy;
+use herald_domain::catalogue::Catalogue;
 use herald_ledger::{Error, Ledger};
 use herald_registry::Registry;
 use std::sync::Arc;
@@ -41,13 +42,19 @@ impl FromRef<Manage> for Arc<Registry> {
 }
 
 impl Manage {
+    /// What event types and object types there are, also those that another process registered a moment ago.
+    async fn catalogue(&self) -> Arc<Catalogue> {
+        self.refresh().await;
+        Arc::clone(self.registry.view().catalogue())
+    }
+
     /// Brings the registry up to what was just changed. The change stands whether or not that
     /// succeeds: the registry catches up by itself.
     async fn refresh(&self) {
         if let Err(error) = self.registry.refresh().await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "the registry could not be refreshed after a change"
+                "the registry could not be refreshed for a change"
             );
         }
     }

@@ -1,7 +1,8 @@
 //! Accounts, what their keys may do, and what their subscriptions may listen to.
 
-use crate::catalogue::ObjectType;
+use crate::catalogue::{Catalogue, ObjectType};
 use crate::id::{AccountId, ObjectGuid};
+use crate::index::Interest;
 use std::fmt;
 
 /// What a key, and the account behind it, may do.
@@ -131,9 +132,9 @@ pub struct Account {
 pub const OPERATOR: AccountId = AccountId(uuid::Uuid::max());
 
 impl Account {
-    /// Why the account may not own a subscription with that filter, or nothing if it may. Asked when
+    /// Why the account may not own a subscription that takes these permissions, or nothing if it may. Asked when
     /// a subscription is made or changed, and again at every attempt.
-    pub fn refuses(&self, object_type: ObjectType, object: Option<ObjectGuid>) -> Option<Refusal> {
+    pub fn refuses(&self, needed: &[Needed]) -> Option<Refusal> {
         if self.roles.has(Role::Operator) && self.active {
             return None;
         }
@@ -143,11 +144,50 @@ impl Account {
         if !self.roles.has(Role::ProcessBuilder) {
             return Some(Refusal::RoleMissing);
         }
-        let granted = self
-            .grants
+        let refused = needed
             .iter()
-            .any(|grant| grant.object_type == object_type && (grant.object.is_none() || grant.object == object));
-        (!granted).then_some(Refusal::PermissionMissing)
+            .find(|needed| !self.grants.iter().any(|grant| needed.is_given_by(grant)));
+        refused.map(|needed| Refusal::PermissionMissing(*needed))
+    }
+}
+
+/// A permission that a subscription takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needed {
+    /// On one object, or without one on every object of the type.
+    Object(ObjectType, Option<ObjectGuid>),
+    /// On everything, which only an operator has.
+    Everything,
+}
+
+impl Needed {
+    /// What a subscription with that interest takes: permission on its filter. Without a filter it is told of every
+    /// object, and takes permission on every object of each type that its events must name. A prefix may come to mean
+    /// any event.
+    pub fn by(interest: &Interest, catalogue: &Catalogue) -> Vec<Self> {
+        if let Some((kind, object)) = interest.filter() {
+            return vec![Self::Object(kind, object)];
+        }
+        let Interest::EventTypes(types) = interest else {
+            return Vec::new();
+        };
+        let of_name = |name: &str| match catalogue.event_type(name) {
+            None => vec![Self::Everything],
+            Some(kind) => {
+                let kinds = catalogue.objects_of(&kind).into_iter();
+                kinds.map(|kind| Self::Object(kind, None)).collect()
+            }
+        };
+        types.names.iter().flat_map(|name| of_name(name)).collect()
+    }
+
+    fn is_given_by(self, grant: &Grant) -> bool {
+        match self {
+            Self::Object(kind, object) => {
+                grant.object_type == kind && (grant.object.is_none() || grant.object == object)
+            }
+            Self::Everything => false,
+        }
     }
 }
 
@@ -158,13 +198,15 @@ pub enum Refusal {
     AccountInactive,
     /// It has not the role `ProcessBuilder`.
     RoleMissing,
-    /// It has no grant for the filter's object.
-    PermissionMissing,
+    /// It has no grant that gives this.
+    PermissionMissing(Needed),
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::TypeInterest;
+    use std::sync::Arc;
 
     #[test]
     fn operator_includes_every_role_and_bits_survive() {
@@ -186,32 +228,59 @@ mod tests {
             roles: Roles::NONE.with(Role::ProcessBuilder),
             grants: vec![
                 Grant {
-                    object_type: ObjectType::Packet,
+                    object_type: ObjectType::PACKET,
                     object: object(1),
                 },
                 Grant {
-                    object_type: ObjectType::Company,
+                    object_type: ObjectType::COMPANY,
                     object: None,
                 },
             ],
         };
-        assert_eq!(account.refuses(ObjectType::Packet, object(1)), None);
+        let refusal = |account: &Account, kind, object| account.refuses(&[Needed::Object(kind, object)]);
+        let missing = |kind, object| Some(Refusal::PermissionMissing(Needed::Object(kind, object)));
+        assert_eq!(refusal(&account, ObjectType::PACKET, object(1)), None);
         assert_eq!(
-            account.refuses(ObjectType::Packet, object(2)),
-            Some(Refusal::PermissionMissing)
+            refusal(&account, ObjectType::PACKET, object(2)),
+            missing(ObjectType::PACKET, object(2))
         );
-        assert_eq!(account.refuses(ObjectType::Company, None), None);
-        assert_eq!(account.refuses(ObjectType::Company, object(9)), None);
+        assert_eq!(refusal(&account, ObjectType::COMPANY, None), None);
+        assert_eq!(refusal(&account, ObjectType::COMPANY, object(9)), None);
         assert_eq!(
-            account.refuses(ObjectType::Schedule, None),
-            Some(Refusal::PermissionMissing)
+            refusal(&account, ObjectType::SCHEDULE, None),
+            missing(ObjectType::SCHEDULE, None)
         );
+        let everything = Needed::Everything;
+        assert_eq!(
+            account.refuses(&[everything]),
+            Some(Refusal::PermissionMissing(everything))
+        );
+        assert_eq!(account.refuses(&[]), None);
         account.roles = Roles::NONE.with(Role::Producer);
-        assert_eq!(account.refuses(ObjectType::Company, None), Some(Refusal::RoleMissing));
+        assert_eq!(refusal(&account, ObjectType::COMPANY, None), Some(Refusal::RoleMissing));
         account.active = false;
         assert_eq!(
-            account.refuses(ObjectType::Company, None),
+            refusal(&account, ObjectType::COMPANY, None),
             Some(Refusal::AccountInactive)
         );
+    }
+
+    #[test]
+    fn without_a_filter_every_object_that_the_events_name_is_needed() {
+        let needed = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).into()).collect();
+            let interest = Interest::EventTypes(Arc::new(TypeInterest { names, filter: None }));
+            Needed::by(&interest, &Catalogue::default())
+        };
+        let all = |kind| Needed::Object(kind, None);
+        assert_eq!(needed(&["NewCommunication"]), [all(ObjectType::PACKET)]);
+        let either = [all(ObjectType::COMPANY), all(ObjectType::SCHEDULE)];
+        assert_eq!(needed(&["BusinessObjectCreated"]), either);
+        assert_eq!(
+            needed(&["Packet*", "PacketCreated"]),
+            [Needed::Everything, all(ObjectType::PACKET)]
+        );
+        // It may be registered with any objects later.
+        assert_eq!(needed(&["Unknown"]), [Needed::Everything]);
     }
 }

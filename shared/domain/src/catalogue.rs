@@ -1,417 +1,200 @@
-//! What exists: event types, webhooks, object types, and the fields of each message.
+//! The catalogue: which event types, object types and webhooks there are, and what their messages hold.
 //!
-//! The names, numbers and ranges are those of Enate's webhooks, and contracts. Where its public page
-//! contradicts itself, Schedule is 260, `BusinessObjectCreated` takes no GUID, and
-//! `SpecificBusinessObjectUpdated` is a webhook of its own.
+//! Enate's are tables in the code. Others are registered while Herald runs, and are rows of the ledger; [`Catalogue`] has
+//! them as they are at one version of the registry.
+
+mod enate;
+mod fields;
+mod object;
+mod registered;
+mod schema;
+
+pub use enate::{Added, EnateEvent, ObjectRule, RESERVED_FIELDS, Webhook};
+pub use fields::{Field, FieldKind};
+pub use object::{FIRST_REGISTERED, ObjectType};
+pub use registered::{
+    EventTypeDraft, EventTypeSpec, MAX_EVENT_TYPES, MAX_NAME_CHARS, MAX_OBJECT_TYPES, ObjectTypeSpec, is_name,
+    read_event_type, read_object_type,
+};
+pub use schema::{MAX_SCHEMA_BYTES, Schema};
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 /// What happened; the `Type` of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone)]
 pub enum EventType {
-    /// A Case, Ticket or Action was created.
-    PacketCreated,
-    /// A Case, Ticket or Action was changed.
-    PacketUpdated,
-    /// A mail, note, call or letter was added to a packet.
-    NewCommunication,
-    /// A Company or Schedule was created.
-    BusinessObjectCreated,
-    /// A Company or Schedule was changed.
-    BusinessObjectUpdated,
+    /// One of Enate's.
+    Enate(EnateEvent),
+    /// One that was registered.
+    Registered(Arc<RegisteredType>),
+}
+
+/// The identity of a registered event type. Neither part of it changes, nor is either used again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredType {
+    /// The number by which the ledger keeps it, from [`FIRST_REGISTERED`].
+    pub code: i16,
+    /// The name in `Type`.
+    pub name: Box<str>,
 }
 
 impl EventType {
-    /// Every event type.
-    pub const ALL: [Self; 5] = [
-        Self::PacketCreated,
-        Self::PacketUpdated,
-        Self::NewCommunication,
-        Self::BusinessObjectCreated,
-        Self::BusinessObjectUpdated,
-    ];
-
     /// The name in `Type`.
-    pub const fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
-            Self::PacketCreated => "PacketCreated",
-            Self::PacketUpdated => "PacketUpdated",
-            Self::NewCommunication => "NewCommunication",
-            Self::BusinessObjectCreated => "BusinessObjectCreated",
-            Self::BusinessObjectUpdated => "BusinessObjectUpdated",
+            Self::Enate(event) => event.name(),
+            Self::Registered(registered) => &registered.name,
         }
     }
 
     /// The number by which the ledger keeps it; never reused.
-    pub const fn code(self) -> i16 {
+    pub fn code(&self) -> i16 {
         match self {
-            Self::PacketCreated => 1,
-            Self::PacketUpdated => 2,
-            Self::NewCommunication => 3,
-            Self::BusinessObjectCreated => 4,
-            Self::BusinessObjectUpdated => 5,
+            Self::Enate(event) => event.code(),
+            Self::Registered(registered) => registered.code,
         }
     }
 
-    /// The event type of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
-    /// The event type of that number.
-    pub fn coded(code: i16) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.code() == code)
-    }
-
-    /// The fields that `Data` has.
-    pub const fn fields(self) -> &'static [Field] {
+    /// The key under which it is published to RabbitMQ: of a registered type its name.
+    pub fn routing_key(&self) -> &str {
         match self {
-            Self::PacketCreated | Self::PacketUpdated => PACKET,
-            Self::NewCommunication => COMMUNICATION,
-            Self::BusinessObjectCreated | Self::BusinessObjectUpdated => BUSINESS_OBJECT,
+            Self::Enate(event) => event.routing_key(),
+            Self::Registered(registered) => &registered.name,
         }
     }
 
-    /// The fields that Herald adds in front of `Data` in the message.
-    pub const fn added_fields(self) -> &'static [&'static str] {
+    /// What it is called in metrics: its name if it is one of Enate's, else `other`, because there may be thousands.
+    pub fn label(&self) -> &'static str {
         match self {
-            Self::PacketCreated | Self::PacketUpdated => &["GUID", "PacketGUID"],
-            Self::NewCommunication => &["GUID", "PacketGUID", "CommunicationGUID"],
-            Self::BusinessObjectCreated | Self::BusinessObjectUpdated => &["GUID", "ObjectGUID", "ObjectType"],
+            Self::Enate(event) => event.name(),
+            Self::Registered(_) => Self::OTHER,
+        }
+    }
+
+    /// What registered types are called in metrics.
+    pub const OTHER: &str = "other";
+
+    /// Every [`EventType::label`].
+    pub fn labels() -> impl Iterator<Item = &'static str> {
+        let enate = EnateEvent::ALL.into_iter().map(EnateEvent::name);
+        enate.chain([Self::OTHER])
+    }
+
+    /// Which one of Enate's it is, if it is one.
+    pub fn enate(&self) -> Option<EnateEvent> {
+        match self {
+            Self::Enate(event) => Some(*event),
+            Self::Registered(_) => None,
         }
     }
 }
 
-/// Fields that Herald adds to some message; no event's `Data` may have them.
-pub const RESERVED_FIELDS: [&str; 5] = ["GUID", "PacketGUID", "CommunicationGUID", "ObjectGUID", "ObjectType"];
-
-/// A kind of object that a filter can name, with its number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ObjectType {
-    /// 31
-    Company,
-    /// 81: a Case, Ticket or Action
-    Packet,
-    /// 215
-    Contract,
-    /// 217
-    Service,
-    /// 260
-    Schedule,
-    /// 911
-    Process,
+impl From<EnateEvent> for EventType {
+    fn from(event: EnateEvent) -> Self {
+        Self::Enate(event)
+    }
 }
 
-impl ObjectType {
-    /// Every object type.
-    pub const ALL: [Self; 6] = [
-        Self::Company,
-        Self::Packet,
-        Self::Contract,
-        Self::Service,
-        Self::Schedule,
-        Self::Process,
-    ];
+impl PartialEq for EventType {
+    fn eq(&self, other: &Self) -> bool {
+        self.code() == other.code()
+    }
+}
 
-    /// The number, as in `FilterObjectType`.
-    pub const fn number(self) -> i16 {
-        match self {
-            Self::Company => 31,
-            Self::Packet => 81,
-            Self::Contract => 215,
-            Self::Service => 217,
-            Self::Schedule => 260,
-            Self::Process => 911,
-        }
+impl Eq for EventType {}
+
+impl Hash for EventType {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.code().hash(state);
+    }
+}
+
+/// What is registered, at one version of the registry.
+#[derive(Debug, Clone, Default)]
+pub struct Catalogue {
+    /// By name; deleted ones too, because events of theirs may still be on their way.
+    event_types: HashMap<Box<str>, Arc<EventTypeSpec>>,
+    objects: HashMap<Box<str>, ObjectType>,
+    names: HashMap<ObjectType, Box<str>>,
+}
+
+impl Catalogue {
+    /// The event type of that name, unless it is deleted.
+    pub fn event_type(&self, name: &str) -> Option<EventType> {
+        let enate = EnateEvent::named(name).map(EventType::Enate);
+        enate.or_else(|| self.registered(name).map(|spec| spec.kind.clone()))
     }
 
-    /// The name, as in an event's `Objects`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Company => "Company",
-            Self::Packet => "Packet",
-            Self::Contract => "Contract",
-            Self::Service => "Service",
-            Self::Schedule => "Schedule",
-            Self::Process => "Process",
-        }
+    /// The event type that there is or was of that name: an event of it was accepted.
+    pub fn former_event_type(&self, name: &str) -> Option<EventType> {
+        let enate = EnateEvent::named(name).map(EventType::Enate);
+        enate.or_else(|| self.event_types.get(name).map(|spec| spec.kind.clone()))
     }
 
-    /// The object type of that number.
-    pub fn numbered(number: i64) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| i64::from(kind.number()) == number)
+    /// What was registered under that name, unless it is deleted.
+    pub fn registered(&self, name: &str) -> Option<&Arc<EventTypeSpec>> {
+        self.event_types.get(name).filter(|spec| !spec.deleted)
+    }
+
+    /// What was registered and is not deleted, in no order.
+    pub fn all_registered(&self) -> impl Iterator<Item = &Arc<EventTypeSpec>> {
+        self.event_types.values().filter(|spec| !spec.deleted)
     }
 
     /// The object type of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
-
-/// What a subscription asks for; its `Webhook`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Webhook {
-    /// A packet is created under the company, contract, service or process of the filter.
-    PacketCreated,
-    /// The packet of the filter changes.
-    PacketUpdated,
-    /// A communication is added to the packet of the filter.
-    NewCommunication,
-    /// A business object of the filter's type is created.
-    BusinessObjectCreated,
-    /// Any business object of the filter's type changes.
-    BusinessObjectUpdated,
-    /// The business object of the filter changes.
-    SpecificBusinessObjectUpdated,
-}
-
-impl Webhook {
-    /// Every webhook.
-    pub const ALL: [Self; 6] = [
-        Self::PacketCreated,
-        Self::PacketUpdated,
-        Self::NewCommunication,
-        Self::BusinessObjectCreated,
-        Self::BusinessObjectUpdated,
-        Self::SpecificBusinessObjectUpdated,
-    ];
-
-    /// The name in `Webhook` and in the header `Webhook-Type`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PacketCreated => "PacketCreated",
-            Self::PacketUpdated => "PacketUpdated",
-            Self::NewCommunication => "NewCommunication",
-            Self::BusinessObjectCreated => "BusinessObjectCreated",
-            Self::BusinessObjectUpdated => "BusinessObjectUpdated",
-            Self::SpecificBusinessObjectUpdated => "SpecificBusinessObjectUpdated",
-        }
+    pub fn object_type(&self, name: &str) -> Option<ObjectType> {
+        ObjectType::enate_named(name).or_else(|| self.objects.get(name).copied())
     }
 
-    /// The number by which the ledger keeps it; never reused.
-    pub const fn code(self) -> i16 {
-        match self {
-            Self::PacketCreated => 1,
-            Self::PacketUpdated => 2,
-            Self::NewCommunication => 3,
-            Self::BusinessObjectCreated => 4,
-            Self::BusinessObjectUpdated => 5,
-            Self::SpecificBusinessObjectUpdated => 6,
-        }
+    /// The name of an object type.
+    pub fn object_name(&self, kind: ObjectType) -> Option<&str> {
+        kind.enate_name().or_else(|| self.names.get(&kind).map(|name| &**name))
     }
 
-    /// The webhook of that name; `NewBusinessObject` is read as `BusinessObjectCreated`, because
-    /// Enate's page calls it so once. It is never written.
-    pub fn named(name: &str) -> Option<Self> {
-        if name == "NewBusinessObject" {
-            return Some(Self::BusinessObjectCreated);
-        }
-        Self::ALL.into_iter().find(|webhook| webhook.name() == name)
+    /// The object type of that number, if there is one.
+    pub fn object_numbered(&self, number: i64) -> Option<ObjectType> {
+        ObjectType::numbered(number).filter(|kind| self.object_name(*kind).is_some())
     }
 
-    /// The webhook of that number.
-    pub fn coded(code: i16) -> Option<Self> {
-        Self::ALL.into_iter().find(|webhook| webhook.code() == code)
-    }
-
-    /// The events that it fires for.
-    pub const fn event_type(self) -> EventType {
-        match self {
-            Self::PacketCreated => EventType::PacketCreated,
-            Self::PacketUpdated => EventType::PacketUpdated,
-            Self::NewCommunication => EventType::NewCommunication,
-            Self::BusinessObjectCreated => EventType::BusinessObjectCreated,
-            Self::BusinessObjectUpdated | Self::SpecificBusinessObjectUpdated => EventType::BusinessObjectUpdated,
-        }
-    }
-
-    /// When it fires, in words.
-    pub const fn description(self) -> &'static str {
-        match self {
-            Self::PacketCreated => {
-                "A Case, Ticket or Action is created under the given company, contract, service or process."
-            }
-            Self::PacketUpdated => "The given Case, Ticket or Action is updated.",
-            Self::NewCommunication => {
-                "A communication (mail, note, call, letter) is added to the given Case, Ticket or Action."
-            }
-            Self::BusinessObjectCreated => "A Company or Schedule is created.",
-            Self::BusinessObjectUpdated => "Any Company or any Schedule is updated.",
-            Self::SpecificBusinessObjectUpdated => "The given Company or Schedule is updated.",
-        }
-    }
-
-    /// The object types that its filter may have.
-    pub const fn filter_types(self) -> &'static [ObjectType] {
-        match self {
-            Self::PacketCreated => &[
-                ObjectType::Company,
-                ObjectType::Contract,
-                ObjectType::Service,
-                ObjectType::Process,
-            ],
-            Self::PacketUpdated | Self::NewCommunication => &[ObjectType::Packet],
-            Self::BusinessObjectCreated | Self::BusinessObjectUpdated | Self::SpecificBusinessObjectUpdated => {
-                &[ObjectType::Company, ObjectType::Schedule]
+    /// The object types of which an event of that type must name one object each, or one object of one of them. Nothing
+    /// filters by Communication, so it is not among them.
+    pub fn objects_of(&self, kind: &EventType) -> Vec<ObjectType> {
+        let known = |name: &str| self.object_type(name);
+        match kind {
+            EventType::Enate(event) => match event.objects() {
+                ObjectRule::All(names) | ObjectRule::ExactlyOne(names) => {
+                    names.iter().filter_map(|name| known(name)).collect()
+                }
+            },
+            EventType::Registered(registered) => {
+                let names = self.registered(&registered.name).map(|spec| &spec.draft.objects);
+                names.into_iter().flatten().filter_map(|name| known(name)).collect()
             }
         }
     }
 
-    /// Whether its filter names one object; otherwise it names a type only.
-    pub const fn filters_by_guid(self) -> bool {
-        match self {
-            Self::PacketCreated
-            | Self::PacketUpdated
-            | Self::NewCommunication
-            | Self::SpecificBusinessObjectUpdated => true,
-            Self::BusinessObjectCreated | Self::BusinessObjectUpdated => false,
-        }
-    }
-}
-
-/// What values a field of `Data` may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FieldKind {
-    /// Any text.
-    Text,
-    /// One of these numbers, with what each means.
-    Code(&'static [(i64, &'static str)]),
-    /// A whole number from 0.
-    Count,
-    /// An RFC 3339 date-time.
-    DateTime,
-}
-
-/// A known field of `Data`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Field {
-    /// The exact name.
-    pub name: &'static str,
-    /// The values it may have.
-    pub kind: FieldKind,
-    /// Whether it must be there and not null.
-    pub required: bool,
-}
-
-const fn required(name: &'static str, kind: FieldKind) -> Field {
-    Field {
-        name,
-        kind,
-        required: true,
-    }
-}
-
-const fn optional(name: &'static str, kind: FieldKind) -> Field {
-    Field {
-        name,
-        kind,
-        required: false,
-    }
-}
-
-const PACKET: &[Field] = &[
-    required("CustomerName", FieldKind::Text),
-    required("SupplierName", FieldKind::Text),
-    required("ContractName", FieldKind::Text),
-    required("ServiceName", FieldKind::Text),
-    required("ServiceLineName", FieldKind::Text),
-    required("ProcessTypeName", FieldKind::Text),
-    required("Reference", FieldKind::Text),
-    optional("Title", FieldKind::Text),
-    required(
-        "Status",
-        FieldKind::Code(&[
-            (0, "Draft"),
-            (1, "ToDo"),
-            (2, "InProgress"),
-            (3, "Waiting"),
-            (4, "Resolved"),
-            (5, "Closed"),
-        ]),
-    ),
-    optional("DueDate", FieldKind::DateTime),
-    required(
-        "RAGStatus",
-        FieldKind::Code(&[
-            (-2, "ToBeDetermined"),
-            (-1, "Overdue"),
-            (0, "DueToday"),
-            (1, "DueInFuture"),
-        ]),
-    ),
-    required(
-        "ProcessType",
-        FieldKind::Code(&[(1, "Case"), (2, "Ticket"), (3, "Action")]),
-    ),
-    optional(
-        "StartedbyMethod",
-        FieldKind::Code(&[
-            (0, "Workflow"),
-            (1, "ByOperationalUser"),
-            (2, "BySelfServiceUser"),
-            (3, "ByRobotUser"),
-            (4, "ByEmail"),
-            (5, "FromTicket"),
-            (6, "ByOperationalUserInBulk"),
-            (7, "ByRobotUserInBulk"),
-            (8, "BySchedule"),
-        ]),
-    ),
-];
-
-const COMMUNICATION: &[Field] = &[
-    optional("To", FieldKind::Text),
-    optional("CC", FieldKind::Text),
-    optional("From", FieldKind::Text),
-    optional("Sender", FieldKind::Text),
-    required("Importance", FieldKind::Code(&[(0, "Normal"), (1, "Low"), (2, "High")])),
-    optional("Subject", FieldKind::Text),
-    required("AttachmentCount", FieldKind::Count),
-    required(
-        "CommunicationType",
-        FieldKind::Code(&[
-            (0, "EmailOutgoing"),
-            (1, "PhoneIncoming"),
-            (2, "EmailIncoming"),
-            (3, "ESSComment"),
-            (4, "AuditNote"),
-            (5, "PhoneOutgoing"),
-            (6, "LetterIncoming"),
-            (7, "LetterOutgoing"),
-        ]),
-    ),
-];
-
-const BUSINESS_OBJECT: &[Field] = &[required("Name", FieldKind::Text)];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-
-    #[test]
-    fn every_code_and_name_leads_back_to_its_own() {
-        for kind in EventType::ALL {
-            assert_eq!(EventType::named(kind.name()), Some(kind));
-            assert_eq!(EventType::coded(kind.code()), Some(kind));
-        }
-        for webhook in Webhook::ALL {
-            assert_eq!(Webhook::named(webhook.name()), Some(webhook));
-            assert_eq!(Webhook::coded(webhook.code()), Some(webhook));
-        }
-        for kind in ObjectType::ALL {
-            assert_eq!(ObjectType::named(kind.name()), Some(kind));
-            assert_eq!(ObjectType::numbered(kind.number().into()), Some(kind));
-        }
+    /// The object types that were registered, by number.
+    pub fn registered_objects(&self) -> Vec<(ObjectType, &str)> {
+        let mut all: Vec<_> = self.names.iter().map(|(kind, name)| (*kind, &**name)).collect();
+        all.sort_unstable();
+        all
     }
 
-    #[test]
-    fn what_is_added_is_reserved_and_no_field_twice() {
-        for kind in EventType::ALL {
-            for added in kind.added_fields() {
-                assert!(RESERVED_FIELDS.contains(added));
-            }
-            let names: HashSet<_> = kind.fields().iter().map(|field| field.name).collect();
-            assert_eq!(names.len(), kind.fields().len());
-            assert!(RESERVED_FIELDS.iter().all(|name| !names.contains(name)));
+    /// Takes an event type as it is now.
+    pub fn put_event_type(&mut self, spec: EventTypeSpec) {
+        self.event_types.insert(spec.kind.name().into(), Arc::new(spec));
+    }
+
+    /// Takes an object type as it is now.
+    pub fn put_object_type(&mut self, spec: ObjectTypeSpec) {
+        if spec.deleted {
+            self.objects.remove(&spec.name);
+            self.names.remove(&spec.kind);
+        } else {
+            self.objects.insert(spec.name.clone(), spec.kind);
+            self.names.insert(spec.kind, spec.name);
         }
     }
 }

@@ -8,18 +8,19 @@
 //! such names take the last. So a name in `Data` that such a reader would take for one that Herald adds or
 //! checks is refused.
 
-use crate::catalogue::{EventType, Field, FieldKind, ObjectType, RESERVED_FIELDS};
-use crate::id::{EventId, ObjectGuid, parse_guid};
+use crate::catalogue::{Catalogue, EnateEvent, EventType, Field, FieldKind, ObjectRule, RESERVED_FIELDS, is_name};
+use crate::id::EventId;
 use crate::json::{Fields, is_null, kind_of, text};
 use crate::problem::{Fault, Faults, pointer_to};
 use crate::text::{differs_in_case, half_surrogate, is_shallow};
 use crate::time::{NotATimestamp, Timestamp, is_date_time};
 pub use batch::{Batch, split_json, split_ndjson};
+pub use objects::Objects;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 mod batch;
+mod objects;
 
 /// The largest event, in bytes of its JSON text.
 pub const MAX_EVENT_BYTES: usize = 256 * 1024;
@@ -30,6 +31,14 @@ pub const MAX_EVENTS: usize = 10_000;
 /// The most arrays and objects in one another that `Data` may have, itself included. Readers have limits of
 /// their own, of which that of .NET is the usual one; deeper, a message could never be delivered.
 pub const MAX_DEPTH: usize = 64;
+
+/// Whether an event was refused because the catalogue does not have its type.
+pub fn has_unknown_type(faults: &Faults) -> bool {
+    let is_unknown = |fault: &Fault| fault.rule == UNKNOWN_TYPE && fault.pointer.ends_with("/Type");
+    faults.iter().any(is_unknown)
+}
+
+const UNKNOWN_TYPE: &str = "one_of";
 
 /// A well-formed event, borrowing from the text that it was read from.
 #[derive(Debug, Clone)]
@@ -46,113 +55,24 @@ pub struct Event<'a> {
     pub data: &'a str,
 }
 
-/// The objects that an event concerns. An all-zero GUID is read as absent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Objects {
-    /// 31
-    pub company: Option<ObjectGuid>,
-    /// 215
-    pub contract: Option<ObjectGuid>,
-    /// 217
-    pub service: Option<ObjectGuid>,
-    /// 911
-    pub process: Option<ObjectGuid>,
-    /// 81
-    pub packet: Option<ObjectGuid>,
-    /// 260
-    pub schedule: Option<ObjectGuid>,
-    /// The mail, note, call or letter; nothing filters by it.
-    pub communication: Option<ObjectGuid>,
-}
-
-const OBJECT_NAMES: [&str; 7] = [
-    "Company",
-    "Contract",
-    "Service",
-    "Process",
-    "Packet",
-    "Schedule",
-    "Communication",
-];
-
-impl Objects {
-    /// The object of that type.
-    pub fn of_type(&self, kind: ObjectType) -> Option<ObjectGuid> {
-        match kind {
-            ObjectType::Company => self.company,
-            ObjectType::Packet => self.packet,
-            ObjectType::Contract => self.contract,
-            ObjectType::Service => self.service,
-            ObjectType::Schedule => self.schedule,
-            ObjectType::Process => self.process,
-        }
-    }
-
-    /// The Company or Schedule that a business-object event is about.
-    pub fn business_object(&self) -> Option<(ObjectType, ObjectGuid)> {
-        let company = self.company.map(|guid| (ObjectType::Company, guid));
-        company.or_else(|| self.schedule.map(|guid| (ObjectType::Schedule, guid)))
-    }
-
-    fn slot(&mut self, name: &str) -> Option<&mut Option<ObjectGuid>> {
-        Some(match name {
-            "Company" => &mut self.company,
-            "Contract" => &mut self.contract,
-            "Service" => &mut self.service,
-            "Process" => &mut self.process,
-            "Packet" => &mut self.packet,
-            "Schedule" => &mut self.schedule,
-            "Communication" => &mut self.communication,
-            _ => return None,
-        })
-    }
-
-    /// Name and GUID of each object that is there.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, ObjectGuid)> + use<> {
-        let mut objects = *self;
-        OBJECT_NAMES
-            .into_iter()
-            .filter_map(move |name| Some((name, (*objects.slot(name)?)?)))
-    }
-
-    /// Compact JSON, as the ledger keeps it.
-    pub fn to_json(&self) -> String {
-        let mut json = String::with_capacity(256);
-        for (name, guid) in self.iter() {
-            json.push(if json.is_empty() { '{' } else { ',' });
-            let _infallible = write!(json, "\"{name}\":\"{guid}\"");
-        }
-        json.push_str(if json.is_empty() { "{}" } else { "}" });
-        json
-    }
-
-    /// Reads what [`Objects::to_json`] or a producer wrote.
-    pub fn from_json(json: &str) -> Result<Self, Faults> {
-        let raw = serde_json::from_str(json).map_err(|error| Fault::new("", "json", error.to_string()))?;
-        let mut faults = Faults::default();
-        let objects = read_objects(raw, "", &mut faults);
-        faults.into_result(objects.unwrap_or_default())
-    }
-}
-
 /// The fields of an event.
 const FIELDS: [&str; 5] = ["Id", "Type", "OccurredAt", "Objects", "Data"];
 
-/// Reads one event; the faults' pointers are relative to it.
-pub fn parse(json: &str) -> Result<Event<'_>, Faults> {
+/// Reads one event of a type that `catalogue` has; the faults' pointers are relative to it.
+pub fn parse<'a>(json: &'a str, catalogue: &Catalogue) -> Result<Event<'a>, Faults> {
     match half_surrogate(json) {
         Some(fault) => Err(fault.into()),
-        None => read(json, false),
+        None => read(json, catalogue, false),
     }
 }
 
 /// Reads one event that ingest has accepted, which may have been an earlier version's. Its producer was told 202 by the
 /// rules of then, so it is taken as it is: only what must be read for it to be matched and sent is asked of it.
-pub fn parse_accepted(json: &str) -> Result<Event<'_>, Faults> {
-    read(json, true)
+pub fn parse_accepted<'a>(json: &'a str, catalogue: &Catalogue) -> Result<Event<'a>, Faults> {
+    read(json, catalogue, true)
 }
 
-fn read(json: &str, is_accepted: bool) -> Result<Event<'_>, Faults> {
+fn read<'a>(json: &'a str, catalogue: &Catalogue, is_accepted: bool) -> Result<Event<'a>, Faults> {
     let fields = serde_json::from_str::<Fields<'_>>(json).map_err(|error| not_json(json, &error))?;
     let mut faults = Faults::default();
     let mut seen = [false; FIELDS.len()];
@@ -178,7 +98,7 @@ fn read(json: &str, is_accepted: bool) -> Result<Event<'_>, Faults> {
         }
         match FIELDS[place] {
             "Id" => id = read_id(raw, &mut faults),
-            "Type" => kind = Some(read_type(raw, &mut faults)),
+            "Type" => kind = Some(read_type(raw, catalogue, is_accepted, &mut faults)),
             "OccurredAt" if is_null(raw) => {}
             // Nothing depends on it.
             "OccurredAt" if is_accepted => occurred_at = read_timestamp(raw, &mut Faults::default()),
@@ -196,15 +116,16 @@ fn read(json: &str, is_accepted: bool) -> Result<Event<'_>, Faults> {
             faults.add(format!("/{name}"), "required", format!("{name} is required"));
         }
     }
-    let objects = objects.and_then(|raw| read_objects(raw, "/Objects", &mut faults));
+    let is_known = |name: &str| is_accepted || catalogue.object_type(name).is_some();
+    let objects = objects.and_then(|raw| Objects::read(raw, "/Objects", is_known, &mut faults));
     let kind = kind.flatten();
-    if let (Some(kind), Some(objects), false) = (kind, &objects, is_accepted) {
-        check_objects(kind, objects, &mut faults);
+    if let (Some(kind), Some(objects), false) = (&kind, &objects, is_accepted) {
+        check_objects(kind, objects, catalogue, &mut faults);
     }
-    match (kind, data) {
+    match (&kind, data) {
         (_, Some(data)) if is_accepted && kind_of(data) != "an object" => faults.push_with(|| no_object(data)),
         (_, Some(_)) if is_accepted => {}
-        (Some(kind), Some(data)) => check_data(kind, data, &mut faults),
+        (Some(kind), Some(data)) => check_data(kind, data, catalogue, &mut faults),
         _ => {}
     }
     match (kind, objects, data) {
@@ -215,6 +136,45 @@ fn read(json: &str, is_accepted: bool) -> Result<Event<'_>, Faults> {
             objects,
             data: data.get(),
         }),
+        _ => Err(faults),
+    }
+}
+
+/// The `Id` of an event, whatever else it is.
+pub fn id_of(json: &str) -> Option<EventId> {
+    let Fields(fields) = serde_json::from_str(json).ok()?;
+    let (_, raw) = fields.into_iter().find(|(name, _)| name == "Id")?;
+    read_id(raw, &mut Faults::default())
+}
+
+/// What a program without the catalogue can tell of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outline<'a> {
+    /// Its `Id`, if it has one.
+    pub id: Option<EventId>,
+    /// Its `Type`, which may be registered.
+    pub kind: Cow<'a, str>,
+}
+
+/// Reads an event as far as that goes without the catalogue: of a type that is none of Enate's, `Objects` and `Data` are
+/// not judged.
+pub fn outline(json: &str) -> Result<Outline<'_>, Faults> {
+    let outline = |id, kind| Outline { id, kind };
+    let faults = match parse(json, &Catalogue::default()) {
+        Ok(event) => return Ok(outline(event.id, Cow::Owned(event.kind.name().to_owned()))),
+        Err(faults) => faults,
+    };
+    let Ok(Fields(fields)) = serde_json::from_str(json) else {
+        return Err(faults);
+    };
+    let field = |name: &str| fields.iter().find(|(field, _)| *field == name).map(|(_, raw)| *raw);
+    let kind = field("Type").and_then(text).filter(|name| is_name(name));
+    let depends = |fault: &Fault| has_unknown_type(&fault.clone().into()) || fault.pointer.starts_with("/Objects/");
+    match kind {
+        Some(kind) if has_unknown_type(&faults) && faults.iter().all(depends) => {
+            let id = field("Id").and_then(|raw| read_id(raw, &mut Faults::default()));
+            Ok(outline(id, kind))
+        }
         _ => Err(faults),
     }
 }
@@ -255,11 +215,19 @@ fn read_id(raw: &RawValue, faults: &mut Faults) -> Option<EventId> {
     }
 }
 
-fn read_type(raw: &RawValue, faults: &mut Faults) -> Option<EventType> {
-    let kind = text(raw).and_then(|text| EventType::named(&text));
+fn read_type(raw: &RawValue, catalogue: &Catalogue, is_accepted: bool, faults: &mut Faults) -> Option<EventType> {
+    let find = |name: &str| {
+        if is_accepted {
+            catalogue.former_event_type(name)
+        } else {
+            catalogue.event_type(name)
+        }
+    };
+    let kind = text(raw).and_then(|text| find(&text));
     if kind.is_none() {
-        let names = EventType::ALL.map(EventType::name).join(", ");
-        faults.add("/Type", "one_of", format!("Type must be one of {names}"));
+        let names = EnateEvent::ALL.map(EnateEvent::name).join(", ");
+        let detail = format!("Type must be one of {names}, or a registered one; GET /v1/event-types lists all");
+        faults.add("/Type", UNKNOWN_TYPE, detail);
     }
     kind
 }
@@ -272,71 +240,31 @@ fn read_timestamp(raw: &RawValue, faults: &mut Faults) -> Option<Timestamp> {
     read
 }
 
-fn read_objects(raw: &RawValue, parent: &str, faults: &mut Faults) -> Option<Objects> {
-    let mut objects = Objects::default();
-    let Ok(Fields(fields)) = serde_json::from_str(raw.get()) else {
-        faults.add(
-            parent,
-            "object",
-            format!("Objects must be an object, not {}", kind_of(raw)),
-        );
-        return None;
-    };
-    let mut seen = [false; OBJECT_NAMES.len()];
-    for (name, raw) in fields {
-        let pointer = || format!("{parent}{}", pointer_to(&name));
-        if let Some(place) = OBJECT_NAMES.iter().position(|known| *known == name)
-            && std::mem::replace(&mut seen[place], true)
-        {
-            faults.push_with(|| given_twice(pointer(), &name));
-            continue;
-        }
-        match objects.slot(&name) {
-            None => faults.push_with(|| {
-                let detail = format!("Objects has no field {name}; it has {}", OBJECT_NAMES.join(", "));
-                Fault::new(pointer(), "known_field", detail)
-            }),
-            Some(_) if is_null(raw) => {}
-            Some(slot) => match text(raw).map(|text| parse_guid(&text)) {
-                Some(Ok(guid)) if guid.is_nil() => {}
-                Some(Ok(guid)) => *slot = Some(ObjectGuid(guid)),
-                Some(Err(rule)) => faults.add(pointer(), "guid", rule.to_string()),
-                None => faults.add(pointer(), "guid", format!("must be a GUID, not {}", kind_of(raw))),
-            },
-        }
-    }
-    Some(objects)
-}
-
-fn check_objects(kind: EventType, objects: &Objects, faults: &mut Faults) {
-    let mut require = |name: &str, guid: Option<ObjectGuid>| {
+fn check_objects(kind: &EventType, objects: &Objects, catalogue: &Catalogue, faults: &mut Faults) {
+    let require = |name: &str, faults: &mut Faults| {
         let pointer = format!("/Objects/{name}");
-        if guid.is_none() && faults.iter().all(|fault| fault.pointer != pointer) {
-            faults.add(
-                pointer,
-                "required",
-                format!("a {} event needs Objects.{name}", kind.name()),
-            );
+        if objects.get(name).is_none() && faults.iter().all(|fault| fault.pointer != pointer) {
+            let detail = format!("a {} event needs Objects.{name}", kind.name());
+            faults.add(pointer, "required", detail);
         }
     };
     match kind {
-        EventType::PacketCreated | EventType::PacketUpdated => require("Packet", objects.packet),
-        EventType::NewCommunication => {
-            require("Packet", objects.packet);
-            require("Communication", objects.communication);
-        }
-        EventType::BusinessObjectCreated | EventType::BusinessObjectUpdated => {
-            if objects.company.is_some() == objects.schedule.is_some() {
-                faults.add(
-                    "/Objects",
-                    "exactly_one",
-                    format!(
-                        "a {} event needs exactly one of Objects.Company and Objects.Schedule",
-                        kind.name()
-                    ),
-                );
+        EventType::Registered(_) => {
+            let names = catalogue.registered(kind.name()).map(|spec| &spec.draft.objects);
+            for name in names.into_iter().flatten() {
+                require(name, faults);
             }
         }
+        EventType::Enate(event) => match event.objects() {
+            ObjectRule::All(names) => names.iter().for_each(|name| require(name, faults)),
+            ObjectRule::ExactlyOne(names) => {
+                if names.iter().filter(|name| objects.get(name).is_some()).count() != 1 {
+                    let names: Vec<_> = names.iter().map(|name| format!("Objects.{name}")).collect();
+                    let detail = format!("a {} event needs exactly one of {}", kind.name(), names.join(" and "));
+                    faults.add("/Objects", "exactly_one", detail);
+                }
+            }
+        },
     }
 }
 
@@ -348,14 +276,25 @@ fn no_object(data: &RawValue) -> Fault {
     )
 }
 
-fn check_data(kind: EventType, raw: &RawValue, faults: &mut Faults) {
+fn check_data(kind: &EventType, raw: &RawValue, catalogue: &Catalogue, faults: &mut Faults) {
+    if kind_of(raw) != "an object" {
+        return faults.push_with(|| no_object(raw));
+    }
+    if !is_shallow(raw.get(), MAX_DEPTH) {
+        let detail = format!("Data may have at most {MAX_DEPTH} arrays and objects in one another");
+        return faults.add("/Data", "max_depth", detail);
+    }
+    match (kind, catalogue.registered(kind.name())) {
+        (EventType::Enate(event), _) => check_fields(*event, raw, faults),
+        (EventType::Registered(_), Some(spec)) => spec.draft.check_data(raw.get(), faults),
+        (EventType::Registered(_), None) => {}
+    }
+}
+
+fn check_fields(kind: EnateEvent, raw: &RawValue, faults: &mut Faults) {
     let Ok(Fields(fields)) = serde_json::from_str(raw.get()) else {
         return faults.push_with(|| no_object(raw));
     };
-    if !is_shallow(raw.get(), MAX_DEPTH) {
-        let detail = format!("Data may have at most {MAX_DEPTH} arrays and objects in one another");
-        faults.add("/Data", "max_depth", detail);
-    }
     let specs = kind.fields();
     let mut known = 0u32;
     let mut unknown: Vec<Cow<'_, str>> = Vec::new();
@@ -464,10 +403,10 @@ fn check_field(field: &Field, raw: &RawValue, faults: &mut Faults) {
     }
 }
 
-/// The event's text with `Id` set: as it was where it has one, else with it spliced in front.
-/// `json` is a text that [`parse`] has accepted.
-pub fn with_id<'a>(json: &'a str, event: &Event<'_>, id: EventId) -> Cow<'a, str> {
-    if event.id.is_some() {
+/// The event's text with `Id` set: as it was where it has one, which is `present`, else with it spliced in front.
+/// `json` is a text that [`parse`] or [`outline`] has accepted.
+pub fn with_id(json: &str, present: Option<EventId>, id: EventId) -> Cow<'_, str> {
+    if present.is_some() {
         return Cow::Borrowed(json);
     }
     let body = json.trim_start().strip_prefix('{').unwrap_or(json);

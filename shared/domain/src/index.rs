@@ -1,17 +1,46 @@
 //! Which subscriptions an event matches.
 //!
-//! An event leads to at most four keys, each a hash look-up, so the cost of matching grows with the
-//! subscriptions that match and not with those that do not.
+//! An event leads to a few keys, each a hash look-up: at most two of Enate's topics or four filters of one, and of
+//! subscriptions to event types its type and each length of prefix that is subscribed to, with each object that it
+//! names. So the cost of matching grows with the subscriptions that match and not with those that do not.
 
-use crate::catalogue::{EventType, ObjectType, Webhook};
+use crate::catalogue::{EnateEvent, EventType, ObjectType, Webhook};
 use crate::event::Objects;
 use crate::id::{ObjectGuid, SubscriptionId};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 /// What a subscription listens to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interest {
+    /// One of Enate's webhooks, with its filter.
+    Webhook(Topic),
+    /// Events of certain types.
+    EventTypes(Arc<TypeInterest>),
+}
+
+impl Interest {
+    /// The subscription's `Webhook`.
+    pub fn webhook(&self) -> Webhook {
+        match self {
+            Self::Webhook(topic) => topic.webhook,
+            Self::EventTypes(_) => Webhook::Events,
+        }
+    }
+
+    /// The type and the object that it filters by, as far as it does.
+    pub fn filter(&self) -> Option<(ObjectType, Option<ObjectGuid>)> {
+        match self {
+            Self::Webhook(topic) => Some((topic.object_type, topic.object)),
+            Self::EventTypes(types) => types.filter.as_ref().map(|filter| (filter.kind, filter.object)),
+        }
+    }
+}
+
+/// One of Enate's webhooks, with its filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic {
-    /// Its `Webhook`.
+    /// The `Webhook`.
     pub webhook: Webhook,
     /// Its `FilterObjectType`.
     pub object_type: ObjectType,
@@ -19,8 +48,31 @@ pub struct Topic {
     pub object: Option<ObjectGuid>,
 }
 
-/// The topics that an event belongs to.
-pub fn topics_of(kind: EventType, objects: &Objects) -> impl Iterator<Item = Topic> {
+/// Event types by their names, and perhaps an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypeInterest {
+    /// `EventTypes`: names, or what names begin with and a `*`.
+    pub names: Vec<Box<str>>,
+    /// Only events that name such an object.
+    pub filter: Option<ObjectFilter>,
+}
+
+/// What an event must name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectFilter {
+    /// The `FilterObjectType`.
+    pub kind: ObjectType,
+    /// Its name in an event's `Objects`; it is the same as long as there is a subscription with it.
+    pub name: Box<str>,
+    /// The `FilterObjectGUID`; none for any object of the type.
+    pub object: Option<ObjectGuid>,
+}
+
+/// What the names of Herald's own events begin with. Only a prefix that begins so includes them.
+const OWN: &str = "Herald.";
+
+/// The topics that one of Enate's events belongs to.
+fn topics_of(kind: EnateEvent, objects: &Objects) -> impl Iterator<Item = Topic> {
     let specific = |webhook, object_type| {
         let object = objects.of_type(object_type)?;
         Some(Topic {
@@ -38,21 +90,21 @@ pub fn topics_of(kind: EventType, objects: &Objects) -> impl Iterator<Item = Top
         })
     };
     let topics = match kind {
-        EventType::PacketCreated => [
-            specific(Webhook::PacketCreated, ObjectType::Company),
-            specific(Webhook::PacketCreated, ObjectType::Contract),
-            specific(Webhook::PacketCreated, ObjectType::Service),
-            specific(Webhook::PacketCreated, ObjectType::Process),
+        EnateEvent::PacketCreated => [
+            specific(Webhook::PacketCreated, ObjectType::COMPANY),
+            specific(Webhook::PacketCreated, ObjectType::CONTRACT),
+            specific(Webhook::PacketCreated, ObjectType::SERVICE),
+            specific(Webhook::PacketCreated, ObjectType::PROCESS),
         ],
-        EventType::PacketUpdated => [specific(Webhook::PacketUpdated, ObjectType::Packet), None, None, None],
-        EventType::NewCommunication => [
-            specific(Webhook::NewCommunication, ObjectType::Packet),
+        EnateEvent::PacketUpdated => [specific(Webhook::PacketUpdated, ObjectType::PACKET), None, None, None],
+        EnateEvent::NewCommunication => [
+            specific(Webhook::NewCommunication, ObjectType::PACKET),
             None,
             None,
             None,
         ],
-        EventType::BusinessObjectCreated => [of_type(Webhook::BusinessObjectCreated), None, None, None],
-        EventType::BusinessObjectUpdated => {
+        EnateEvent::BusinessObjectCreated => [of_type(Webhook::BusinessObjectCreated), None, None, None],
+        EnateEvent::BusinessObjectUpdated => {
             let object = objects.business_object();
             [
                 of_type(Webhook::BusinessObjectUpdated),
@@ -65,10 +117,77 @@ pub fn topics_of(kind: EventType, objects: &Objects) -> impl Iterator<Item = Top
     topics.into_iter().flatten()
 }
 
-/// The active subscriptions by topic.
+/// The active subscriptions by what they listen to.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     by_topic: HashMap<Topic, Listeners>,
+    by_name: HashMap<Box<str>, ByObject>,
+    by_prefix: HashMap<Box<str>, ByObject>,
+    /// How many prefixes there are of each length, in bytes.
+    lengths: BTreeMap<usize, usize>,
+}
+
+/// Those who listen to one name or prefix.
+#[derive(Debug, Clone, Default)]
+struct ByObject {
+    any: Option<Listeners>,
+    /// By the name of the object's type, and the object, or none for every one.
+    filtered: HashMap<Box<str>, HashMap<Option<ObjectGuid>, Listeners>>,
+}
+
+impl ByObject {
+    fn add(&mut self, filter: Option<&ObjectFilter>, subscription: SubscriptionId) {
+        match filter {
+            None => add_to(&mut self.any, subscription),
+            Some(filter) => {
+                let of_type = self.filtered.entry(filter.name.clone()).or_default();
+                let listeners = of_type.entry(filter.object);
+                listeners
+                    .and_modify(|listeners| listeners.add(subscription))
+                    .or_insert(Listeners::One(subscription));
+            }
+        }
+    }
+
+    /// Removes a subscription; whether nobody is left.
+    fn remove(&mut self, filter: Option<&ObjectFilter>, subscription: SubscriptionId) -> bool {
+        match filter {
+            None => {
+                if self.any.as_mut().is_some_and(|any| any.remove(subscription)) {
+                    self.any = None;
+                }
+            }
+            Some(filter) => {
+                if let Some(of_type) = self.filtered.get_mut(&filter.name) {
+                    if of_type
+                        .get_mut(&filter.object)
+                        .is_some_and(|it| it.remove(subscription))
+                    {
+                        of_type.remove(&filter.object);
+                    }
+                    if of_type.is_empty() {
+                        self.filtered.remove(&filter.name);
+                    }
+                }
+            }
+        }
+        self.any.is_none() && self.filtered.is_empty()
+    }
+
+    fn matching<'a>(&'a self, objects: &'a Objects) -> impl Iterator<Item = SubscriptionId> + 'a {
+        let named = objects.iter().filter(|_| !self.filtered.is_empty());
+        let of_type = named.filter_map(|(name, guid)| Some((self.filtered.get(name)?, guid)));
+        let filtered = of_type.flat_map(|(of_type, guid)| [of_type.get(&None), of_type.get(&Some(guid))]);
+        let all = self.any.iter().chain(filtered.flatten());
+        all.flat_map(Listeners::ids)
+    }
+}
+
+fn add_to(place: &mut Option<Listeners>, subscription: SubscriptionId) {
+    match place {
+        Some(listeners) => listeners.add(subscription),
+        None => *place = Some(Listeners::One(subscription)),
+    }
 }
 
 // Nearly every topic has one listener; a set for each would cost a million allocations. A topic may also have
@@ -110,31 +229,98 @@ impl Listeners {
 
 impl Index {
     /// Adds a subscription; adding it twice is adding it once.
-    pub fn add(&mut self, topic: Topic, subscription: SubscriptionId) {
-        self.by_topic
-            .entry(topic)
-            .and_modify(|listeners| listeners.add(subscription))
-            .or_insert(Listeners::One(subscription));
+    pub fn add(&mut self, interest: &Interest, subscription: SubscriptionId) {
+        match interest {
+            Interest::Webhook(topic) => {
+                self.by_topic
+                    .entry(*topic)
+                    .and_modify(|listeners| listeners.add(subscription))
+                    .or_insert(Listeners::One(subscription));
+            }
+            Interest::EventTypes(types) => {
+                let filter = types.filter.as_ref();
+                for name in &types.names {
+                    let Some(prefix) = name.strip_suffix('*') else {
+                        self.by_name.entry(name.clone()).or_default().add(filter, subscription);
+                        continue;
+                    };
+                    if !self.by_prefix.contains_key(prefix) {
+                        *self.lengths.entry(prefix.len()).or_default() += 1;
+                    }
+                    self.by_prefix
+                        .entry(prefix.into())
+                        .or_default()
+                        .add(filter, subscription);
+                }
+            }
+        }
     }
 
     /// Removes a subscription.
-    pub fn remove(&mut self, topic: Topic, subscription: SubscriptionId) {
-        if let Some(listeners) = self.by_topic.get_mut(&topic)
-            && listeners.remove(subscription)
-        {
-            self.by_topic.remove(&topic);
+    pub fn remove(&mut self, interest: &Interest, subscription: SubscriptionId) {
+        match interest {
+            Interest::Webhook(topic) => {
+                if let Some(listeners) = self.by_topic.get_mut(topic)
+                    && listeners.remove(subscription)
+                {
+                    self.by_topic.remove(topic);
+                }
+            }
+            Interest::EventTypes(types) => {
+                for name in &types.names {
+                    let (map, key) = match name.strip_suffix('*') {
+                        Some(prefix) => (&mut self.by_prefix, prefix),
+                        None => (&mut self.by_name, &**name),
+                    };
+                    let is_prefix = key.len() < name.len();
+                    let is_empty = map
+                        .get_mut(key)
+                        .is_some_and(|it| it.remove(types.filter.as_ref(), subscription));
+                    if is_empty {
+                        map.remove(key);
+                        if is_prefix {
+                            self.forget_length(key.len());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn forget_length(&mut self, length: usize) {
+        if let Some(count) = self.lengths.get_mut(&length) {
+            *count -= 1;
+            if *count == 0 {
+                self.lengths.remove(&length);
+            }
         }
     }
 
     /// The subscriptions that an event matches, with the webhook that each asked for, ordered by
     /// GUID so that a large fan-out can be cut and continued.
-    pub fn matches(&self, kind: EventType, objects: &Objects) -> Vec<(SubscriptionId, Webhook)> {
-        let mut matched: Vec<_> = topics_of(kind, objects)
+    pub fn matches(&self, kind: &EventType, objects: &Objects) -> Vec<(SubscriptionId, Webhook)> {
+        let topics = kind.enate().into_iter().flat_map(|event| topics_of(event, objects));
+        let mut matched: Vec<_> = topics
             .filter_map(|topic| Some((topic.webhook, self.by_topic.get(&topic)?)))
             .flat_map(|(webhook, listeners)| listeners.ids().map(move |id| (id, webhook)))
             .collect();
+        let named = self.by_name.get(kind.name());
+        let by_type = named.into_iter().chain(self.prefixes_of(kind.name()));
+        matched.extend(
+            by_type
+                .flat_map(|it| it.matching(objects))
+                .map(|id| (id, Webhook::Events)),
+        );
         matched.sort_unstable();
+        // Several names of one subscription may mean the same event.
+        matched.dedup();
         matched
+    }
+
+    fn prefixes_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a ByObject> {
+        let least = if name.starts_with(OWN) { OWN.len() } else { 0 };
+        let lengths = self.lengths.range(least..=name.len().max(least));
+        lengths.filter_map(|(length, _)| self.by_prefix.get(name.get(..*length)?))
     }
 }
 
@@ -147,21 +333,20 @@ pub struct Amendment {
 }
 
 impl Amendment {
-    /// Takes the changed subscriptions, each with the topic that it listens to now; without one if it is inactive
-    /// or deleted.
-    pub fn new(changes: impl IntoIterator<Item = (SubscriptionId, Option<Topic>)>) -> Self {
+    /// Takes the changed subscriptions, each with what it listens to now; without that if it is inactive or deleted.
+    pub fn new(changes: impl IntoIterator<Item = (SubscriptionId, Option<Interest>)>) -> Self {
         let mut amendment = Self::default();
-        for (subscription, topic) in changes {
+        for (subscription, interest) in changes {
             amendment.changed.insert(subscription);
-            if let Some(topic) = topic {
-                amendment.active.add(topic, subscription);
+            if let Some(interest) = interest {
+                amendment.active.add(&interest, subscription);
             }
         }
         amendment
     }
 
     /// Makes `matches` what [`Index::matches`] gives for the event once the index has the changes.
-    pub fn apply(&self, kind: EventType, objects: &Objects, matches: &mut Vec<(SubscriptionId, Webhook)>) {
+    pub fn apply(&self, kind: &EventType, objects: &Objects, matches: &mut Vec<(SubscriptionId, Webhook)>) {
         if self.changed.is_empty() {
             return;
         }
@@ -177,6 +362,7 @@ impl Amendment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::RegisteredType;
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -184,101 +370,176 @@ mod tests {
         ObjectGuid(Uuid::from_u128(n.into()))
     }
 
-    /// The rules once more, written as the public page has them: subscription by subscription.
-    fn fires(topic: Topic, kind: EventType, objects: &Objects) -> bool {
+    /// Registered types, of which some are prefixes of others.
+    const REGISTERED: [&str; 4] = ["Invoice", "InvoicePaid", "Packet", "Herald.CallFailed"];
+
+    /// Names and prefixes that a subscription may have.
+    const NAMES: [&str; 9] = [
+        "*",
+        "Invoice",
+        "Invoice*",
+        "InvoicePaid",
+        "I*",
+        "Packet*",
+        "PacketUpdated",
+        "Herald.*",
+        "H*",
+    ];
+
+    /// The rules once more, written as the public pages have them: subscription by subscription.
+    fn fires(interest: &Interest, kind: &EventType, objects: &Objects) -> bool {
+        let topic = match interest {
+            Interest::Webhook(topic) => topic,
+            Interest::EventTypes(types) => {
+                let name = kind.name();
+                let is_own = name.starts_with("Herald.");
+                let means = |wanted: &str| match wanted.strip_suffix('*') {
+                    None => wanted == name,
+                    Some(prefix) => name.starts_with(prefix) && (!is_own || prefix.starts_with("Herald.")),
+                };
+                let passes = |filter: &ObjectFilter| match (filter.object, objects.get(&filter.name)) {
+                    (_, None) => false,
+                    (None, Some(_)) => true,
+                    (wanted, there) => wanted == there,
+                };
+                return types.names.iter().any(|wanted| means(wanted)) && types.filter.as_ref().is_none_or(passes);
+            }
+        };
+        let Some(kind) = kind.enate() else { return false };
         let names = topic.object.is_some() && objects.of_type(topic.object_type) == topic.object;
         match topic.webhook {
-            Webhook::PacketCreated => kind == EventType::PacketCreated && names,
-            Webhook::PacketUpdated => kind == EventType::PacketUpdated && names,
-            Webhook::NewCommunication => kind == EventType::NewCommunication && names,
+            Webhook::PacketCreated => kind == EnateEvent::PacketCreated && names,
+            Webhook::PacketUpdated => kind == EnateEvent::PacketUpdated && names,
+            Webhook::NewCommunication => kind == EnateEvent::NewCommunication && names,
             Webhook::BusinessObjectCreated => {
-                kind == EventType::BusinessObjectCreated && objects.of_type(topic.object_type).is_some()
+                kind == EnateEvent::BusinessObjectCreated && objects.of_type(topic.object_type).is_some()
             }
             Webhook::BusinessObjectUpdated => {
-                kind == EventType::BusinessObjectUpdated && objects.of_type(topic.object_type).is_some()
+                kind == EnateEvent::BusinessObjectUpdated && objects.of_type(topic.object_type).is_some()
             }
-            Webhook::SpecificBusinessObjectUpdated => kind == EventType::BusinessObjectUpdated && names,
+            Webhook::SpecificBusinessObjectUpdated => kind == EnateEvent::BusinessObjectUpdated && names,
+            Webhook::Events => false,
         }
     }
 
-    fn topic() -> impl Strategy<Value = Topic> {
+    fn topic() -> impl Strategy<Value = Interest> {
         (0usize..6, any::<prop::sample::Index>(), 0u8..3).prop_map(|(webhook, kind, object)| {
-            let webhook = Webhook::ALL[webhook];
+            let webhook = Webhook::ENATE[webhook];
             let object_type = *kind.get(webhook.filter_types());
-            Topic {
+            Interest::Webhook(Topic {
                 webhook,
                 object_type,
                 object: webhook.filters_by_guid().then(|| guid(object)),
-            }
+            })
         })
     }
 
-    fn event() -> impl Strategy<Value = (EventType, Objects)> {
-        (0usize..5, any::<[Option<bool>; 5]>(), any::<bool>()).prop_map(|(kind, given, company)| {
-            let object = |n: usize| given[n].map(|which| guid(which.into()));
-            let kind = EventType::ALL[kind];
-            let business = matches!(
+    fn types() -> impl Strategy<Value = Interest> {
+        let names = prop::collection::vec(prop::sample::select(&NAMES[..]), 1..4);
+        let kinds = [
+            (ObjectType::COMPANY, "Company"),
+            (ObjectType::numbered(1000).unwrap(), "Ticket"),
+        ];
+        let filter = (prop::sample::select(kinds.to_vec()), prop::option::of(0u8..3));
+        (names, prop::option::of(filter)).prop_map(|(names, filter)| {
+            let filter = filter.map(|((kind, name), object)| ObjectFilter {
                 kind,
-                EventType::BusinessObjectCreated | EventType::BusinessObjectUpdated
-            );
-            let one = Some(object(0).unwrap_or_else(|| guid(2)));
-            let objects = Objects {
-                company: if business { one.filter(|_| company) } else { object(0) },
-                schedule: if business { one.filter(|_| !company) } else { None },
-                contract: object(1),
-                service: object(2),
-                process: object(3),
-                packet: object(4),
-                communication: None,
-            };
-            (kind, objects)
+                name: name.into(),
+                object: object.map(guid),
+            });
+            let names = names.into_iter().map(Into::into).collect();
+            Interest::EventTypes(Arc::new(TypeInterest { names, filter }))
         })
+    }
+
+    fn interest() -> impl Strategy<Value = Interest> {
+        prop_oneof![topic(), types()]
+    }
+
+    fn event() -> impl Strategy<Value = (EventType, Objects)> {
+        (
+            0usize..9,
+            any::<[Option<bool>; 5]>(),
+            any::<bool>(),
+            prop::option::of(0u8..3),
+        )
+            .prop_map(|(kind, given, company, ticket)| {
+                let object = |n: usize| given[n].map(|which| guid(which.into()));
+                let kind = match EnateEvent::ALL.get(kind) {
+                    Some(event) => EventType::Enate(*event),
+                    None => EventType::Registered(Arc::new(RegisteredType {
+                        code: 1000 + i16::try_from(kind).unwrap(),
+                        name: REGISTERED[kind - 5].into(),
+                    })),
+                };
+                let business = matches!(
+                    kind.enate(),
+                    Some(EnateEvent::BusinessObjectCreated | EnateEvent::BusinessObjectUpdated)
+                );
+                let one = Some(object(0).unwrap_or_else(|| guid(2)));
+                let objects = [
+                    ("Company", if business { one.filter(|_| company) } else { object(0) }),
+                    ("Schedule", if business { one.filter(|_| !company) } else { None }),
+                    ("Contract", object(1)),
+                    ("Service", object(2)),
+                    ("Process", object(3)),
+                    ("Packet", object(4)),
+                    ("Ticket", ticket.map(guid)),
+                ];
+                let there = objects.into_iter().filter_map(|(name, guid)| Some((name, guid?)));
+                (kind, there.collect())
+            })
     }
 
     proptest! {
         #[test]
-        fn the_index_finds_what_a_scan_finds(topics in prop::collection::vec(topic(), 0..40), removed in prop::collection::vec(any::<bool>(), 40), event in event()) {
+        fn the_index_finds_what_a_scan_finds(interests in prop::collection::vec(interest(), 0..40), removed in prop::collection::vec(any::<bool>(), 40), event in event()) {
             let (kind, objects) = event;
-            let subscriptions: Vec<_> = topics.into_iter().enumerate().map(|(n, topic)| (topic, SubscriptionId(Uuid::from_u128(n as u128)))).collect();
+            let subscriptions: Vec<_> = interests.into_iter().enumerate().map(|(n, interest)| (interest, SubscriptionId(Uuid::from_u128(n as u128)))).collect();
             let mut index = Index::default();
-            for (topic, id) in &subscriptions {
-                index.add(*topic, *id);
-                index.add(*topic, *id);
+            for (interest, id) in &subscriptions {
+                index.add(interest, *id);
+                index.add(interest, *id);
             }
-            for ((topic, id), removed) in subscriptions.iter().zip(&removed) {
-                if *removed { index.remove(*topic, *id); }
+            for ((interest, id), removed) in subscriptions.iter().zip(&removed) {
+                if *removed { index.remove(interest, *id); }
             }
             let scanned: Vec<_> = subscriptions.iter().zip(&removed)
-                .filter(|((topic, _), removed)| !**removed && fires(*topic, kind, &objects))
-                .map(|((topic, id), _)| (*id, topic.webhook)).collect();
-            prop_assert_eq!(index.matches(kind, &objects), scanned);
+                .filter(|((interest, _), removed)| !**removed && fires(interest, &kind, &objects))
+                .map(|((interest, id), _)| (*id, interest.webhook())).collect();
+            prop_assert_eq!(index.matches(&kind, &objects), scanned);
+            for (interest, id) in &subscriptions {
+                index.remove(interest, *id);
+            }
+            let left = (index.by_topic.len(), index.by_name.len(), index.by_prefix.len(), index.lengths.len());
+            prop_assert_eq!(left, (0, 0, 0, 0));
         }
 
         #[test]
         fn amended_matches_are_those_of_the_index_with_the_changes(
-            before in prop::collection::vec(prop::option::of(topic()), 24),
-            changes in prop::collection::vec((0u128..32, prop::option::of(topic())), 0..24),
+            before in prop::collection::vec(prop::option::of(interest()), 24),
+            changes in prop::collection::vec((0u128..32, prop::option::of(interest())), 0..24),
             event in event(),
         ) {
             let (kind, objects) = event;
             let id = |n| SubscriptionId(Uuid::from_u128(n));
-            let mut now: HashMap<SubscriptionId, Topic> = before.into_iter().enumerate()
-                .filter_map(|(n, topic)| Some((id(n as u128), topic?))).collect();
-            let index_of = |topics: &HashMap<SubscriptionId, Topic>| {
+            let mut now: HashMap<SubscriptionId, Interest> = before.into_iter().enumerate()
+                .filter_map(|(n, interest)| Some((id(n as u128), interest?))).collect();
+            let index_of = |interests: &HashMap<SubscriptionId, Interest>| {
                 let mut index = Index::default();
-                for (id, topic) in topics { index.add(*topic, *id); }
+                for (id, interest) in interests { index.add(interest, *id); }
                 index
             };
-            let mut amended = index_of(&now).matches(kind, &objects);
-            let changes: HashMap<_, _> = changes.into_iter().map(|(n, topic)| (id(n), topic)).collect();
-            for (id, topic) in &changes {
-                match topic {
-                    Some(topic) => drop(now.insert(*id, *topic)),
+            let mut amended = index_of(&now).matches(&kind, &objects);
+            let changes: HashMap<_, _> = changes.into_iter().map(|(n, interest)| (id(n), interest)).collect();
+            for (id, interest) in &changes {
+                match interest {
+                    Some(interest) => drop(now.insert(*id, interest.clone())),
                     None => drop(now.remove(id)),
                 }
             }
-            Amendment::new(changes).apply(kind, &objects, &mut amended);
-            prop_assert_eq!(amended, index_of(&now).matches(kind, &objects));
+            Amendment::new(changes).apply(&kind, &objects, &mut amended);
+            prop_assert_eq!(amended, index_of(&now).matches(&kind, &objects));
         }
     }
 }

@@ -1,76 +1,123 @@
-//! The bytes of a message: the event's `Data` with the GUIDs spliced in front.
+//! Messages: an event and a subscription in, the bytes that are signed and sent out.
+//!
+//! Each format is a file of its own, which owns the body and its content type.
+
+mod enate;
+mod standard_webhooks;
 
 use crate::catalogue::EventType;
 use crate::event::Objects;
 use crate::id::SubscriptionId;
-use std::fmt::{self, Write as _};
+use crate::time::Timestamp;
 
-/// The body of the message that tells `subscription` of an event. `data` is the event's `Data` as it
-/// was accepted, a JSON object; nothing of it changes.
-pub fn body(subscription: SubscriptionId, kind: EventType, objects: &Objects, data: &str) -> String {
-    let mut body = String::with_capacity(data.len() + 160);
-    let mut add = |name: &str, value: fmt::Arguments<'_>| {
-        body.push(if body.is_empty() { '{' } else { ',' });
-        // Writing to a String cannot fail.
-        let _infallible = write!(body, "\"{name}\":{value}");
-    };
-    add("GUID", format_args!("\"{subscription}\""));
-    match kind {
-        EventType::PacketCreated | EventType::PacketUpdated | EventType::NewCommunication => {
-            if let Some(packet) = objects.packet {
-                add("PacketGUID", format_args!("\"{packet}\""));
-            }
-            if let (EventType::NewCommunication, Some(communication)) = (kind, objects.communication) {
-                add("CommunicationGUID", format_args!("\"{communication}\""));
-            }
-        }
-        EventType::BusinessObjectCreated | EventType::BusinessObjectUpdated => {
-            if let Some((object_type, object)) = objects.business_object() {
-                add("ObjectGUID", format_args!("\"{object}\""));
-                add("ObjectType", format_args!("{}", object_type.number()));
-            }
+/// What a message is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'a> {
+    /// Whom it tells.
+    pub subscription: SubscriptionId,
+    /// What happened.
+    pub kind: &'a EventType,
+    /// What it concerns.
+    pub objects: &'a Objects,
+    /// The event's `Data` as it was accepted, a JSON object.
+    pub data: &'a str,
+    /// When it happened, if the producer said.
+    pub occurred_at: Option<Timestamp>,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+}
+
+/// What a format makes of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The body, which is what is signed.
+    pub body: String,
+}
+
+/// How messages are written; a subscription's `Format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Format {
+    /// `Data` with the GUIDs in front, as Enate sends it.
+    Enate,
+    /// `type`, `timestamp` and `data`, as the Standard Webhooks specification recommends.
+    StandardWebhooks,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 2] = [Self::Enate, Self::StandardWebhooks];
+
+    /// The name in `Format`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enate => "Enate",
+            Self::StandardWebhooks => "StandardWebhooks",
         }
     }
-    let rest = data.trim_start().strip_prefix('{').unwrap_or(data);
-    if !rest.trim_start().starts_with('}') {
-        body.push(',');
+
+    /// The number by which the ledger keeps it; never reused.
+    pub const fn code(self) -> i16 {
+        match self {
+            Self::Enate => 1,
+            Self::StandardWebhooks => 2,
+        }
     }
-    body.push_str(rest);
-    body
+
+    /// The format of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
+    /// The format of that number.
+    pub fn coded(code: i16) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.code() == code)
+    }
+
+    /// The content type of its messages.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Enate | Self::StandardWebhooks => "application/json",
+        }
+    }
+
+    /// Writes a message.
+    pub fn compose(self, envelope: &Envelope<'_>) -> Outgoing {
+        let body = match self {
+            Self::Enate => enate::body(envelope),
+            Self::StandardWebhooks => standard_webhooks::body(envelope),
+        };
+        Outgoing { body }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ObjectGuid;
-    use proptest::prelude::*;
-    use serde_json::{Map, Value};
+    use crate::catalogue::RegisteredType;
+    use std::sync::Arc;
     use uuid::Uuid;
 
-    proptest! {
-        #[test]
-        fn a_message_is_the_data_and_the_guids_and_nothing_else(
-            kind in 0usize..5, bits in 1u128..1 << 120, text in "\\PC{0,40}", space in "[ \n\t]{0,3}", extra: Option<i64>
-        ) {
-            let kind = EventType::ALL[kind];
-            let guid = |n| Some(ObjectGuid(Uuid::from_u128(bits + n)));
-            let objects = Objects { packet: guid(1), communication: guid(2), schedule: guid(3), ..Objects::default() };
-            let mut data = Map::new();
-            if let Some(extra) = extra {
-                data.insert("Extra".into(), extra.into());
-                data.insert("Text".into(), text.into());
-            }
-            let json = Value::Object(data.clone()).to_string().replacen('{', &format!("{space}{{{space}"), 1);
-            let subscription = SubscriptionId(Uuid::from_u128(bits));
-            let body = body(subscription, kind, &objects, &json);
-            let unchanged = json.trim_start().strip_prefix('{').unwrap();
-            prop_assert!(body.ends_with(unchanged));
-            let mut message: Map<String, Value> = serde_json::from_str(&body).unwrap();
-            prop_assert_eq!(message.remove("GUID").unwrap(), subscription.to_string());
-            for name in &kind.added_fields()[1..] {
-                prop_assert!(message.remove(*name).is_some(), "{}", name);
-            }
-            prop_assert_eq!(message, data);
+    pub(super) fn registered() -> EventType {
+        let name = "InvoicePaid".into();
+        EventType::Registered(Arc::new(RegisteredType { code: 1000, name }))
+    }
+
+    pub(super) fn envelope<'a>(kind: &'a EventType, objects: &'a Objects, data: &'a str) -> Envelope<'a> {
+        Envelope {
+            subscription: SubscriptionId(Uuid::from_u128(7)),
+            kind,
+            objects,
+            data,
+            occurred_at: None,
+            accepted_at: Timestamp::from_micros(2_000_000),
+        }
+    }
+
+    #[test]
+    fn every_name_and_code_leads_back_to_its_own() {
+        for format in Format::ALL {
+            assert_eq!(Format::named(format.name()), Some(format));
+            assert_eq!(Format::coded(format.code()), Some(format));
         }
     }
 }

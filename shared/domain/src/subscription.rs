@@ -4,9 +4,11 @@ mod header;
 mod reader;
 
 use crate::address::EgressPolicy;
+use crate::catalogue::Catalogue;
 use crate::delivery::Reason;
 use crate::id::{AccountId, SubscriptionId};
-use crate::index::Topic;
+use crate::index::Interest;
+use crate::message::Format;
 use crate::problem::{Fault, Faults};
 use crate::retry::RetryPolicy;
 use crate::signing::{FormerKey, SigningKey};
@@ -58,7 +60,9 @@ pub struct Deactivation {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// What it listens to.
-    pub topic: Topic,
+    pub interest: Interest,
+    /// How messages are written.
+    pub format: Format,
     /// Where messages go, as it is called.
     pub url: String,
     /// One more header on every message, name and value.
@@ -121,13 +125,18 @@ impl Settings {
             None => (Value::Null, Value::Null),
         };
         let retry = &self.retry;
+        let event_types = match &self.interest {
+            Interest::Webhook(_) => Value::Null,
+            Interest::EventTypes(types) => types.names.iter().map(|name| Value::from(&**name)).collect(),
+        };
+        let filter = self.interest.filter();
+        let object = filter.and_then(|(_, object)| object);
         let fields = [
-            ("Webhook", self.topic.webhook.name().into()),
-            ("FilterObjectType", self.topic.object_type.number().into()),
-            (
-                "FilterObjectGUID",
-                self.topic.object.map(|guid| guid.to_string()).into(),
-            ),
+            ("Webhook", self.interest.webhook().name().into()),
+            ("EventTypes", event_types),
+            ("FilterObjectType", filter.map(|(kind, _)| kind.number()).into()),
+            ("FilterObjectGUID", object.map(|guid| guid.to_string()).into()),
+            ("Format", self.format.name().into()),
             ("SubscriberURL", self.url.as_str().into()),
             ("CustomHeader", header),
             ("CustomHeaderValue", value),
@@ -168,8 +177,8 @@ fn number(value: f64) -> Value {
 }
 
 /// Reads the body of a create or replace request. Every fault is named at once.
-pub fn parse(body: &Value, egress: &EgressPolicy) -> Result<Draft, Faults> {
-    read(body, None, egress)
+pub fn parse(body: &Value, catalogue: &Catalogue, egress: &EgressPolicy) -> Result<Draft, Faults> {
+    read(body, None, catalogue, egress)
 }
 
 /// Reads the body of a request to change what is kept: a JSON merge patch (RFC 7396) over what `GET` gives.
@@ -177,13 +186,23 @@ pub fn parse(body: &Value, egress: &EgressPolicy) -> Result<Draft, Faults> {
 /// Only what it changes is judged. What stays as it is may break a rule that is newer than it, such as one for the
 /// names of headers; its owner can then still deactivate the subscription, or change something else of it. Fields that
 /// are judged together, such as the webhook and its filter, are judged when one of them changes.
-pub fn parse_patch(present: &Settings, patch: &Value, egress: &EgressPolicy) -> Result<Draft, Faults> {
+pub fn parse_patch(
+    present: &Settings,
+    patch: &Value,
+    catalogue: &Catalogue,
+    egress: &EgressPolicy,
+) -> Result<Draft, Faults> {
     let mut merged = Value::Object(present.to_json());
     merge_patch(&mut merged, patch);
-    read(&merged, Some(present), egress)
+    read(&merged, Some(present), catalogue, egress)
 }
 
-fn read(body: &Value, present: Option<&Settings>, egress: &EgressPolicy) -> Result<Draft, Faults> {
+fn read(
+    body: &Value,
+    present: Option<&Settings>,
+    catalogue: &Catalogue,
+    egress: &EgressPolicy,
+) -> Result<Draft, Faults> {
     let Value::Object(fields) = body else {
         return Err(Fault::new("", "object", "a subscription must be a JSON object").into());
     };
@@ -191,14 +210,17 @@ fn read(body: &Value, present: Option<&Settings>, egress: &EgressPolicy) -> Resu
     let mut reader = Reader {
         fields,
         present: kept.as_ref(),
+        catalogue,
         parent: "",
         faults: Faults::default(),
     };
     reader.only(
         &[
             "Webhook",
+            "EventTypes",
             "FilterObjectType",
             "FilterObjectGUID",
+            "Format",
             "SubscriberURL",
             "CustomHeader",
             "CustomHeaderValue",
@@ -213,12 +235,13 @@ fn read(body: &Value, present: Option<&Settings>, egress: &EgressPolicy) -> Resu
         ],
         &READ_ONLY,
     );
-    let topic_fields = ["Webhook", "FilterObjectType", "FilterObjectGUID"];
-    let is_kept = topic_fields.iter().all(|name| reader.is_kept(name));
-    let topic = match present.filter(|_| is_kept) {
-        Some(present) => Some(present.topic),
-        None => reader.topic(),
+    let interest_fields = ["Webhook", "EventTypes", "FilterObjectType", "FilterObjectGUID"];
+    let is_kept = interest_fields.iter().all(|name| reader.is_kept(name));
+    let interest = match present.filter(|_| is_kept) {
+        Some(present) => Some(present.interest.clone()),
+        None => reader.interest(),
     };
+    let format = reader.format();
     let url = reader.url(egress);
     let custom_header = reader.custom_header();
     let name = reader.optional_text("Name", MAX_NAME_CHARS);
@@ -230,12 +253,17 @@ fn read(body: &Value, present: Option<&Settings>, egress: &EgressPolicy) -> Resu
     let rate_limit_per_second = reader.positive("RateLimitPerSecond", 1_000_000.0);
     let owner = reader.owner();
     let faults = reader.faults;
-    let (Some(topic), Some(url), true) = (topic, url, faults.is_empty()) else {
+    let (Some(interest), Some(url), true) = (interest, url, faults.is_empty()) else {
         return Err(faults);
+    };
+    let usual = match &interest {
+        Interest::Webhook(_) => Format::Enate,
+        Interest::EventTypes(_) => Format::StandardWebhooks,
     };
     Ok(Draft {
         settings: Settings {
-            topic,
+            interest,
+            format: format.unwrap_or(usual),
             url,
             custom_header: custom_header.map(Box::new),
             name,

@@ -13,8 +13,8 @@ mod transaction;
 mod trial;
 
 use crate::shards::Ownership;
-use crate::sql::{corrupt, get, one, timestamp, trace_context, uuid};
-use crate::{Error, Ledger};
+use crate::sql::{corrupt, get, one, optional_timestamp, timestamp, trace_context, uuid};
+use crate::{Error, Ledger, catalogue};
 use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::delivery::Delivery;
 use herald_domain::event::Objects;
@@ -32,6 +32,10 @@ pub const CHUNK: usize = 4096;
 /// How long a repeated `Id` is recognised.
 pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_hours(7 * 24);
 
+/// The columns of [`event_record`].
+pub(crate) const EVENT_COLUMNS: &str = "uid, id, type, occurred_at, objects, data, accepted_at, traceparent, \
+    CASE WHEN type >= 1000 THEN (SELECT name FROM event_types WHERE code = type) END AS type_name";
+
 /// What a delivery's message is made of; shared by all deliveries of the event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventRecord {
@@ -41,6 +45,8 @@ pub struct EventRecord {
     pub id: EventId,
     /// What happened.
     pub kind: EventType,
+    /// When it happened, if the producer said.
+    pub occurred_at: Option<Timestamp>,
     /// What it concerns.
     pub objects: Objects,
     /// `Data`, to the byte.
@@ -58,8 +64,6 @@ pub struct NewEvent {
     pub record: Arc<EventRecord>,
     /// In whose scope its `Id` is unique.
     pub account: Arc<str>,
-    /// When it happened, if the producer said.
-    pub occurred_at: Option<Timestamp>,
     /// Tells apart two bodies with one `Id`.
     pub body_hash: i64,
     /// The subscriptions that it matches, ordered by GUID.
@@ -179,8 +183,7 @@ impl Ledger {
     pub async fn incomplete(&self, limit: u64) -> Result<Vec<Incomplete>, Error> {
         let rows = self
             .ask(
-                "SELECT uid, id, type, objects, data, accepted_at, traceparent, cursor FROM events \
-             WHERE cursor IS NOT NULL ORDER BY uid LIMIT $1",
+                &format!("SELECT {EVENT_COLUMNS}, cursor FROM events WHERE cursor IS NOT NULL ORDER BY uid LIMIT $1"),
                 [limit.into()],
             )
             .await?;
@@ -242,7 +245,8 @@ pub(crate) fn event_record(row: &sea_orm::QueryResult) -> Result<EventRecord, Er
     Ok(EventRecord {
         uid: EventUid(uuid(row, "uid")?),
         id: EventId(uuid(row, "id")?),
-        kind: EventType::coded(get(row, "type")?).ok_or_else(|| corrupt("an unknown event type"))?,
+        kind: catalogue::event_type(row)?,
+        occurred_at: optional_timestamp(row, "occurred_at")?,
         objects: Objects::from_json(&objects).map_err(|_faults| corrupt("malformed objects"))?,
         data: get(row, "data")?,
         accepted_at: timestamp(row, "accepted_at")?,

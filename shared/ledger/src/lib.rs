@@ -30,6 +30,7 @@
 
 pub mod accounts;
 pub mod audit;
+pub mod catalogue;
 mod cause;
 pub mod consumers;
 pub mod delivering;

@@ -2,11 +2,12 @@
 
 use crate::accounts::AccountRecord;
 use crate::sql::{CLOCK, corrupt, get, one, timestamp};
-use crate::{Error, Ledger, accounts, subscriptions, version};
+use crate::{Error, Ledger, accounts, catalogue, subscriptions, version};
+use herald_domain::catalogue::{EventTypeSpec, ObjectTypeSpec};
 use herald_domain::subscription::Subscription;
 
 /// What changed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Changes {
     /// The version that the registry has with them.
     pub version: i64,
@@ -14,6 +15,10 @@ pub struct Changes {
     pub subscriptions: Vec<Subscription>,
     /// Accounts that changed, each with all its keys and grants.
     pub accounts: Vec<AccountRecord>,
+    /// Event types that changed; deleted ones are marked so.
+    pub event_types: Vec<EventTypeSpec>,
+    /// Object types that changed; deleted ones are marked so.
+    pub object_types: Vec<ObjectTypeSpec>,
 }
 
 /// How many subscriptions one step of a load reads, so that a million of them are never twice in
@@ -54,10 +59,13 @@ impl Ledger {
             return Ok(());
         }
         let accounts = self.store.soon(accounts::changed_since(&snapshot, since)).await?;
+        let (event_types, object_types) = self.store.soon(catalogue::changed_since(&snapshot, since)).await?;
         apply(Changes {
             version: since,
-            subscriptions: Vec::new(),
             accounts,
+            event_types,
+            object_types,
+            ..Changes::default()
         });
         let mut after = None;
         loop {
@@ -68,7 +76,7 @@ impl Ledger {
             apply(Changes {
                 version: if last { version } else { since },
                 subscriptions: page,
-                accounts: Vec::new(),
+                ..Changes::default()
             });
             if last {
                 return Ok(());

@@ -2,11 +2,12 @@
 //! transaction; deactivation and deletion also leave the outbox job that cancels what is open.
 
 use crate::sql::{corrupt, for_rows, for_values, timestamp, uuid};
-use crate::{Error, Ledger, locks, outbox, version};
+use crate::{Error, Ledger, catalogue, locks, outbox, version};
 use herald_domain::catalogue::{ObjectType, Webhook};
 use herald_domain::delivery::Reason;
 use herald_domain::id::{AccountId, ObjectGuid, SubscriptionId};
-use herald_domain::index::{Amendment, Topic};
+use herald_domain::index::{Amendment, Interest, ObjectFilter, Topic, TypeInterest};
+use herald_domain::message::Format;
 use herald_domain::retry::RetryPolicy;
 use herald_domain::signing::{FormerKey, SigningKey};
 use herald_domain::subscription::{Deactivation, Settings, Subscription, url_as_kept};
@@ -14,6 +15,7 @@ use herald_domain::time::Timestamp;
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, IntoActiveModel, QueryOrder, QuerySelect, Value};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 mod entity {
@@ -29,6 +31,9 @@ mod entity {
         pub webhook: i16,
         pub object_type: i16,
         pub object: Option<Uuid>,
+        pub event_types: Option<String>,
+        pub object_name: Option<String>,
+        pub format: Option<i16>,
         pub url: String,
         pub custom_header: Option<String>,
         pub custom_header_value: Option<String>,
@@ -88,6 +93,7 @@ impl Ledger {
             .write(move |txn, now| {
                 Box::pin(async move {
                     let now = locks::change(txn, now).await?;
+                    check_types(txn, &subscription).await?;
                     let version = version::bump(txn).await?;
                     version::log(txn, Some(by), "subscription.create", &subscription.id.to_string(), now).await?;
                     let row = to_row(&subscription, version).into_active_model();
@@ -125,6 +131,7 @@ impl Ledger {
                     if let Err(refusal) = change(&mut subscription) {
                         return Ok(Some(Err(refusal)));
                     }
+                    check_types(txn, &subscription).await?;
                     subscription.updated_at = now;
                     if was_active || subscription.settings.active {
                         subscription.deactivated = None;
@@ -298,7 +305,7 @@ pub(crate) async fn amendment_since(
         .iter()
         .map(|row| {
             let listens = row.active && !row.deleted;
-            Ok((SubscriptionId(row.id), listens.then(|| topic(row)).transpose()?))
+            Ok((SubscriptionId(row.id), listens.then(|| interest(row)).transpose()?))
         })
         .collect();
     Ok(Some(Amendment::new(changes?)))
@@ -363,6 +370,20 @@ pub(crate) async fn deactivate_gone(
     Ok(deactivated)
 }
 
+/// Refuses a subscription to an event type that was deleted a moment ago: the caller reads the catalogue again.
+async fn check_types(txn: &DatabaseTransaction, subscription: &Subscription) -> Result<(), Error> {
+    let Interest::EventTypes(types) = &subscription.settings.interest else {
+        return Ok(());
+    };
+    let names: Vec<_> = types.names.iter().map(|name| &**name).collect();
+    let names: Vec<_> = names.into_iter().filter(|name| !name.ends_with('*')).collect();
+    if catalogue::are_there(txn, &names).await? {
+        Ok(())
+    } else {
+        Err(Error::Busy)
+    }
+}
+
 async fn cancel_open(
     txn: &DatabaseTransaction,
     subscription: &mut Subscription,
@@ -390,12 +411,24 @@ async fn save(txn: &DatabaseTransaction, subscription: &Subscription, version: i
 fn to_row(subscription: &Subscription, version: i64) -> entity::Model {
     let settings = &subscription.settings;
     let (custom_header, custom_header_value) = settings.custom_header.as_deref().cloned().unzip();
+    let filter = settings.interest.filter();
+    let (event_types, object_name) = match &settings.interest {
+        Interest::Webhook(_) => (None, None),
+        Interest::EventTypes(types) => {
+            let names: serde_json::Value = types.names.iter().map(|name| &**name).collect();
+            let object_name = types.filter.as_ref().map(|filter| filter.name.to_string());
+            (Some(names.to_string()), object_name)
+        }
+    };
     entity::Model {
         id: subscription.id.0,
         owner: subscription.owner.0,
-        webhook: settings.topic.webhook.code(),
-        object_type: settings.topic.object_type.number(),
-        object: settings.topic.object.map(|object| object.0),
+        webhook: settings.interest.webhook().code(),
+        object_type: filter.map_or(NO_FILTER, |(kind, _)| kind.number()),
+        object: filter.and_then(|(_, object)| object).map(|object| object.0),
+        event_types,
+        object_name,
+        format: Some(settings.format.code()),
         url: settings.url.clone(),
         custom_header,
         custom_header_value,
@@ -426,16 +459,31 @@ fn to_row(subscription: &Subscription, version: i64) -> entity::Model {
     }
 }
 
-fn topic(row: &entity::Model) -> Result<Topic, Error> {
-    Ok(Topic {
-        webhook: Webhook::coded(row.webhook).ok_or_else(|| corrupt("an unknown webhook"))?,
-        object_type: ObjectType::numbered(row.object_type.into()).ok_or_else(|| corrupt("an unknown object type"))?,
-        object: row.object.map(ObjectGuid),
-    })
+/// The `object_type` of a subscription to event types without a filter.
+const NO_FILTER: i16 = 0;
+
+fn interest(row: &entity::Model) -> Result<Interest, Error> {
+    let webhook = Webhook::coded(row.webhook).ok_or_else(|| corrupt("an unknown webhook"))?;
+    let object = row.object.map(ObjectGuid);
+    let kind = ObjectType::numbered(row.object_type.into());
+    let Some(names) = &row.event_types else {
+        return Ok(Interest::Webhook(Topic {
+            webhook,
+            object_type: kind.ok_or_else(|| corrupt("an unknown object type"))?,
+            object,
+        }));
+    };
+    let filter = kind.zip(row.object_name.as_deref()).map(|(kind, name)| ObjectFilter {
+        kind,
+        name: name.into(),
+        object,
+    });
+    let names = serde_json::from_str(names).map_err(|_malformed| corrupt("malformed event types"))?;
+    Ok(Interest::EventTypes(Arc::new(TypeInterest { names, filter })))
 }
 
 fn from_row(row: entity::Model) -> Result<Subscription, Error> {
-    let topic = topic(&row)?;
+    let interest = interest(&row)?;
     let deactivated = row
         .deactivated_at
         .zip(row.deactivation_reason.as_deref().and_then(Reason::named));
@@ -444,7 +492,8 @@ fn from_row(row: entity::Model) -> Result<Subscription, Error> {
         id: SubscriptionId(row.id),
         owner: AccountId(row.owner),
         settings: Settings {
-            topic,
+            interest,
+            format: row.format.and_then(Format::coded).unwrap_or(Format::Enate),
             // As it is called; earlier versions kept it as it was given.
             url: url_as_kept(&row.url),
             custom_header: row.custom_header.zip(row.custom_header_value).map(Box::new),

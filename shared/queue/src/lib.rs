@@ -51,7 +51,7 @@ pub struct Message {
 }
 
 /// What a message is, for consumers beside Herald: it makes the routing key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     /// One event, of that type and with that `Id`.
     Event(EventType, EventId),
@@ -61,22 +61,11 @@ pub enum Route {
 
 impl Route {
     /// The routing key.
-    pub const fn key(&self) -> &'static str {
+    pub fn key(&self) -> &str {
         match self {
-            Self::Event(kind, _) => routing_key(*kind),
+            Self::Event(kind, _) => kind.routing_key(),
             Self::Batch => "batch",
         }
-    }
-}
-
-/// The routing key of an event of that type.
-pub const fn routing_key(kind: EventType) -> &'static str {
-    match kind {
-        EventType::PacketCreated => "packet.created",
-        EventType::PacketUpdated => "packet.updated",
-        EventType::NewCommunication => "communication.new",
-        EventType::BusinessObjectCreated => "business-object.created",
-        EventType::BusinessObjectUpdated => "business-object.updated",
     }
 }
 

@@ -116,7 +116,7 @@ impl Rabbit {
     }
 
     pub(crate) async fn publish(&self, message: Message, route: &Route) -> Result<(), Error> {
-        self.publisher.publish(message, *route).await
+        self.publisher.publish(message, route.clone()).await
     }
 
     /// Publishes a copy of a dead letter, durably, for whoever reads them.

@@ -5,6 +5,7 @@ mod rabbitmq_only;
 
 use super::*;
 use broker::Vhost;
+use herald_domain::catalogue::EnateEvent;
 use herald_domain::time::SystemClock;
 use herald_ledger::store::{Store, Writer};
 use serde_json::{Value, json};
@@ -256,7 +257,7 @@ async fn events_in_transit_are_counted_until_acknowledged() {
     assert_eq!(rig.queue.in_transit().await.unwrap(), 0);
 }
 
-const EVENT: Route = Route::Event(EventType::PacketCreated, EventId(uuid::Uuid::nil()));
+const EVENT: Route = Route::Event(EventType::Enate(EnateEvent::PacketCreated), EventId(uuid::Uuid::nil()));
 
 /// Publishes a single event in a task of its own.
 fn publishing(rig: &Rig, n: usize) -> tokio::task::JoinHandle<Result<(), Error>> {
@@ -324,7 +325,7 @@ async fn who_waits_hears_that_the_consumer_is_gone() {
 
 #[test]
 fn each_type_of_event_has_its_routing_key() {
-    let keys = EventType::ALL.map(routing_key);
+    let keys = EnateEvent::ALL.map(EnateEvent::routing_key);
     assert_eq!(
         keys,
         [

@@ -5,7 +5,8 @@
 //! attempts ask a view that was compared at most [`MAX_AGE`] ago.
 #![warn(missing_docs)]
 
-use herald_domain::access::{Account, OPERATOR, Refusal, Roles};
+use herald_domain::access::{Account, Needed, OPERATOR, Refusal, Roles};
+use herald_domain::catalogue::Catalogue;
 use herald_domain::delivery::{Closed, Delivery, Reason};
 use herald_domain::id::{AccountId, SubscriptionId};
 use herald_domain::index::Index;
@@ -56,6 +57,7 @@ pub struct View {
     version: i64,
     subscriptions: HashMap<SubscriptionId, Arc<Subscription>>,
     index: Index,
+    catalogue: Arc<Catalogue>,
     accounts: HashMap<AccountId, Arc<Account>>,
     keys: HashMap<KeyHash, (AccountId, Roles)>,
     /// The hashes of each account's keys, so that a change of one account looks at its own keys only.
@@ -104,6 +106,12 @@ impl Registry {
         Ok(())
     }
 
+    /// [`Registry::refresh`] for somebody who waits; an error if it takes longer than [`MAX_AGE`].
+    pub async fn refresh_soon(&self) -> Result<(), Error> {
+        let refreshed = timeout(MAX_AGE, self.refresh()).await;
+        refreshed.unwrap_or(Err(Error::Slow(MAX_AGE)))
+    }
+
     /// Whether the view was compared with the ledger within [`MAX_AGE`].
     pub fn is_fresh(&self) -> bool {
         self.checked_at().elapsed() <= MAX_AGE
@@ -122,8 +130,7 @@ impl Registry {
         if known.is_some() {
             return Ok(known);
         }
-        let refreshed = timeout(MAX_AGE, self.refresh()).await;
-        refreshed.unwrap_or(Err(Error::Slow(MAX_AGE)))?;
+        self.refresh_soon().await?;
         Ok(self.view().caller(key))
     }
 
@@ -171,7 +178,12 @@ impl View {
         self.version
     }
 
-    /// The active subscriptions by topic.
+    /// What event types and object types there are.
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
+    /// The active subscriptions by what they listen to.
     pub fn index(&self) -> &Index {
         &self.index
     }
@@ -221,20 +233,30 @@ impl View {
         if !subscription.settings.active || cancelled {
             return Err((Closed::Cancelled, Reason::SubscriptionInactive));
         }
-        let topic = subscription.settings.topic;
         let refusal = match self.accounts.get(&subscription.owner) {
-            Some(owner) => owner.refuses(topic.object_type, topic.object),
+            Some(owner) => owner.refuses(&Needed::by(&subscription.settings.interest, &self.catalogue)),
             None => Some(Refusal::AccountInactive),
         };
         match refusal {
             None => Ok(Arc::clone(subscription)),
             Some(Refusal::AccountInactive) => Err((Closed::Cancelled, Reason::AccountInactive)),
             Some(Refusal::RoleMissing) => Err((Closed::Refused, Reason::RoleMissing)),
-            Some(Refusal::PermissionMissing) => Err((Closed::Refused, Reason::PermissionMissing)),
+            Some(Refusal::PermissionMissing(_)) => Err((Closed::Refused, Reason::PermissionMissing)),
         }
     }
 
     fn apply(&mut self, changes: Changes) {
+        if !changes.event_types.is_empty() || !changes.object_types.is_empty() {
+            let catalogue = Arc::make_mut(&mut self.catalogue);
+            changes
+                .event_types
+                .into_iter()
+                .for_each(|spec| catalogue.put_event_type(spec));
+            changes
+                .object_types
+                .into_iter()
+                .for_each(|spec| catalogue.put_object_type(spec));
+        }
         for record in changes.accounts {
             let id = record.account.id;
             for former in self.keys_of.remove(&id).unwrap_or_default() {
@@ -251,10 +273,10 @@ impl View {
         }
         for subscription in changes.subscriptions {
             if let Some(former) = self.subscriptions.remove(&subscription.id) {
-                self.index.remove(former.settings.topic, former.id);
+                self.index.remove(&former.settings.interest, former.id);
             }
             if subscription.settings.active && !subscription.deleted {
-                self.index.add(subscription.settings.topic, subscription.id);
+                self.index.add(&subscription.settings.interest, subscription.id);
             }
             if !subscription.deleted {
                 self.subscriptions.insert(subscription.id, Arc::new(subscription));

@@ -27,6 +27,7 @@ fn the_demo_shows_the_main_job_and_ends() {
         "PacketUpdated",
         "NewCommunication",
         "BusinessObject",
+        "InvoicePaid",
         "erified",
     ] {
         assert!(shown.contains(word), "{word} is not in:\n{shown}");

@@ -1,5 +1,5 @@
 use super::*;
-use herald_domain::catalogue::{EventType, Webhook};
+use herald_domain::catalogue::{EnateEvent, Webhook};
 use herald_domain::delivery::{Attempt, Closed, Outcome};
 use herald_domain::event::Objects;
 use herald_domain::id::{DeliveryId, EventId, EventUid, Shard};
@@ -84,7 +84,8 @@ impl Rig {
         let record = EventRecord {
             uid: EventUid(self.ledger.ids().next()),
             id: EventId(Uuid::now_v7()),
-            kind: EventType::PacketUpdated,
+            kind: EnateEvent::PacketUpdated.into(),
+            occurred_at: None,
             objects: Objects::default(),
             data: "{}".to_owned(),
             accepted_at: self.ledger.now(),
@@ -94,7 +95,6 @@ impl Rig {
         let event = NewEvent {
             record: Arc::new(record),
             account: "a".into(),
-            occurred_at: None,
             body_hash: 1,
             matches: ids.map(|id| (id, Webhook::PacketUpdated)).collect(),
         };

@@ -1,5 +1,5 @@
 use crate::{Dispatch, Parts, reading};
-use herald_domain::catalogue::EventType;
+use herald_domain::catalogue::{EnateEvent, EventType};
 use herald_domain::id::EventId;
 use herald_domain::time::{SystemClock, Timestamp};
 use herald_ledger::Ledger;
@@ -236,7 +236,10 @@ async fn what_came_by_either_way_is_acknowledged_by_its_own() {
                 queue
                     .publish(
                         message(&[event(3)]),
-                        Route::Event(EventType::BusinessObjectUpdated, EventId(Uuid::from_u128(3))),
+                        Route::Event(
+                            EventType::Enate(EnateEvent::BusinessObjectUpdated),
+                            EventId(Uuid::from_u128(3)),
+                        ),
                     )
                     .await
             }

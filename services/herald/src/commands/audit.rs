@@ -3,7 +3,7 @@
 use crate::process::config::Config;
 use anyhow::Context;
 use herald_domain::delivery::Status;
-use herald_domain::event::{Batch, parse, split_json};
+use herald_domain::event::{Batch, id_of, split_json};
 use herald_domain::id::EventId;
 use herald_domain::time::SystemClock;
 use herald_ledger::Ledger;
@@ -156,7 +156,7 @@ fn ids_of(body: &[u8]) -> Vec<EventId> {
         Ok(Batch::Many(texts)) => texts,
         Err(_malformed) => Vec::new(),
     };
-    texts.into_iter().filter_map(|text| parse(text).ok()?.id).collect()
+    texts.into_iter().filter_map(id_of).collect()
 }
 
 #[cfg(test)]

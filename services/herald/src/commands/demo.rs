@@ -9,6 +9,7 @@ mod expectations;
 mod words;
 
 use crate::commands::listen::{Receiver, Terminal};
+use crate::commands::samples;
 use crate::process::config::Config;
 use crate::process::roles::Role;
 use crate::process::stop::Running;
@@ -93,7 +94,7 @@ async fn show(running: &Running, key: &str) -> anyhow::Result<()> {
     let api = Api::new(running.address, key)?;
     let mut expected = Expectations::default();
 
-    words.heading("Subscriptions")?;
+    words.heading("An event type of one's own, and subscriptions")?;
     subscribe(&api, &receiver, &mut expected).await?;
     words.heading("Events as they are published, messages as they arrive")?;
     tokio::select! {
@@ -120,7 +121,13 @@ async fn show(running: &Running, key: &str) -> anyhow::Result<()> {
 async fn subscribe(api: &Api, receiver: &Receiver, expected: &mut Expectations) -> anyhow::Result<()> {
     let egress = EgressPolicy::new(loopback());
     let base = format!("http://{}", receiver.address());
-    for request in crate::commands::samples::subscriptions(&base) {
+    let (name, kind) = (samples::INVOICE_PAID, samples::invoice_paid());
+    api.put(&format!("/v1/event-types/{name}"), &kind, StatusCode::CREATED)
+        .await?;
+    expected.registered(name, &kind)?;
+    words::registered(name, &kind)?;
+    let requests = samples::subscriptions(&base).into_iter();
+    for request in requests.chain([samples::invoices(&base)]) {
         let created = api.post("/v1/subscriptions", &request, StatusCode::CREATED).await?;
         expected.subscribed(&request, &created, &egress)?;
         let url = request["SubscriberURL"].as_str().unwrap_or_default();
@@ -137,7 +144,8 @@ async fn publish_and_receive(
     expected: &mut Expectations,
     words: Words,
 ) -> anyhow::Result<()> {
-    let mut events = crate::commands::samples::events().into_iter().peekable();
+    let events = samples::events().into_iter();
+    let mut events = events.chain([samples::invoice()]).peekable();
     let (mut pace, mut look) = (interval(PACE), interval(LOOK));
     loop {
         tokio::select! {

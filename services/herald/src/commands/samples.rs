@@ -111,6 +111,31 @@ pub(crate) fn subscriptions(receiver: &str) -> Vec<Value> {
     ]
 }
 
+/// An event type that is none of Enate's, to be registered.
+pub(crate) const INVOICE_PAID: &str = "InvoicePaid";
+
+/// How it is registered.
+pub(crate) fn invoice_paid() -> Value {
+    json!({
+        "Description": "An invoice was paid in full.", "Objects": ["Company"],
+        "Schema": {"type": "object", "required": ["Number"], "properties": {"Number": {"type": "string"}}},
+        "Example": {"Number": "2026-0117"},
+    })
+}
+
+/// A subscription to it and to all whose names begin like it.
+pub(crate) fn invoices(receiver: &str) -> Value {
+    json!({
+        "Name": "Invoices of Globex", "EventTypes": ["Invoice*"], "FilterObjectType": "Company",
+        "FilterObjectGUID": GLOBEX, "SubscriberURL": format!("{receiver}/invoices"),
+    })
+}
+
+/// An event of it.
+pub(crate) fn invoice() -> Value {
+    json!({"Type": INVOICE_PAID, "Objects": {"Company": GLOBEX}, "Data": {"Number": "2026-0117"}})
+}
+
 fn case_created() -> Value {
     packet(
         "PacketCreated",
@@ -187,8 +212,8 @@ fn business_object(kind: &str, object_type: &str, guid: &str, name: &str) -> Val
 mod tests {
     use super::*;
     use herald_domain::address::EgressPolicy;
-    use herald_domain::catalogue::{EventType, Webhook};
-    use herald_domain::event::parse;
+    use herald_domain::catalogue::{Catalogue, EnateEvent, Webhook};
+    use herald_domain::event::{outline, parse};
     use herald_domain::id::SubscriptionId;
     use herald_domain::index::Index;
     use std::collections::BTreeSet;
@@ -197,8 +222,11 @@ mod tests {
     #[test]
     fn the_events_are_well_formed_and_of_every_type() {
         let texts: Vec<_> = events().iter().map(Value::to_string).collect();
-        let kinds: BTreeSet<_> = texts.iter().map(|text| parse(text).unwrap().kind).collect();
-        assert_eq!(kinds, EventType::ALL.into());
+        let kinds: BTreeSet<_> = texts
+            .iter()
+            .map(|text| outline(text).unwrap().kind.into_owned())
+            .collect();
+        assert_eq!(kinds, EnateEvent::ALL.map(|event| event.name().to_owned()).into());
     }
 
     #[test]
@@ -219,23 +247,19 @@ mod tests {
         let mut ids = BTreeSet::new();
         let mut webhooks = BTreeSet::new();
         for (number, request) in (1..).zip(subscriptions("http://127.0.0.1:9000")) {
-            let topic = herald_domain::subscription::parse(&request, &egress)
-                .unwrap()
-                .settings
-                .topic;
+            let draft = herald_domain::subscription::parse(&request, &Catalogue::default(), &egress).unwrap();
             let id = SubscriptionId(Uuid::from_u128(number));
-            index.add(topic, id);
+            index.add(&draft.settings.interest, id);
             ids.insert(id);
-            webhooks.insert(topic.webhook);
+            webhooks.insert(draft.settings.interest.webhook());
         }
-        assert_eq!(webhooks, Webhook::ALL.into());
+        assert_eq!(webhooks, Webhook::ENATE.into());
         let texts: Vec<_> = events().iter().map(Value::to_string).collect();
         let matched: Vec<_> = texts
             .iter()
             .map(|text| {
-                parse(text)
-                    .map(|event| index.matches(event.kind, &event.objects))
-                    .unwrap()
+                let event = parse(text, &Catalogue::default()).unwrap();
+                index.matches(&event.kind, &event.objects)
             })
             .collect();
         assert_eq!(

@@ -1,6 +1,6 @@
 //! What the macros cannot describe of a request.
 
-use herald_domain::catalogue::EventType;
+use herald_domain::catalogue::EnateEvent;
 use std::borrow::Cow;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
@@ -33,8 +33,9 @@ impl PartialSchema for EventTypeName {
     fn schema() -> RefOr<Schema> {
         let schema = ObjectBuilder::new()
             .schema_type(Type::String)
-            .description(Some("What kind of thing happened."))
-            .enum_values(Some(EventType::ALL.map(EventType::name)));
+            .description(Some("What kind of thing happened: PacketCreated, PacketUpdated, NewCommunication, BusinessObjectCreated, BusinessObjectUpdated, or a type that was registered."))
+            .max_length(Some(100))
+            .examples(EnateEvent::ALL.map(EnateEvent::name));
         schema.into()
     }
 }

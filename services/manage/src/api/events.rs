@@ -4,7 +4,6 @@ use crate::Manage;
 use crate::api::deliveries::Delivery;
 use crate::api::path::At;
 use crate::api::refusals::{Missing, Refused};
-use crate::api::schemas::EventTypeName;
 use crate::operations::events;
 use axum::Json;
 use axum::extract::State;
@@ -27,8 +26,8 @@ pub(crate) struct RecordedEvent {
     id: EventId,
     /// In whose scope the `Id` is unique: an account's id, or the AMQP user.
     account: String,
-    #[schema(value_type = EventTypeName)]
-    r#type: &'static str,
+    #[schema(example = "PacketCreated")]
+    r#type: String,
     /// When it happened, if the producer said.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     occurred_at: Option<Timestamp>,
@@ -89,7 +88,7 @@ fn shown((view, deliveries): (EventView, Vec<DeliveryView>)) -> Result<RecordedE
     Ok(RecordedEvent {
         id: view.id,
         account: view.account,
-        r#type: view.kind.name(),
+        r#type: view.kind.name().to_owned(),
         occurred_at: view.occurred_at,
         accepted_at: view.accepted_at,
         recorded_at: view.recorded_at,

@@ -2,7 +2,7 @@
 
 use herald_access::problem::Problem;
 use herald_domain::access::{Role, Roles};
-use herald_domain::catalogue::ObjectType;
+use herald_domain::catalogue::{Catalogue, ObjectType};
 use herald_domain::delivery::{Closed, Status};
 use herald_domain::id::{ObjectGuid, parse_guid};
 use herald_domain::problem::{Fault, Faults, pointer_to};
@@ -117,24 +117,23 @@ impl<'a> Fields<'a> {
     }
 
     /// Number or name.
-    pub(crate) fn object_type(&mut self) -> Option<ObjectType> {
+    pub(crate) fn object_type(&mut self, catalogue: &Catalogue) -> Option<ObjectType> {
         const NAME: &str = "ObjectType";
         let Some(value) = self.get(NAME) else {
             self.fault(NAME, "required", "ObjectType is required");
             return None;
         };
         let object_type = match value {
-            Value::Number(number) => number.as_i64().and_then(ObjectType::numbered),
-            Value::String(name) => ObjectType::named(name),
+            Value::Number(number) => number.as_i64().and_then(|number| catalogue.object_numbered(number)),
+            Value::String(name) => catalogue.object_type(name),
             _ => None,
         };
         if object_type.is_none() {
-            let kinds = ObjectType::ALL.map(|kind| format!("{} {}", kind.number(), kind.name()));
-            self.fault(
-                NAME,
-                "one_of",
-                format!("ObjectType must be one of {}", kinds.join(", ")),
-            );
+            let kinds = ObjectType::ENATE.map(|(kind, name)| format!("{} {name}", kind.number()));
+            let all = kinds.join(", ");
+            let detail =
+                format!("ObjectType must be one of {all}, or a registered one; GET /v1/object-types lists all");
+            self.fault(NAME, "one_of", detail);
         }
         object_type
     }

@@ -16,6 +16,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use herald_access::problem::Problem;
 use herald_domain::access::Grant;
+use herald_domain::catalogue::Catalogue;
 use herald_domain::id::{AccountId, ObjectGuid};
 use herald_ledger::accounts::AccountRecord;
 use serde::Serialize;
@@ -81,7 +82,7 @@ pub(crate) async fn create(
     if_match: IfMatch,
     Json(body): Json,
 ) -> Result<(StatusCode, axum::Json<GrantJson>), Problem> {
-    let grant = read(&body)?;
+    let grant = read(&body, &*manage.catalogue().await)?;
     let check = move |present: &AccountRecord| if_match.check(&listed(present));
     operations::add_grant(&manage, by, account, grant, check).await?;
     Ok((StatusCode::CREATED, axum::Json(grant.into())))
@@ -126,9 +127,10 @@ pub(crate) async fn remove(
     query: Query,
     OptionalJson(body): OptionalJson,
 ) -> Result<StatusCode, Problem> {
+    let catalogue = manage.catalogue().await;
     let grant = match body {
-        Some(body) if query.is_empty() => read(&body)?,
-        Some(_) | None => read(&named_in(query)?)?,
+        Some(body) if query.is_empty() => read(&body, &catalogue)?,
+        Some(_) | None => read(&named_in(query)?, &catalogue)?,
     };
     let check = move |present: &AccountRecord| if_match.check(&listed(present));
     operations::remove_grant(&manage, by, account, grant, check).await?;
@@ -153,9 +155,9 @@ fn named_in(mut query: Query) -> Result<Value, Problem> {
     query.finish(Value::Object(fields))
 }
 
-fn read(body: &Value) -> Result<Grant, Problem> {
+fn read(body: &Value, catalogue: &Catalogue) -> Result<Grant, Problem> {
     let mut fields = Fields::of(body, &["ObjectType", "ObjectGUID"], &[])?;
-    let object_type = fields.object_type();
+    let object_type = fields.object_type(catalogue);
     let object = fields.object();
     fields.finish(object_type.map(|object_type| Grant { object_type, object }))
 }

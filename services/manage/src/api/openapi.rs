@@ -3,7 +3,9 @@
 mod messages;
 mod whole;
 
-use crate::api::{accounts, deliveries, events, grants, keys, rejected, rotation, subscriptions, webhooks};
+use crate::api::{
+    accounts, deliveries, event_types, events, grants, keys, object_types, rejected, rotation, subscriptions, webhooks,
+};
 use herald_access::problem::Problem;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -30,6 +32,8 @@ fn openapi() -> utoipa::openapi::OpenApi {
         deliveries::list, deliveries::show, deliveries::retry, deliveries::dead_letters,
         events::show, rejected::list,
         webhooks::list, webhooks::show,
+        event_types::list, event_types::show, event_types::put, event_types::remove,
+        object_types::list, object_types::show, object_types::put, object_types::remove,
         accounts::create, accounts::list, accounts::show, accounts::patch,
         keys::create, keys::list, keys::show, keys::remove,
         grants::create, grants::list, grants::remove,
@@ -41,6 +45,7 @@ fn openapi() -> utoipa::openapi::OpenApi {
         (name = "Subscriptions", description = "Who wants to know. Role ProcessBuilder."),
         (name = "Deliveries", description = "What became of an event for a subscription. Role ProcessBuilder."),
         (name = "Webhooks", description = "What there is to subscribe to. Any key."),
+        (name = "Catalogue", description = "Event types and object types. Any key reads them; role Operator registers them."),
         (name = "Accounts", description = "Who may do what. Role Operator."),
     ),
 )]

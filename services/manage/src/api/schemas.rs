@@ -3,8 +3,9 @@
 #![expect(dead_code, reason = "describes JSON that other types read and write")]
 
 use herald_domain::access::Role;
-use herald_domain::catalogue::{EventType, Webhook};
+use herald_domain::catalogue::{EnateEvent, Webhook};
 use herald_domain::delivery::{AttemptError, Closed, Status};
+use herald_domain::message::Format;
 use serde::Serialize;
 use std::borrow::Cow;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -47,8 +48,14 @@ one_of!(
 one_of!(
     EventTypeName,
     "EventType",
-    "What kind of thing happened.",
-    EventType::ALL.map(EventType::name)
+    "What kind of thing happened: one of Enate's events.",
+    EnateEvent::ALL.map(EnateEvent::name)
+);
+one_of!(
+    FormatName,
+    "Format",
+    "How messages are written.",
+    Format::ALL.map(Format::name)
 );
 one_of!(
     StatusName,
@@ -78,16 +85,24 @@ one_of!(
     "CustomHeader": "X-Route", "CustomHeaderValue": "starters"
 }))]
 pub(crate) struct SubscriptionRequest {
-    /// What to be told of.
-    #[schema(value_type = WebhookName)]
-    webhook: String,
-    /// The number of an object type, or its name; `/v1/webhooks` says which go with the webhook.
-    #[schema(value_type = ObjectTypeInput)]
-    filter_object_type: i16,
+    /// What to be told of: one of Enate's webhooks. With `EventTypes` it is `Events` or absent.
+    #[schema(value_type = Option<WebhookName>)]
+    webhook: Option<String>,
+    /// Instead of a webhook: 1 to 100 names of event types, or prefixes that end in `*`. `*` alone is everything but
+    /// Herald's own events.
+    #[schema(example = json!(["InvoicePaid", "Invoice.*"]))]
+    event_types: Option<Vec<String>>,
+    /// The number of an object type, or its name; `/v1/webhooks` says which go with a webhook. With `EventTypes` it may be
+    /// any, or absent: then an event matches whatever it names.
+    #[schema(value_type = Option<ObjectTypeInput>)]
+    filter_object_type: Option<i16>,
     /// Which object. Left empty (absent, null, `""`, all zeros) for `BusinessObjectCreated` and
-    /// `BusinessObjectUpdated`, required otherwise.
+    /// `BusinessObjectUpdated`, required for the other webhooks, and as one likes with `EventTypes`.
     #[schema(rename = "FilterObjectGUID")]
     filter_object_guid: Option<Uuid>,
+    /// How messages are written: `Enate` where it is absent, and `StandardWebhooks` with `EventTypes`.
+    #[schema(value_type = Option<FormatName>)]
+    format: Option<String>,
     /// Where messages go; http or https, at most 2048 characters. An address that egress forbids is
     /// refused, and so is a name that resolves only to such. A name that does not resolve yet is accepted.
     #[schema(rename = "SubscriberURL", format = "uri")]
@@ -126,10 +141,13 @@ pub(crate) struct SubscriptionRequest {
 pub(crate) struct SubscriptionPatch {
     #[schema(value_type = Option<WebhookName>)]
     webhook: Option<String>,
+    event_types: Option<Vec<String>>,
     #[schema(value_type = Option<ObjectTypeInput>)]
     filter_object_type: Option<i16>,
     #[schema(rename = "FilterObjectGUID")]
     filter_object_guid: Option<Uuid>,
+    #[schema(value_type = Option<FormatName>)]
+    format: Option<String>,
     #[schema(rename = "SubscriberURL", format = "uri")]
     subscriber_url: Option<String>,
     custom_header: Option<String>,
@@ -149,9 +167,9 @@ pub(crate) struct SubscriptionPatch {
 #[serde(untagged)]
 #[schema(example = 31)]
 pub(crate) enum ObjectTypeInput {
-    /// 31, 81, 215, 217, 260 or 911.
+    /// 31, 81, 215, 217, 260, 911, or that of a registered one.
     Number(i16),
-    /// `Company`, `Packet`, `Contract`, `Service`, `Schedule` or `Process`.
+    /// `Company`, `Packet`, `Contract`, `Service`, `Schedule`, `Process`, or that of a registered one.
     Name(String),
 }
 
@@ -188,13 +206,18 @@ pub(crate) struct Subscription {
     /// The account that it belongs to.
     #[schema(value_type = Uuid)]
     owner: String,
+    /// One of Enate's webhooks, or `Events` where there are `EventTypes`.
     #[schema(value_type = WebhookName)]
     webhook: String,
-    #[schema(example = 31)]
-    filter_object_type: i16,
+    #[schema(required)]
+    event_types: Option<Vec<String>>,
+    #[schema(required, example = 31)]
+    filter_object_type: Option<i16>,
     #[serde(rename = "FilterObjectGUID")]
     #[schema(value_type = Option<Uuid>, required)]
     filter_object_guid: Option<String>,
+    #[schema(value_type = FormatName)]
+    format: String,
     #[serde(rename = "SubscriberURL")]
     #[schema(format = "uri", example = "https://example.com/hooks")]
     subscriber_url: String,

@@ -16,7 +16,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use herald_access::problem::Problem;
 use herald_domain::address::EgressPolicy;
-use herald_domain::catalogue::Webhook;
+use herald_domain::catalogue::{Catalogue, Webhook};
 use herald_domain::delivery::Closed;
 use herald_domain::id::SubscriptionId;
 use herald_domain::subscription::{Draft, Subscription, parse, parse_patch, url_as_kept};
@@ -47,7 +47,7 @@ pub(crate) async fn create(
     Builder(caller): Builder,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let draft = read(&body, &manage.egress)?;
+    let draft = read(&body, &*manage.catalogue().await, &manage.egress)?;
     let (subscription, secret) = operations::create(&manage, caller, draft).await?;
     let location = format!("/v1/subscriptions/{}", subscription.id);
     let etag = Representation::of(&shown(&subscription))?.etag()?;
@@ -158,10 +158,10 @@ pub(crate) async fn replace(
     if_match: IfMatch,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let egress = Arc::clone(&manage.egress);
+    let (catalogue, egress) = (manage.catalogue().await, Arc::clone(&manage.egress));
     let replaced = move |present: &Subscription| {
         if_match.check(&shown(present))?;
-        read(&body, &egress)
+        read(&body, &catalogue, &egress)
     };
     let changed = operations::change(&manage, caller, id, replaced).await?;
     Representation::of(&shown(&changed))?.answer()
@@ -191,10 +191,10 @@ pub(crate) async fn patch(
     if_match: IfMatch,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let egress = Arc::clone(&manage.egress);
+    let (catalogue, egress) = (manage.catalogue().await, Arc::clone(&manage.egress));
     let merged = move |present: &Subscription| {
         if_match.check(&shown(present))?;
-        parse_patch(&present.settings, &body, &egress).map_err(Problem::faults)
+        parse_patch(&present.settings, &body, &catalogue, &egress).map_err(Problem::faults)
     };
     let changed = operations::change(&manage, caller, id, merged).await?;
     Representation::of(&shown(&changed))?.answer()
@@ -254,8 +254,8 @@ fn read_retry(body: &Value) -> Result<(Closed, Timestamp), Problem> {
     fields.finish(ended.map(|ended| (ended, since.unwrap_or(Timestamp::from_micros(0)))))
 }
 
-fn read(body: &Value, egress: &EgressPolicy) -> Result<Draft, Problem> {
-    parse(body, egress).map_err(Problem::faults)
+fn read(body: &Value, catalogue: &Catalogue, egress: &EgressPolicy) -> Result<Draft, Problem> {
+    parse(body, catalogue, egress).map_err(Problem::faults)
 }
 
 pub(crate) fn shown(subscription: &Subscription) -> Shown {

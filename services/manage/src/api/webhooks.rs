@@ -7,10 +7,10 @@ use crate::api::schemas::{EventTypeName, WebhookName};
 use axum::Json;
 use herald_access::Caller;
 use herald_access::problem::Problem;
-use herald_domain::catalogue::{EventType, Field, FieldKind, ObjectType, Webhook};
-use herald_domain::event::Objects;
+use herald_domain::catalogue::{EnateEvent, Field, FieldKind, ObjectRule, ObjectType, Webhook};
 use herald_domain::id::{ObjectGuid, SubscriptionId};
-use herald_domain::message;
+use herald_domain::message::{Envelope, Format};
+use herald_domain::time::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -84,13 +84,15 @@ pub(crate) struct MessageField {
 
 /// The name of a webhook in a path; the alias that `Webhook` accepts included.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Named(Webhook);
+pub(crate) struct Named(Webhook, EnateEvent);
 
 impl FromStr for Named {
     type Err = ();
 
     fn from_str(name: &str) -> Result<Self, ()> {
-        Webhook::named(name).map(Self).ok_or(())
+        Webhook::named(name)
+            .and_then(|webhook| Some(Self(webhook, webhook.event_type()?)))
+            .ok_or(())
     }
 }
 
@@ -107,7 +109,8 @@ impl Addressed for Named {
     responses((status = 200, description = "Every webhook.", body = List<WebhookDescription>), Refused),
 )]
 pub(crate) async fn list(_caller: Caller) -> Result<Json<List<WebhookDescription>>, Problem> {
-    let items = Webhook::ALL.into_iter().map(describe).collect::<Result<_, _>>()?;
+    let items = all().map(|(webhook, event)| describe(webhook, event));
+    let items = items.collect::<Result<_, _>>()?;
     Ok(Json(List::whole(items)))
 }
 
@@ -117,14 +120,22 @@ pub(crate) async fn list(_caller: Caller) -> Result<Json<List<WebhookDescription
     params(("name" = String, Path, description = "The webhook's name.", example = "PacketCreated")),
     responses((status = 200, description = "The webhook.", body = WebhookDescription), Refused, Missing),
 )]
-pub(crate) async fn show(_caller: Caller, At(Named(webhook)): At<Named>) -> Result<Json<WebhookDescription>, Problem> {
-    describe(webhook).map(Json)
+pub(crate) async fn show(
+    _caller: Caller,
+    At(Named(webhook, event)): At<Named>,
+) -> Result<Json<WebhookDescription>, Problem> {
+    describe(webhook, event).map(Json)
 }
 
-pub(crate) fn describe(webhook: Webhook) -> Result<WebhookDescription, Problem> {
-    let kind = webhook.event_type();
+/// Enate's webhooks, each with the events that it fires for.
+pub(crate) fn all() -> impl Iterator<Item = (Webhook, EnateEvent)> {
+    let with_event = |webhook: Webhook| Some((webhook, webhook.event_type()?));
+    Webhook::ENATE.into_iter().filter_map(with_event)
+}
+
+pub(crate) fn describe(webhook: Webhook, kind: EnateEvent) -> Result<WebhookDescription, Problem> {
     let types = webhook.filter_types().iter();
-    let added = kind.added_fields().iter().map(|name| added_field(name));
+    let added = kind.added_fields().iter().map(|(name, _)| added_field(name));
     let example = RawValue::from_string(example(kind));
     Ok(WebhookDescription {
         webhook: webhook.name(),
@@ -133,7 +144,7 @@ pub(crate) fn describe(webhook: Webhook) -> Result<WebhookDescription, Problem> 
         filter_object_types: types
             .map(|kind| FilterObjectType {
                 number: kind.number(),
-                name: kind.name(),
+                name: kind.enate_name().unwrap_or_default(),
             })
             .collect(),
         filter_object_guid: if webhook.filters_by_guid() { "required" } else { "empty" },
@@ -161,16 +172,10 @@ fn field(field: &Field) -> MessageField {
 
 fn added_field(name: &'static str) -> MessageField {
     let (r#type, values) = if name == "ObjectType" {
-        let kinds = [ObjectType::Company, ObjectType::Schedule];
-        (
-            "integer",
-            Some(
-                kinds
-                    .map(|kind| (i64::from(kind.number()), kind.name()))
-                    .into_iter()
-                    .collect(),
-            ),
-        )
+        let kinds = ObjectType::ENATE.into_iter();
+        let business = kinds.filter(|(kind, _)| [ObjectType::COMPANY, ObjectType::SCHEDULE].contains(kind));
+        let values = business.map(|(kind, name)| (i64::from(kind.number()), name));
+        ("integer", Some(values.collect()))
     } else {
         ("guid", None)
     };
@@ -184,36 +189,27 @@ fn added_field(name: &'static str) -> MessageField {
 }
 
 /// A message as it would be sent, made by what makes the real ones.
-fn example(kind: EventType) -> String {
-    let object = |guid| Some(ObjectGuid(guid));
-    let objects = match kind {
-        EventType::PacketCreated | EventType::PacketUpdated => Objects {
-            packet: object(PACKET),
-            ..Objects::default()
-        },
-        EventType::NewCommunication => Objects {
-            packet: object(PACKET),
-            communication: object(COMMUNICATION),
-            ..Objects::default()
-        },
-        EventType::BusinessObjectCreated | EventType::BusinessObjectUpdated => Objects {
-            schedule: object(SCHEDULE),
-            ..Objects::default()
-        },
+fn example(event: EnateEvent) -> String {
+    let known = [
+        ("Packet", PACKET),
+        ("Communication", COMMUNICATION),
+        ("Schedule", SCHEDULE),
+    ];
+    let named = |name: &str| match event.objects() {
+        ObjectRule::All(names) => names.contains(&name),
+        ObjectRule::ExactlyOne(_) => name == "Schedule",
     };
-    message::body(SubscriptionId(SUBSCRIPTION), kind, &objects, example_data(kind))
-}
-
-fn example_data(kind: EventType) -> &'static str {
-    match kind {
-        EventType::PacketCreated | EventType::PacketUpdated => {
-            r#"{"CustomerName":"Globex Corporation","SupplierName":"Initech","ContractName":"Capital Discovery","ServiceName":"HR Relief","ServiceLineName":"East Coast","ProcessTypeName":"Start Employee","Reference":"202234-C","Title":"New starter in Boston","Status":1,"DueDate":"2026-12-01T17:00:00Z","RAGStatus":1,"ProcessType":1,"StartedbyMethod":4}"#
-        }
-        EventType::NewCommunication => {
-            r#"{"To":"hr@initech.example","CC":null,"From":"peter@globex.example","Sender":"peter@globex.example","Importance":0,"Subject":"Documents for the new starter","AttachmentCount":2,"CommunicationType":2}"#
-        }
-        EventType::BusinessObjectCreated | EventType::BusinessObjectUpdated => r#"{"Name":"2022 Schedule"}"#,
-    }
+    let objects = known.into_iter().filter(|(name, _)| named(name));
+    let at = Timestamp::from_micros(0);
+    let envelope = Envelope {
+        subscription: SubscriptionId(SUBSCRIPTION),
+        kind: &event.into(),
+        objects: &objects.map(|(name, guid)| (name, ObjectGuid(guid))).collect(),
+        data: event.example(),
+        occurred_at: None,
+        accepted_at: at,
+    };
+    Format::Enate.compose(&envelope).body
 }
 
 const SUBSCRIPTION: Uuid = uuid!("0193f1a0-7c1e-7d1a-b1f0-3a5c7e9d1b2f");
@@ -251,13 +247,14 @@ pub(crate) const HEADERS: [MessageHeader; 11] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use herald_domain::catalogue::Catalogue;
     use herald_domain::event;
     use serde_json::{Value, json};
 
     #[test]
     fn examples_are_messages_of_valid_events_and_have_every_field() {
-        for webhook in Webhook::ALL {
-            let described = serde_json::to_value(describe(webhook).unwrap()).unwrap();
+        for (webhook, event_type) in all() {
+            let described = serde_json::to_value(describe(webhook, event_type).unwrap()).unwrap();
             let names: Vec<&Value> = described["Message"]
                 .as_array()
                 .unwrap()
@@ -271,15 +268,18 @@ mod tests {
                 "{webhook:?}"
             );
 
-            let data: Value = serde_json::from_str(example_data(webhook.event_type())).unwrap();
-            let objects = match webhook.event_type() {
-                EventType::BusinessObjectCreated | EventType::BusinessObjectUpdated => {
+            let data: Value = serde_json::from_str(event_type.example()).unwrap();
+            let objects = match event_type {
+                EnateEvent::BusinessObjectCreated | EnateEvent::BusinessObjectUpdated => {
                     json!({"Schedule": SCHEDULE.to_string()})
                 }
                 _ => json!({"Packet": PACKET.to_string(), "Communication": COMMUNICATION.to_string()}),
             };
-            let event = json!({"Type": webhook.event_type().name(), "Objects": objects, "Data": data});
-            assert!(event::parse(&event.to_string()).is_ok(), "{webhook:?}");
+            let event = json!({"Type": event_type.name(), "Objects": objects, "Data": data});
+            assert!(
+                event::parse(&event.to_string(), &Catalogue::default()).is_ok(),
+                "{webhook:?}"
+            );
         }
     }
 }

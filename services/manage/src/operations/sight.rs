@@ -2,9 +2,9 @@
 
 use herald_access::Caller;
 use herald_access::problem::Problem;
-use herald_domain::access::{Refusal, Role};
+use herald_domain::access::{Needed, Refusal, Role};
 use herald_domain::id::AccountId;
-use herald_domain::index::Topic;
+use herald_domain::index::Interest;
 use herald_registry::Registry;
 use std::sync::Arc;
 
@@ -37,23 +37,29 @@ impl Sight {
     }
 }
 
-/// Answers 403, naming what is missing, where the account may not have a subscription to that topic.
-pub(crate) fn permit(registry: &Registry, account: AccountId, topic: Topic) -> Result<(), Problem> {
-    let owner = registry.view().account(account).map(Arc::clone);
-    let refusal = owner.map_or(Some(Refusal::AccountInactive), |owner| {
-        owner.refuses(topic.object_type, topic.object)
-    });
+/// Answers 403, naming what is missing, where the account may not have a subscription with that interest.
+pub(crate) fn permit(registry: &Registry, account: AccountId, interest: &Interest) -> Result<(), Problem> {
+    let (owner, catalogue) = {
+        let view = registry.view();
+        (view.account(account).map(Arc::clone), Arc::clone(view.catalogue()))
+    };
+    let needed = Needed::by(interest, &catalogue);
+    let refusal = owner.map_or(Some(Refusal::AccountInactive), |owner| owner.refuses(&needed));
     match refusal {
         None => Ok(()),
         Some(Refusal::AccountInactive) => Err(Problem::forbidden(format!("the account {account} is inactive"))),
         Some(Refusal::RoleMissing) => Err(Problem::forbidden(format!(
             "the account {account} has not the role ProcessBuilder"
         ))),
-        Some(Refusal::PermissionMissing) => {
-            let kind = topic.object_type;
-            let what = match topic.object {
-                Some(object) => format!("the {} {object}", kind.name()),
-                None => format!("every {}", kind.name()),
+        Some(Refusal::PermissionMissing(Needed::Everything)) => Err(Problem::forbidden(format!(
+            "the account {account} has no permission on everything, which a subscription without a filter takes for a \
+             prefix: only an operator has it; name the event types, or set FilterObjectType"
+        ))),
+        Some(Refusal::PermissionMissing(Needed::Object(kind, object))) => {
+            let name = catalogue.object_name(kind).unwrap_or_default();
+            let what = match object {
+                Some(object) => format!("the {name} {object}"),
+                None => format!("every {name}"),
             };
             Err(Problem::forbidden(format!(
                 "the account {account} has no permission on {what} (ObjectType {}); an operator gives it with POST \

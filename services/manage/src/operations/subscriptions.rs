@@ -27,7 +27,7 @@ pub(crate) type Secret = (String, SigningKey);
 pub(crate) async fn create(manage: &Manage, caller: Caller, draft: Draft) -> Result<(Subscription, String), Problem> {
     let draft = as_kept(draft);
     let owner = owner(manage, caller, draft.owner)?;
-    permit(&manage.registry, owner, draft.settings.topic)?;
+    permit(&manage.registry, owner, &draft.settings.interest)?;
     let (secret, key) = draft.secret.map_or_else(generate, Ok)?;
     let now = manage.ledger.now();
     let subscription = Subscription {
@@ -120,11 +120,11 @@ pub(crate) async fn change(
             let detail = "Owner cannot be changed; create the subscription anew with another Owner";
             return Err(Problem::faults(vec![Fault::new("/Owner", "read_only", detail)]));
         }
-        let topic = draft.settings.topic;
-        if topic == subscription.settings.topic {
+        let interest = &draft.settings.interest;
+        if *interest == subscription.settings.interest {
             may_change(&registry, caller, subscription)?;
         } else {
-            permit(&registry, subscription.owner, topic)?;
+            permit(&registry, subscription.owner, interest)?;
         }
         subscription.settings = draft.settings;
         if let Some((_, key)) = draft.secret {
@@ -185,7 +185,7 @@ pub(crate) async fn retry(
     since: Timestamp,
 ) -> Result<(usize, bool), Problem> {
     let subscription = find(manage, caller, id).await?;
-    permit(&manage.registry, subscription.owner, subscription.settings.topic)?;
+    permit(&manage.registry, subscription.owner, &subscription.settings.interest)?;
     let retried = manage.ledger.retry_some(id, ended, since, RETRIED_AT_A_TIME).await;
     match retried.map_err(ledger_away)? {
         RetriedSome::Done { deliveries, more } => Ok((deliveries, more)),
@@ -198,7 +198,7 @@ pub(crate) async fn retry(
 /// Answers 403 where the subscription's owner may not have it (any more).
 pub(crate) async fn permit_owner(manage: &Manage, id: SubscriptionId) -> Result<(), Problem> {
     match manage.ledger.subscription(id).await.map_err(ledger_away)? {
-        Some(subscription) => permit(&manage.registry, subscription.owner, subscription.settings.topic),
+        Some(subscription) => permit(&manage.registry, subscription.owner, &subscription.settings.interest),
         // What is deleted has another answer.
         None => Ok(()),
     }
@@ -230,7 +230,7 @@ fn may_change(registry: &Registry, caller: Caller, subscription: &Subscription) 
     match Sight::of(caller) {
         Sight::Everything => Ok(()),
         Sight::Of(account) if account == subscription.owner => {
-            permit(registry, subscription.owner, subscription.settings.topic)
+            permit(registry, subscription.owner, &subscription.settings.interest)
         }
         Sight::Of(_) => Err(Problem::not_found("subscription")),
     }

@@ -92,7 +92,7 @@ fn names_are_enumerated_and_a_patch_has_one_media_type() {
     for (schema, property, of) in [
         ("Subscription", "Webhook", "Webhook"),
         ("Delivery", "Status", "DeliveryStatus"),
-        ("RecordedEvent", "Type", "EventType"),
+        ("Subscription", "Format", "Format"),
     ] {
         assert_eq!(
             schemas[schema]["properties"][property]["$ref"],

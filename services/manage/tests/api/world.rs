@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use herald_access::hash_key;
 use herald_domain::access::{OPERATOR, Roles};
 use herald_domain::address::EgressPolicy;
-use herald_domain::catalogue::EventType;
+use herald_domain::catalogue::EnateEvent;
 use herald_domain::delivery::{Attempt, Closed, Delivery, Outcome, Reason};
 use herald_domain::event::Objects;
 use herald_domain::id::{EventId, EventUid, KeyId, ObjectGuid};
@@ -180,20 +180,20 @@ impl World {
     /// Records an event of [`COMPANY`] as if dispatch had; the deliveries that follow from it.
     pub(crate) async fn publish(&self, account: &str, id: Uuid, data: &str) -> (EventUid, Vec<Delivery>) {
         let company = ObjectGuid(COMPANY.parse().unwrap());
-        let objects = Objects {
-            company: Some(company),
-            packet: Some(company),
-            ..Objects::default()
-        };
+        let objects = Objects::from([("Company", company), ("Packet", company)]);
         let (matches, version) = {
             let view = self.registry.view();
-            (view.index().matches(EventType::PacketCreated, &objects), view.version())
+            (
+                view.index().matches(&EnateEvent::PacketCreated.into(), &objects),
+                view.version(),
+            )
         };
         let uid = EventUid(Uuid::now_v7());
         let record = Arc::new(EventRecord {
             uid,
             id: EventId(id),
-            kind: EventType::PacketCreated,
+            kind: EnateEvent::PacketCreated.into(),
+            occurred_at: None,
             objects,
             data: data.to_owned(),
             accepted_at: self.ledger.now(),
@@ -202,7 +202,6 @@ impl World {
         let event = NewEvent {
             record,
             account: account.into(),
-            occurred_at: None,
             body_hash: 0,
             matches,
         };

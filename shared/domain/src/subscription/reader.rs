@@ -3,13 +3,15 @@
 use super::header::reserved;
 use super::literal_address;
 use crate::address::EgressPolicy;
-use crate::catalogue::{ObjectType, Webhook};
+use crate::catalogue::{Catalogue, MAX_NAME_CHARS, ObjectType, Webhook, is_name};
 use crate::id::{AccountId, ObjectGuid, parse_guid};
-use crate::index::Topic;
+use crate::index::{Interest, ObjectFilter, Topic, TypeInterest};
+use crate::message::Format;
 use crate::problem::{Fault, Faults, pointer_to};
 use crate::retry::RetryPolicy;
 use crate::signing::SigningKey;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
@@ -22,12 +24,14 @@ pub(super) struct Reader<'a> {
     /// The same object as it is kept. What is as it was there was judged when it was set, by the rules of then, and is
     /// taken as it is.
     pub(super) present: Option<&'a Map<String, Value>>,
+    /// What event types and object types there are.
+    pub(super) catalogue: &'a Catalogue,
     /// The pointer to the object.
     pub(super) parent: &'static str,
     pub(super) faults: Faults,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// Whether the field is as it is kept; absent is null.
     pub(super) fn is_kept(&self, name: &str) -> bool {
         let kept = |present: &Map<String, Value>| present.get(name).filter(|value| !value.is_null()) == self.get(name);
@@ -41,7 +45,7 @@ impl Reader<'_> {
     }
 
     /// The field, unless it is absent or null.
-    fn get(&self, name: &str) -> Option<&Value> {
+    fn get(&self, name: &str) -> Option<&'a Value> {
         self.fields.get(name).filter(|value| !value.is_null())
     }
 
@@ -55,65 +59,181 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn topic(&mut self) -> Option<Topic> {
+    /// What the subscription listens to: one of Enate's webhooks, or event types.
+    pub(super) fn interest(&mut self) -> Option<Interest> {
         let webhook = match self.get("Webhook") {
-            None => {
-                self.fault("Webhook", "required", "Webhook is required");
-                None
-            }
+            None => None,
             Some(value) => {
                 let webhook = value.as_str().and_then(Webhook::named);
                 if webhook.is_none() {
                     let names = Webhook::ALL.map(Webhook::name).join(", ");
                     self.fault("Webhook", "one_of", format!("Webhook must be one of {names}"));
+                    self.check_filter();
+                    return None;
                 }
                 webhook
             }
         };
-        let object_type = self.object_type(webhook);
-        let object = self.object(webhook);
+        match (webhook, self.get("EventTypes")) {
+            (None | Some(Webhook::Events), Some(names)) => self.type_interest(names),
+            (Some(Webhook::Events), None) => {
+                self.fault(
+                    "EventTypes",
+                    "required",
+                    "a subscription with Webhook Events needs EventTypes",
+                );
+                None
+            }
+            (Some(_), Some(_)) => {
+                let detail = "a subscription has either one of Enate's webhooks or EventTypes, not both";
+                self.fault("EventTypes", "exactly_one", detail);
+                None
+            }
+            (Some(webhook), None) => self.topic(webhook).map(Interest::Webhook),
+            (None, None) => {
+                self.fault("Webhook", "required", "Webhook or EventTypes is required");
+                self.check_filter();
+                None
+            }
+        }
+    }
+
+    /// Finds what is wrong with the filter, whatever the webhook is.
+    fn check_filter(&mut self) {
+        const NAME: &str = "FilterObjectType";
+        match self.get(NAME) {
+            None => self.fault(NAME, "required", "FilterObjectType is required"),
+            Some(value) if self.object_type(value).is_none() => self.unknown_object_type(),
+            Some(_) => {}
+        }
+        self.object();
+    }
+
+    fn unknown_object_type(&mut self) {
+        let enate = describe(ObjectType::ENATE.into_iter().map(|(kind, _)| kind));
+        let detail =
+            format!("FilterObjectType must be one of {enate}, or a registered one; GET /v1/object-types lists all");
+        self.fault("FilterObjectType", "one_of", detail);
+    }
+
+    fn topic(&mut self, webhook: Webhook) -> Option<Topic> {
+        let object_type = self.topic_object_type(webhook);
+        let object = self.topic_object(webhook);
         Some(Topic {
-            webhook: webhook?,
+            webhook,
             object_type: object_type?,
             object: object?,
         })
     }
 
-    fn object_type(&mut self, webhook: Option<Webhook>) -> Option<ObjectType> {
+    fn type_interest(&mut self, names: &Value) -> Option<Interest> {
+        const NAME: &str = "EventTypes";
+        const MOST: usize = 100;
+        let names = match names.as_array() {
+            Some(names) if (1..=MOST).contains(&names.len()) => names,
+            _ => {
+                let detail =
+                    format!("EventTypes must be an array of 1 to {MOST} names of event types, or prefixes and *");
+                self.fault(NAME, "array", detail);
+                return None;
+            }
+        };
+        let is_kept = self.is_kept(NAME);
+        let mut read: Vec<Box<str>> = Vec::with_capacity(names.len());
+        let mut faulty = false;
+        for (n, name) in names.iter().enumerate() {
+            let checked = match name.as_str() {
+                None => Err(("text", "must be text".to_owned())),
+                Some(name) if read.iter().any(|known| **known == *name) => {
+                    Err(("unique", format!("{name} is named more than once")))
+                }
+                Some(name) if is_kept => Ok(name),
+                Some(name) => self.type_name(name).map(|()| name),
+            };
+            match checked {
+                Ok(name) => read.push(name.into()),
+                Err((rule, detail)) => {
+                    faulty = true;
+                    self.faults
+                        .push_with(|| Fault::new(format!("/{NAME}/{n}"), rule, detail));
+                }
+            }
+        }
+        let filter = self.object_filter();
+        let filter = filter?;
+        (!faulty).then(|| Interest::EventTypes(Arc::new(TypeInterest { names: read, filter })))
+    }
+
+    /// Whether a subscription may name it.
+    fn type_name(&self, name: &str) -> Result<(), (&'static str, String)> {
+        if let Some(prefix) = name.strip_suffix('*') {
+            let is_fit = prefix.is_empty() || is_name(prefix);
+            let wrong = || {
+                let detail = format!("{name} must be what a name begins with, and * at its end");
+                ("name", detail)
+            };
+            return is_fit.then_some(()).ok_or_else(wrong);
+        }
+        let Some(kind) = self.catalogue.event_type(name) else {
+            let shown: String = name.chars().take(MAX_NAME_CHARS).collect();
+            let detail = format!("there is no event type {shown}; GET /v1/event-types lists all");
+            return Err(("event_type", detail));
+        };
+        let spec = self.catalogue.registered(kind.name());
+        if spec.is_some_and(|spec| spec.draft.archived) {
+            return Err(("archived", format!("{name} is archived: it takes no new subscriptions")));
+        }
+        Ok(())
+    }
+
+    /// The filter of a subscription to event types, if it has one; nothing at all where it is at fault.
+    #[expect(clippy::option_option, reason = "outside: was it read; inside: was it given")]
+    fn object_filter(&mut self) -> Option<Option<ObjectFilter>> {
+        const NAME: &str = "FilterObjectType";
+        let object = self.object()?;
+        let Some(value) = self.get(NAME) else {
+            if object.is_some() {
+                self.fault(NAME, "required", "a FilterObjectGUID needs a FilterObjectType");
+                return None;
+            }
+            return Some(None);
+        };
+        let kind = self.object_type(value);
+        let name = kind.and_then(|kind| self.catalogue.object_name(kind));
+        let (Some(kind), Some(name)) = (kind, name) else {
+            self.unknown_object_type();
+            return None;
+        };
+        let name = name.into();
+        Some(Some(ObjectFilter { kind, name, object }))
+    }
+
+    fn object_type(&self, value: &Value) -> Option<ObjectType> {
+        match value {
+            Value::Number(number) => self.catalogue.object_numbered(number.as_i64()?),
+            Value::String(name) => self.catalogue.object_type(name),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+
+    fn topic_object_type(&mut self, webhook: Webhook) -> Option<ObjectType> {
         const NAME: &str = "FilterObjectType";
         let Some(value) = self.get(NAME) else {
             self.fault(NAME, "required", "FilterObjectType is required");
             return None;
         };
-        let object_type = match value {
-            Value::Number(number) => number.as_i64().and_then(ObjectType::numbered),
-            Value::String(name) => ObjectType::named(name),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-        };
-        let describe = |kinds: &[ObjectType]| {
-            let kinds: Vec<_> = kinds
-                .iter()
-                .map(|kind| format!("{} {}", kind.number(), kind.name()))
-                .collect();
-            kinds.join(", ")
-        };
-        let Some(object_type) = object_type else {
-            self.fault(
-                NAME,
-                "one_of",
-                format!("FilterObjectType must be one of {}", describe(&ObjectType::ALL)),
-            );
+        let Some(object_type) = self.object_type(value) else {
+            self.unknown_object_type();
             return None;
         };
-        let webhook = webhook?;
         if !webhook.filter_types().contains(&object_type) {
-            let confused = object_type == ObjectType::Packet && webhook.filter_types().contains(&ObjectType::Schedule);
+            let confused = object_type == ObjectType::PACKET && webhook.filter_types().contains(&ObjectType::SCHEDULE);
             let hint = if confused {
                 "; 81 is Packet, a Schedule is 260"
             } else {
                 ""
             };
-            let allowed = describe(webhook.filter_types());
+            let allowed = describe(webhook.filter_types().iter().copied());
             self.fault(
                 NAME,
                 "one_of",
@@ -124,23 +244,29 @@ impl Reader<'_> {
         Some(object_type)
     }
 
-    /// The GUID, if there is to be one; nothing at all where it is at fault. Absent, null, empty and all
-    /// zeros are all no GUID.
+    /// The GUID of the filter, if it is given; nothing at all where it is at fault. Absent, null, empty and all zeros
+    /// are all no GUID.
     #[expect(clippy::option_option, reason = "outside: was it read; inside: was it given")]
-    fn object(&mut self, webhook: Option<Webhook>) -> Option<Option<ObjectGuid>> {
+    fn object(&mut self) -> Option<Option<ObjectGuid>> {
         const NAME: &str = "FilterObjectGUID";
-        let guid = match self.get(NAME) {
-            None => None,
-            Some(Value::String(text)) if text.is_empty() => None,
+        match self.get(NAME) {
+            None => Some(None),
+            Some(Value::String(text)) if text.is_empty() => Some(None),
             Some(value) => {
                 let Some(Ok(guid)) = value.as_str().map(parse_guid) else {
                     self.fault(NAME, "guid", "FilterObjectGUID must be a GUID");
                     return None;
                 };
-                Some(ObjectGuid(guid)).filter(|guid| !guid.0.is_nil())
+                Some(Some(ObjectGuid(guid)).filter(|guid| !guid.0.is_nil()))
             }
-        };
-        let webhook = webhook?;
+        }
+    }
+
+    /// [`Reader::object`], by the rule of the webhook.
+    #[expect(clippy::option_option, reason = "outside: was it read; inside: was it given")]
+    fn topic_object(&mut self, webhook: Webhook) -> Option<Option<ObjectGuid>> {
+        const NAME: &str = "FilterObjectGUID";
+        let guid = self.object()?;
         if webhook.filters_by_guid() && guid.is_none() {
             self.fault(NAME, "required", format!("{} needs a FilterObjectGUID", webhook.name()));
             return None;
@@ -154,6 +280,17 @@ impl Reader<'_> {
             return None;
         }
         Some(guid)
+    }
+
+    /// How messages are written, if it is given.
+    pub(super) fn format(&mut self) -> Option<Format> {
+        let value = self.get("Format")?;
+        let format = value.as_str().and_then(Format::named);
+        if format.is_none() {
+            let names = Format::ALL.map(Format::name).join(", ");
+            self.fault("Format", "one_of", format!("Format must be one of {names}"));
+        }
+        format
     }
 
     pub(super) fn url(&mut self, egress: &EgressPolicy) -> Option<String> {
@@ -261,6 +398,7 @@ impl Reader<'_> {
         let mut reader = Reader {
             fields,
             present: self.present.and_then(|present| present.get("Retry")?.as_object()),
+            catalogue: self.catalogue,
             parent: "/Retry",
             faults: Faults::default(),
         };
@@ -371,6 +509,14 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// Enate's object types with their numbers, in words.
+fn describe(kinds: impl Iterator<Item = ObjectType>) -> String {
+    let kinds: Vec<_> = kinds
+        .map(|kind| format!("{} {}", kind.number(), kind.enate_name().unwrap_or_default()))
+        .collect();
+    kinds.join(", ")
 }
 
 /// A URL as it will be called, judged when a subscription is made. Names are judged later, when they are

@@ -2,6 +2,14 @@ use super::header::reserved;
 use super::*;
 use proptest::prelude::*;
 
+fn parse(body: &Value, egress: &EgressPolicy) -> Result<Draft, Faults> {
+    super::parse(body, &Catalogue::default(), egress)
+}
+
+fn parse_patch(present: &Settings, patch: &Value, egress: &EgressPolicy) -> Result<Draft, Faults> {
+    super::parse_patch(present, patch, &Catalogue::default(), egress)
+}
+
 fn body() -> Value {
     json!({"Webhook": "PacketUpdated", "FilterObjectType": 81, "FilterObjectGUID": "22222222-2222-4222-8222-222222222222", "SubscriberURL": "https://example.com/hook"})
 }
@@ -28,7 +36,8 @@ fn defaults_are_the_contracts() {
     assert_eq!(
         Value::Object(settings.to_json()),
         json!({
-            "Webhook": "PacketUpdated", "FilterObjectType": 81, "FilterObjectGUID": "22222222-2222-4222-8222-222222222222",
+            "Webhook": "PacketUpdated", "EventTypes": null, "FilterObjectType": 81,
+            "FilterObjectGUID": "22222222-2222-4222-8222-222222222222", "Format": "Enate",
             "SubscriberURL": "https://example.com/hook", "CustomHeader": null, "CustomHeaderValue": null, "Name": null, "Active": true,
             "TimeoutSeconds": 15, "MaxInFlight": 64, "RateLimitPerSecond": null,
             "Retry": {"InitialSeconds": 5, "Multiplier": 3, "MaxSeconds": 21600, "GiveUpAfterSeconds": 259_200, "MaxAttempts": null},

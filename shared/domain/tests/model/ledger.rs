@@ -5,7 +5,7 @@ use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::delivery::{Attempt, Closed, Decision, Delivery};
 use herald_domain::event::Objects;
 use herald_domain::id::{AccountId, DeliveryId, EventId, EventUid, Shard, SubscriptionId};
-use herald_domain::index::{Index, Topic};
+use herald_domain::index::{Index, Interest};
 use herald_domain::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub(crate) struct Row {
 
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    pub topic: Topic,
+    pub interest: Interest,
     pub active: bool,
     pub always_active: bool,
     /// Deliveries opened before this are cancelled.
@@ -145,17 +145,17 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(topics: impl IntoIterator<Item = (SubscriptionId, Topic)>) -> Self {
+    pub(crate) fn new(interests: impl IntoIterator<Item = (SubscriptionId, Interest)>) -> Self {
         let now = Timestamp::from_micros(1_763_800_000_000_000);
-        let subscription = |topic| Subscription {
-            topic,
+        let subscription = |interest| Subscription {
+            interest,
             active: true,
             always_active: true,
             open_from: now,
         };
-        let subscriptions: BTreeMap<_, _> = topics
+        let subscriptions: BTreeMap<_, _> = interests
             .into_iter()
-            .map(|(id, topic)| (id, subscription(topic)))
+            .map(|(id, interest)| (id, subscription(interest)))
             .collect();
         let free = || ShardRow {
             owner: None,
@@ -199,7 +199,7 @@ impl Ledger {
         };
         for (id, subscription) in &self.subscriptions {
             if subscription.active {
-                registry.index.add(subscription.topic, *id);
+                registry.index.add(&subscription.interest, *id);
             } else {
                 registry.inactive.insert(*id);
             }
@@ -595,7 +595,7 @@ impl Ledger {
 }
 
 /// What an event is about.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Content {
     pub kind: EventType,
     pub objects: Objects,

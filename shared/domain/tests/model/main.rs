@@ -265,9 +265,9 @@ impl World {
                 .iter()
                 .filter(|(_, subscription)| subscription.always_active)
             {
-                index.add(subscription.topic, *id);
+                index.add(&subscription.interest, *id);
             }
-            for (subscription, _) in index.matches(content.kind, &content.objects) {
+            for (subscription, _) in index.matches(&content.kind, &content.objects) {
                 let id = DeliveryId::derive(*uid, subscription, Uuid::nil());
                 ensure!(
                     ledger.closed.contains_key(&id),

@@ -2,11 +2,11 @@
 
 use crate::ensure;
 use crate::ledger::{Content, Epoch, Key, Owner};
-use herald_domain::catalogue::{EventType, ObjectType, Webhook};
+use herald_domain::catalogue::{EnateEvent, ObjectType, Webhook};
 use herald_domain::delivery::{AttemptError, Outcome};
 use herald_domain::event::Objects;
 use herald_domain::id::{AccountId, DeliveryId, EventId, ObjectGuid, Shard, SubscriptionId};
-use herald_domain::index::Topic;
+use herald_domain::index::{Interest, Topic};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use uuid::Uuid;
@@ -16,21 +16,21 @@ fn guid(n: u128) -> ObjectGuid {
 }
 
 /// Six subscriptions on three shards: four listen to a company, one to a contract, one to a packet.
-pub(crate) fn subscriptions() -> Vec<(SubscriptionId, Topic)> {
+pub(crate) fn subscriptions() -> Vec<(SubscriptionId, Interest)> {
     let topic = |webhook, object_type, n| Topic {
         webhook,
         object_type,
         object: Some(guid(n)),
     };
-    let company = topic(Webhook::PacketCreated, ObjectType::Company, 1);
-    let contract = topic(Webhook::PacketCreated, ObjectType::Contract, 2);
-    let packet = topic(Webhook::PacketUpdated, ObjectType::Packet, 3);
+    let company = topic(Webhook::PacketCreated, ObjectType::COMPANY, 1);
+    let contract = topic(Webhook::PacketCreated, ObjectType::CONTRACT, 2);
+    let packet = topic(Webhook::PacketUpdated, ObjectType::PACKET, 3);
     let on_shard = |shard: u8| {
         let ids = (1..).map(|n| SubscriptionId(Uuid::from_u128(n)));
         ids.filter(move |id| Shard::of(*id) == Shard(shard)).take(2)
     };
     let ids = (0..3).flat_map(on_shard);
-    ids.zip([company, contract, company, packet, company, company])
+    ids.zip([company, contract, company, packet, company, company].map(Interest::Webhook))
         .collect()
 }
 
@@ -43,18 +43,18 @@ pub(crate) fn key(n: u8) -> Key {
 /// What an event is about follows from its key, as a producer that publishes again sends the same.
 pub(crate) fn content_of((account, event): Key) -> Content {
     let (kind, company, contract, packet) = match (account.0.as_u128() + 2 * event.0.as_u128()) % 5 {
-        0 => (EventType::PacketCreated, 1, 2, 8), // matches five: three chunks
-        1 => (EventType::PacketCreated, 1, 9, 8),
-        2 => (EventType::PacketCreated, 9, 2, 8),
-        3 => (EventType::PacketUpdated, 1, 2, 3),
-        _ => (EventType::PacketUpdated, 1, 2, 9), // matches none
+        0 => (EnateEvent::PacketCreated, 1, 2, 8), // matches five: three chunks
+        1 => (EnateEvent::PacketCreated, 1, 9, 8),
+        2 => (EnateEvent::PacketCreated, 9, 2, 8),
+        3 => (EnateEvent::PacketUpdated, 1, 2, 3),
+        _ => (EnateEvent::PacketUpdated, 1, 2, 9), // matches none
     };
-    let objects = Objects {
-        company: Some(guid(company)),
-        contract: Some(guid(contract)),
-        packet: Some(guid(packet)),
-        ..Objects::default()
-    };
+    let objects = Objects::from([
+        ("Company", guid(company)),
+        ("Contract", guid(contract)),
+        ("Packet", guid(packet)),
+    ]);
+    let kind = kind.into();
     Content { kind, objects }
 }
 

@@ -517,7 +517,7 @@ impl Worker {
             key,
             known: ledger.look_up(key),
             new_uid: EventUid(uid),
-            matches: self.registry.index.matches(content.kind, &content.objects),
+            matches: self.registry.index.matches(&content.kind, &content.objects),
         }
     }
 

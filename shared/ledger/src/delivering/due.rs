@@ -1,6 +1,6 @@
 //! What is due, read for its lane.
 
-use crate::dispatching::{EventRecord, event_record};
+use crate::dispatching::{EVENT_COLUMNS, EventRecord, event_record};
 use crate::rows::{self, delivery};
 use crate::sql::{for_values, uuid};
 use crate::{Error, Ledger};
@@ -132,8 +132,8 @@ impl Ledger {
                 }
             }
             let values = part.iter().map(|uid| uid.0.into()).collect();
-            let select = "SELECT uid, id, type, objects, data, accepted_at, traceparent FROM events WHERE uid";
-            let rows = for_values(self.store.read(), select, values, "").await?;
+            let select = format!("SELECT {EVENT_COLUMNS} FROM events WHERE uid");
+            let rows = for_values(self.store.read(), &select, values, "").await?;
             largest = 1;
             events.extend(part.into_iter().map(|uid| (uid, None)));
             for row in &rows {
@@ -151,7 +151,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use herald_domain::catalogue::EventType;
+    use herald_domain::catalogue::EnateEvent;
     use herald_domain::event::Objects;
     use herald_domain::id::EventId;
 
@@ -160,7 +160,8 @@ mod tests {
             uid: EventUid(uuid::Uuid::from_u128(n)),
             data: "{}".to_owned(),
             id: EventId(uuid::Uuid::from_u128(n)),
-            kind: EventType::PacketCreated,
+            kind: EnateEvent::PacketCreated.into(),
+            occurred_at: None,
             objects: Objects::default(),
             accepted_at: Timestamp::from_micros(0),
             traceparent: None,

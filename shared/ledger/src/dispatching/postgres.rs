@@ -99,7 +99,7 @@ fn arguments(events: &[NewEvent], version: i64, owner: &Ownership, deliveries: &
         of_events(ArrayType::String, |event| (*event.account).into()),
         of_events(ArrayType::SmallInt, |event| event.record.kind.code().into()),
         of_events(ArrayType::BigInt, |event| {
-            event.occurred_at.map(Timestamp::as_micros).into()
+            event.record.occurred_at.map(Timestamp::as_micros).into()
         }),
         of_events(ArrayType::BigInt, |event| event.record.accepted_at.as_micros().into()),
         of_events(ArrayType::String, |event| event.record.objects.to_json().into()),

@@ -45,7 +45,7 @@ pub(super) async fn extend(
     let Some((amendment, opening)) = hold(txn, version, now).await? else {
         return Ok(Extended::Stale);
     };
-    amendment.apply(event.kind, &event.objects, &mut matches);
+    amendment.apply(&event.kind, &event.objects, &mut matches);
     // Nothing up to the cursor is matched again.
     matches.retain(|(subscription, _)| *subscription > cursor);
     let (chunk, next) = first_chunk(&matches);
@@ -88,7 +88,7 @@ pub(super) async fn record(
         return Ok(None);
     };
     for event in &mut events {
-        amendment.apply(event.record.kind, &event.record.objects, &mut event.matches);
+        amendment.apply(&event.record.kind, &event.record.objects, &mut event.matches);
     }
     let new = insert_keys(txn, &events, now).await?;
     let differing = differing_repeats(txn, &events, &new).await?;
@@ -209,7 +209,7 @@ fn event_row(event: &NewEvent, matched: usize, cursor: Option<SubscriptionId>, n
         (*event.account).into(),
         record.id.0.into(),
         record.kind.code().into(),
-        event.occurred_at.map(Timestamp::as_micros).into(),
+        record.occurred_at.map(Timestamp::as_micros).into(),
         record.accepted_at.as_micros().into(),
         now.as_micros().into(),
         record.objects.to_json().into(),

@@ -20,11 +20,11 @@ impl Ledger {
                 uid: EventUid(self.ids().next()),
                 id: EventId(Uuid::new_v4()),
                 data: "{}".to_owned(),
+                occurred_at: None,
                 traceparent: None,
                 ..(*event.record).clone()
             }),
             account: "herald".into(),
-            occurred_at: None,
             body_hash: 0,
             matches: event.matches.clone(),
         };

@@ -1,5 +1,6 @@
 //! Events as the API shows them.
 
+use crate::catalogue::{TYPE_NAME, event_type};
 use crate::sql::{all, corrupt, get, optional_timestamp, timestamp, uuid};
 use crate::{Error, Ledger};
 use herald_domain::catalogue::EventType;
@@ -39,19 +40,15 @@ pub struct EventView {
 impl Ledger {
     /// The events with that `Id`; several where several accounts used the same one.
     pub async fn events(&self, id: EventId) -> Result<Vec<EventView>, Error> {
-        let read = all(
-            self.store.api(),
-            "SELECT * FROM events WHERE id = $1 ORDER BY uid DESC",
-            [id.0.into()],
-        );
-        let rows = self.store.ask(read).await?;
+        let sql = format!("SELECT *, {TYPE_NAME} FROM events WHERE id = $1 ORDER BY uid DESC");
+        let rows = self.store.ask(all(self.store.api(), &sql, [id.0.into()])).await?;
         rows.iter().map(event_view).collect()
     }
 
     /// The event of that identity.
     pub async fn event(&self, uid: EventUid) -> Result<Option<EventView>, Error> {
-        let read = all(self.store.api(), "SELECT * FROM events WHERE uid = $1", [uid.0.into()]);
-        let rows = self.store.ask(read).await?;
+        let sql = format!("SELECT *, {TYPE_NAME} FROM events WHERE uid = $1");
+        let rows = self.store.ask(all(self.store.api(), &sql, [uid.0.into()])).await?;
         rows.first().map(event_view).transpose()
     }
 }
@@ -62,7 +59,7 @@ fn event_view(row: &QueryResult) -> Result<EventView, Error> {
         uid: EventUid(uuid(row, "uid")?),
         account: get(row, "account")?,
         id: EventId(uuid(row, "id")?),
-        kind: EventType::coded(get(row, "type")?).ok_or_else(|| corrupt("an unknown event type"))?,
+        kind: event_type(row)?,
         occurred_at: optional_timestamp(row, "occurred_at")?,
         accepted_at: timestamp(row, "accepted_at")?,
         recorded_at: timestamp(row, "recorded_at")?,

@@ -19,6 +19,7 @@ macro_rules! on_both {
 
 mod bloat;
 mod cancelling;
+mod catalogue;
 mod dispatching;
 mod environment;
 mod expiring;

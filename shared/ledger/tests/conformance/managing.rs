@@ -4,6 +4,7 @@ use crate::rig::{Database, Rig, guid, topic};
 use herald_domain::access::{Account, Grant, OPERATOR, Role, Roles};
 use herald_domain::catalogue::{ObjectType, Webhook};
 use herald_domain::id::{AccountId, KeyId};
+use herald_domain::index::Interest;
 use herald_domain::signing::SigningKey;
 use herald_ledger::accounts::{AccountChange, AccountRecord, ApiKey};
 use herald_ledger::subscriptions::SubscriptionFilter;
@@ -16,7 +17,7 @@ async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted(database: Da
     let rig = Rig::new(database).await;
     let id = rig.subscribe(7).await;
     let found = rig.ledger.subscription(id).await.unwrap().unwrap();
-    assert_eq!(found.settings.topic, topic());
+    assert_eq!(found.settings.interest, Interest::Webhook(topic()));
     let changed = rig
         .ledger
         .update_subscription(id, OPERATOR, |it| {
@@ -173,11 +174,11 @@ async fn the_registry_hears_of_every_change_and_of_nothing_else(database: Databa
     };
     change(&rig, id, AccountChange::AddKey(key.clone())).await.unwrap();
     let grant = Grant {
-        object_type: ObjectType::Packet,
+        object_type: ObjectType::PACKET,
         object: Some(guid(3)),
     };
     let of_type = Grant {
-        object_type: ObjectType::Company,
+        object_type: ObjectType::COMPANY,
         object: None,
     };
     for grant in [grant, grant, of_type] {

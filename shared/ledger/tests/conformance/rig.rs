@@ -2,7 +2,7 @@
 
 use herald_domain::access::OPERATOR;
 use herald_domain::address::EgressPolicy;
-use herald_domain::catalogue::{EventType, ObjectType, Webhook};
+use herald_domain::catalogue::{Catalogue, EnateEvent, ObjectType, Webhook};
 use herald_domain::delivery::{Attempt, AttemptError, Closed, Delivery, Outcome, Reason};
 use herald_domain::event::Objects;
 use herald_domain::id::{EventId, EventUid, ObjectGuid, Shard, SubscriptionId};
@@ -153,7 +153,9 @@ impl Rig {
         let subscription = Subscription {
             id: SubscriptionId(Uuid::from_u128(n)),
             owner: OPERATOR,
-            settings: parse(&body, &EgressPolicy::default()).unwrap().settings,
+            settings: parse(&body, &Catalogue::default(), &EgressPolicy::default())
+                .unwrap()
+                .settings,
             key: SigningKey::from_bytes(vec![1]),
             former_key: None,
             created_at: now,
@@ -308,7 +310,7 @@ pub(crate) fn guid(n: u128) -> ObjectGuid {
 pub(crate) fn topic() -> Topic {
     Topic {
         webhook: Webhook::PacketUpdated,
-        object_type: ObjectType::Packet,
+        object_type: ObjectType::PACKET,
         object: Some(guid(1)),
     }
 }
@@ -317,11 +319,9 @@ pub(crate) fn event(id: Uuid, account: &str, subscriptions: &[SubscriptionId]) -
     let record = EventRecord {
         uid: EventUid(Uuid::now_v7()),
         id: EventId(id),
-        kind: EventType::PacketUpdated,
-        objects: Objects {
-            packet: Some(guid(1)),
-            ..Objects::default()
-        },
+        kind: EnateEvent::PacketUpdated.into(),
+        occurred_at: None,
+        objects: Objects::from([("Packet", guid(1))]),
         data: r#"{ "Reference":"202234-C" }"#.to_owned(),
         accepted_at: Timestamp::from_micros(1),
         traceparent: None,
@@ -329,7 +329,6 @@ pub(crate) fn event(id: Uuid, account: &str, subscriptions: &[SubscriptionId]) -
     NewEvent {
         record: Arc::new(record),
         account: account.into(),
-        occurred_at: None,
         body_hash: 1,
         matches: subscriptions.iter().map(|id| (*id, Webhook::PacketUpdated)).collect(),
     }

@@ -4,18 +4,18 @@ use super::connection::{Objection, Settings, words};
 use super::publisher::MAX_IN_FLIGHT;
 use super::{Error, topology, wire};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use herald_domain::catalogue::EventType;
 use herald_domain::id::EventId;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation, Connection};
+use std::borrow::Cow;
 
 /// An event to publish.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Outgoing<'a> {
     /// Its `Id`.
     pub id: EventId,
-    /// Its type, which says the routing key.
-    pub kind: EventType,
+    /// Its routing key.
+    pub key: Cow<'a, str>,
     /// Its JSON text.
     pub text: &'a str,
 }
@@ -50,17 +50,17 @@ impl Client {
     pub async fn publish(&mut self, events: &[Outgoing<'_>]) -> Result<(), Error> {
         let this = &*self;
         stream::iter(events)
-            .map(|event| this.publish_one(*event))
+            .map(|event| this.publish_one(event))
             .buffer_unordered(MAX_IN_FLIGHT)
             .try_collect()
             .await
     }
 
-    async fn publish_one(&self, event: Outgoing<'_>) -> Result<(), Error> {
+    async fn publish_one(&self, event: &Outgoing<'_>) -> Result<(), Error> {
         let publish = async {
             let confirm = self.channel.basic_publish(
                 topology::EVENTS.into(),
-                crate::routing_key(event.kind).into(),
+                wire::short(&event.key),
                 BasicPublishOptions::default(),
                 event.text.as_bytes(),
                 wire::of_event(event.id, &self.user),

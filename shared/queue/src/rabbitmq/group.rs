@@ -8,6 +8,7 @@ use super::wire;
 use crate::{Message, Origins, Route};
 use herald_domain::event::MAX_EVENT_BYTES;
 use lapin::BasicProperties;
+use lapin::types::ShortString;
 use std::collections::VecDeque;
 
 /// The largest request that goes together with others, in bytes.
@@ -62,11 +63,12 @@ pub(super) fn take<T>(waiting: &mut VecDeque<T>, most_requests: usize, message: 
 }
 
 /// A group as one message: its routing key, properties and body.
-pub(super) fn message(group: Vec<(Message, Route)>, user: &str) -> Option<(&'static str, BasicProperties, Vec<u8>)> {
+pub(super) fn message(group: Vec<(Message, Route)>, user: &str) -> Option<(ShortString, BasicProperties, Vec<u8>)> {
     let mut group = group.into_iter();
     let (first, route) = group.next()?;
     if group.len() == 0 {
-        return Some((route.key(), wire::properties(&first.origin, &route, user), first.body));
+        let properties = wire::properties(&first.origin, &route, user);
+        return Some((wire::short(route.key()), properties, first.body));
     }
     let bytes = group
         .as_slice()
@@ -79,18 +81,22 @@ pub(super) fn message(group: Vec<(Message, Route)>, user: &str) -> Option<(&'sta
         others: Vec::with_capacity(group.len()),
     };
     body.push(b'[');
-    body.extend_from_slice(inner(&first.body, route));
+    body.extend_from_slice(inner(&first.body, &route));
     for (Message { origin, body: events }, route) in group {
         body.push(b',');
-        body.extend_from_slice(inner(&events, route));
+        body.extend_from_slice(inner(&events, &route));
         origins.others.push(origin);
     }
     body.push(b']');
-    Some((Route::Batch.key(), wire::properties_of_several(&origins, user), body))
+    Some((
+        wire::short(Route::Batch.key()),
+        wire::properties_of_several(&origins, user),
+        body,
+    ))
 }
 
 /// The events of a request, as they stand in an array.
-fn inner(events: &[u8], route: Route) -> &[u8] {
+fn inner<'a>(events: &'a [u8], route: &Route) -> &'a [u8] {
     match route {
         Route::Event(..) => events,
         Route::Batch => events

@@ -113,7 +113,7 @@ impl Publisher {
         }
         let parcel = Parcel {
             exchange: topology::EVENTS,
-            key: route.key().into(),
+            key: wire::short(route.key()),
             properties: wire::properties(&message.origin, &route, &self.user),
             body: message.body,
             events: message.origin.events,
@@ -401,7 +401,7 @@ impl<'a> Line<'a> {
         let (key, properties, body) = group::message(requests, self.user)?;
         let parcel = Parcel {
             exchange: topology::EVENTS,
-            key: key.into(),
+            key,
             properties,
             body,
             events,

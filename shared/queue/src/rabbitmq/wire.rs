@@ -202,7 +202,7 @@ impl Headers<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use herald_domain::catalogue::EventType;
+    use herald_domain::catalogue::{EnateEvent, EventType};
     use uuid::Uuid;
 
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -226,7 +226,11 @@ mod tests {
     #[test]
     fn what_herald_publishes_it_reads_back() {
         let id = EventId(Uuid::from_u128(1));
-        let one = properties(&origin(), &Route::Event(EventType::PacketCreated, id), "herald");
+        let one = properties(
+            &origin(),
+            &Route::Event(EventType::Enate(EnateEvent::PacketCreated), id),
+            "herald",
+        );
         assert_eq!(*one.delivery_mode(), Some(2));
         assert_eq!(*one.timestamp(), Some(1_700_000_000));
         let read = received(one);

@@ -4,7 +4,6 @@ use super::broker::{Vhost, open, settings};
 use super::{accepted_at, drain, message, requests, sent, until, until_told};
 use crate::rabbitmq::{Client, Outgoing, Settings, declare, depth};
 use crate::{Direction, Error, Queue, Route};
-use herald_domain::catalogue::EventType;
 use herald_domain::id::EventId;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
@@ -159,8 +158,8 @@ async fn what_others_publish_is_in_their_scope() {
     publish_as_another(&url, named, b"2").await;
     let mut client = Client::connect(&settings(&url)).await.unwrap();
     let id = EventId(Uuid::from_u128(5));
-    let kind = EventType::PacketCreated;
-    client.publish(&[Outgoing { id, kind, text: "3" }]).await.unwrap();
+    let key = "packet.created".into();
+    client.publish(&[Outgoing { id, key, text: "3" }]).await.unwrap();
     let received = drain(&mut queue.consumer(), 3).await;
     assert!(
         received

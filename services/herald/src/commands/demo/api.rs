@@ -48,6 +48,14 @@ impl Api {
             .with_context(|| format!("POST {path}"))
     }
 
+    pub(super) async fn put(&self, path: &str, body: &Value, expected: StatusCode) -> anyhow::Result<Value> {
+        let request = self.client.put(format!("{}{path}", self.base));
+        let request = request
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body.to_string());
+        self.ask(request, expected).await.with_context(|| format!("PUT {path}"))
+    }
+
     async fn ask(&self, request: RequestBuilder, expected: StatusCode) -> anyhow::Result<Value> {
         let response = request.bearer_auth(&self.key).send().await?;
         let status = response.status();

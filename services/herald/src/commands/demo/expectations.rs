@@ -6,15 +6,20 @@ use crate::commands::samples::BROKEN;
 use anyhow::{Context, anyhow};
 use axum::http::StatusCode;
 use herald_domain::address::EgressPolicy;
+use herald_domain::catalogue::{
+    Catalogue, EventType, EventTypeSpec, FIRST_REGISTERED, RegisteredType, read_event_type,
+};
 use herald_domain::delivery::{Closed, Status};
 use herald_domain::event;
 use herald_domain::id::{EventId, SubscriptionId};
 use herald_domain::index::Index;
 use herald_domain::signing::SigningKey;
 use herald_domain::subscription;
+use herald_domain::time::Timestamp;
 use herald_ledger::audit::Account;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// A subscription as its owner knows it.
 #[derive(Debug)]
@@ -31,6 +36,7 @@ type Pair = (SubscriptionId, EventId);
 pub(super) struct Expectations {
     subscriptions: HashMap<SubscriptionId, Subscribed>,
     index: Index,
+    catalogue: Catalogue,
     events: usize,
     matched: usize,
     to_deliver: BTreeSet<Pair>,
@@ -40,6 +46,26 @@ pub(super) struct Expectations {
 }
 
 impl Expectations {
+    /// Notes an event type that was registered so.
+    pub(super) fn registered(&mut self, name: &str, request: &Value) -> anyhow::Result<()> {
+        let draft = read_event_type(name, request, &self.catalogue);
+        let draft = draft.map_err(|faults| anyhow!("{request}: {faults:?}"))?;
+        let kind = RegisteredType {
+            code: FIRST_REGISTERED,
+            name: name.into(),
+        };
+        let never = Timestamp::from_micros(0);
+        self.catalogue.put_event_type(EventTypeSpec {
+            kind: EventType::Registered(Arc::new(kind)),
+            draft,
+            built_in: false,
+            deleted: false,
+            created_at: never,
+            updated_at: never,
+        });
+        Ok(())
+    }
+
     /// Notes a subscription: what was asked for, and what the API answered.
     pub(super) fn subscribed(&mut self, request: &Value, created: &Value, egress: &EgressPolicy) -> anyhow::Result<()> {
         let text = |name: &str| {
@@ -49,10 +75,10 @@ impl Expectations {
         };
         let id: SubscriptionId = text("GUID")?.parse()?;
         let key = SigningKey::meant_by(text("SecretKey")?)?;
-        let settings = subscription::parse(request, egress)
+        let settings = subscription::parse(request, &self.catalogue, egress)
             .map_err(|faults| anyhow!("{request}: {faults:?}"))?
             .settings;
-        self.index.add(settings.topic, id);
+        self.index.add(&settings.interest, id);
         let broken = settings.url.ends_with(BROKEN);
         self.subscriptions.insert(
             id,
@@ -68,8 +94,8 @@ impl Expectations {
     /// Notes an event that was accepted under that `Id`, and says how many subscriptions it concerns.
     pub(super) fn published(&mut self, event: &Value, id: EventId) -> anyhow::Result<usize> {
         let text = event.to_string();
-        let event = event::parse(&text).map_err(|faults| anyhow!("{text}: {faults:?}"))?;
-        let matches = self.index.matches(event.kind, &event.objects);
+        let event = event::parse(&text, &self.catalogue).map_err(|faults| anyhow!("{text}: {faults:?}"))?;
+        let matches = self.index.matches(&event.kind, &event.objects);
         self.events += 1;
         self.matched += matches.len();
         for (subscription, _) in &matches {
@@ -180,7 +206,6 @@ pub(super) fn answer(path: &str, attempt: u32) -> StatusCode {
 mod tests {
     use super::*;
     use axum::http::HeaderMap;
-    use herald_domain::time::Timestamp;
     use herald_ledger::audit::Expired;
     use serde_json::json;
     use uuid::Uuid;

@@ -2,7 +2,7 @@
 
 use crate::commands::listen::{Received, Terminal, Tone, clock_time, print_line};
 use crate::commands::samples::BROKEN_ATTEMPTS;
-use herald_domain::catalogue::{EventType, FieldKind};
+use herald_domain::catalogue::{EnateEvent, FieldKind};
 use herald_domain::delivery::{Closed, Status};
 use herald_domain::time::Timestamp;
 use herald_ledger::audit::Account;
@@ -113,16 +113,32 @@ pub(super) fn say(line: &str) -> anyhow::Result<()> {
     print_line(line).map(drop)
 }
 
+/// Tells of an event type that was registered.
+pub(super) fn registered(name: &str, kind: &Value) -> anyhow::Result<()> {
+    let description = kind["Description"].as_str().unwrap_or_default();
+    say(&format!(
+        "  {name:<WEBHOOK_WIDTH$}  a type that Enate does not have: {description}"
+    ))
+}
+
 /// Tells of a subscription.
 pub(super) fn subscribed(request: &Value, path: &str) -> anyhow::Result<()> {
     let text = |name: &str| request[name].as_str().unwrap_or_default();
-    let webhook = text("Webhook");
+    let names = request["EventTypes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
+    let listens = match text("Webhook") {
+        "" => names.collect::<Vec<_>>().join(", "),
+        webhook => webhook.to_owned(),
+    };
     let header = match (text("CustomHeader"), text("CustomHeaderValue")) {
         ("", _) => String::new(),
         (name, value) => format!(", with {name}: {value}"),
     };
     say(&format!(
-        "  {webhook:<WEBHOOK_WIDTH$}  {}, to {path}{header}",
+        "  {listens:<WEBHOOK_WIDTH$}  {}, to {path}{header}",
         text("Name")
     ))
 }
@@ -153,15 +169,22 @@ pub(super) fn account(account: &Account, in_transit: u64) -> anyhow::Result<()> 
 /// What an event or message is about, by the fields of its kind.
 fn about(data: &Value) -> String {
     let text = |name: &str| data[name].as_str();
+    // In the format of Standard Webhooks it is one deeper.
+    if data["data"].is_object() {
+        return about(&data["data"]);
+    }
+    if let Some(number) = text("Number") {
+        return format!("invoice {number}");
+    }
     if let Some(reference) = text("Reference") {
         let process = text("ProcessTypeName").unwrap_or_default();
         return format!(
             "{reference} {process} is {}",
-            meaning(EventType::PacketCreated, "Status", data)
+            meaning(EnateEvent::PacketCreated, "Status", data)
         );
     }
     if data["CommunicationType"].is_number() {
-        let kind = meaning(EventType::NewCommunication, "CommunicationType", data);
+        let kind = meaning(EnateEvent::NewCommunication, "CommunicationType", data);
         return match text("Subject") {
             Some(subject) => format!("{kind} \"{subject}\""),
             None => kind.to_owned(),
@@ -171,7 +194,7 @@ fn about(data: &Value) -> String {
 }
 
 /// The word for a number in a field of codes.
-fn meaning(kind: EventType, name: &str, data: &Value) -> &'static str {
+fn meaning(kind: EnateEvent, name: &str, data: &Value) -> &'static str {
     let field = kind.fields().iter().find(|field| field.name == name);
     let codes = field.and_then(|field| {
         if let FieldKind::Code(codes) = field.kind {

@@ -4,7 +4,7 @@
 //! character and read by one parser, so events may also stretch over several lines.
 
 use anyhow::{Context, anyhow};
-use herald_domain::event::{MAX_EVENT_BYTES, parse, with_id};
+use herald_domain::event::{MAX_EVENT_BYTES, outline, with_id};
 use herald_domain::id::EventId;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -42,10 +42,10 @@ pub(super) struct Item {
 
 impl Item {
     pub(super) fn new(raw: &str, line: u64, end: u64) -> anyhow::Result<Self> {
-        let (text, id) = match parse(raw) {
+        let (text, id) = match outline(raw) {
             Ok(event) => {
                 let id = event.id.unwrap_or_else(|| EventId(Uuid::now_v7()));
-                (with_id(raw, &event, id).into_owned(), Some(id))
+                (with_id(raw, event.id, id).into_owned(), Some(id))
             }
             Err(_faults) => (raw.to_owned(), None),
         };

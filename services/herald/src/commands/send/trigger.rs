@@ -5,7 +5,7 @@ use super::{Progress, Target};
 use crate::commands::listen::print_line;
 use crate::commands::samples;
 use clap::builder::PossibleValuesParser;
-use herald_domain::catalogue::EventType;
+use herald_domain::catalogue::EnateEvent;
 use herald_domain::id::parse_guid;
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Trigger {
     /// The event's type
-    #[arg(value_name = "TYPE", value_parser = PossibleValuesParser::new(EventType::ALL.map(EventType::name)))]
+    #[arg(value_name = "TYPE", value_parser = PossibleValuesParser::new(EnateEvent::ALL.map(EnateEvent::name)))]
     kind: String,
     #[command(flatten)]
     target: Target,
@@ -62,22 +62,22 @@ fn sample(kind: &str, objects: &[(String, String)]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use herald_domain::event::parse;
+    use herald_domain::event::outline;
 
     const GUID: &str = "0193f1a0-7c1e-7d1a-b1f0-3a5c7e9d1b2f";
 
     #[test]
     fn every_type_has_a_sample_and_takes_objects() {
-        for kind in EventType::ALL {
+        for kind in EnateEvent::ALL {
             let plain = sample(kind.name(), &[]);
-            assert_eq!(parse(&plain.to_string()).unwrap().kind, kind);
+            assert_eq!(outline(&plain.to_string()).unwrap().kind, kind.name());
             let name = match kind {
-                EventType::NewCommunication => "Packet",
+                EnateEvent::NewCommunication => "Packet",
                 _ => "Company",
             };
             let given = sample(kind.name(), &[(name.to_owned(), GUID.to_owned())]);
             assert_eq!(given["Objects"][name], GUID);
-            assert_eq!(parse(&given.to_string()).unwrap().kind, kind);
+            assert_eq!(outline(&given.to_string()).unwrap().kind, kind.name());
         }
     }
 

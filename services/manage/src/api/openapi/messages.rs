@@ -1,18 +1,18 @@
 //! The messages that Herald sends, as the section `webhooks` of `/openapi.json`.
 
-use crate::api::webhooks::{HEADERS, MessageField, MessageHeader, describe};
-use herald_domain::catalogue::{EventType, Webhook};
+use crate::api::webhooks::{HEADERS, MessageField, MessageHeader, all, describe};
+use herald_domain::catalogue::EnateEvent;
 use serde_json::{Map, Value, json};
 
 /// What is sent for each webhook, and the schemas of the messages.
 pub(crate) fn webhooks() -> (Value, Map<String, Value>) {
     let (mut webhooks, mut schemas) = (Map::new(), Map::new());
-    for webhook in Webhook::ALL {
+    for (webhook, event) in all() {
         // An example is JSON text that this crate has made.
-        let Ok(description) = describe(webhook) else {
+        let Ok(description) = describe(webhook, event) else {
             continue;
         };
-        let name = schema_name(webhook.event_type());
+        let name = schema_name(event);
         schemas
             .entry(name)
             .or_insert_with(|| schema(name, &description.message));
@@ -37,11 +37,11 @@ pub(crate) fn webhooks() -> (Value, Map<String, Value>) {
     (Value::Object(webhooks), schemas)
 }
 
-const fn schema_name(kind: EventType) -> &'static str {
+const fn schema_name(kind: EnateEvent) -> &'static str {
     match kind {
-        EventType::PacketCreated | EventType::PacketUpdated => "PacketMessage",
-        EventType::NewCommunication => "CommunicationMessage",
-        EventType::BusinessObjectCreated | EventType::BusinessObjectUpdated => "BusinessObjectMessage",
+        EnateEvent::PacketCreated | EnateEvent::PacketUpdated => "PacketMessage",
+        EnateEvent::NewCommunication => "CommunicationMessage",
+        EnateEvent::BusinessObjectCreated | EnateEvent::BusinessObjectUpdated => "BusinessObjectMessage",
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::Origin;
 use crate::rabbitmq::wire;
-use herald_domain::catalogue::EventType;
+use herald_domain::catalogue::{EnateEvent, EventType};
 use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
 use lapin::message::Delivery;
@@ -17,7 +17,10 @@ fn request(account: usize, first: usize, events: usize, padding: usize) -> (Mess
     let id = |n: usize| EventId(Uuid::from_u128(n as u128 + 1));
     let event = |n: usize| format!(r#"{{"Id":"{}","Data":"{}"}}"#, id(n), "x".repeat(padding));
     let (body, route) = if events == 1 {
-        (event(first), Route::Event(EventType::PacketCreated, id(first)))
+        (
+            event(first),
+            Route::Event(EventType::Enate(EnateEvent::PacketCreated), id(first)),
+        )
     } else {
         let texts: Vec<_> = (first..first + events).map(event).collect();
         (format!("[{}]", texts.join(",")), Route::Batch)
@@ -36,7 +39,7 @@ fn request(account: usize, first: usize, events: usize, padding: usize) -> (Mess
 /// A message as dispatch has it: each event with its origin, read from what is sent.
 fn received(group: Vec<(Message, Route)>) -> Vec<(Value, Origin)> {
     let (key, properties, body) = message(group, USER).unwrap();
-    let mut delivery = Delivery::mock(1, "herald.events".into(), key.into(), false, body);
+    let mut delivery = Delivery::mock(1, "herald.events".into(), key, false, body);
     delivery.properties = properties;
     let received = wire::read(delivery, 1, &[USER.to_owned()], Timestamp::from_micros(9));
     let events = match serde_json::from_slice(&received.body).unwrap() {
@@ -51,8 +54,8 @@ fn received(group: Vec<(Message, Route)>) -> Vec<(Value, Origin)> {
 fn one_request_is_what_it_was() {
     for events in [1, 3] {
         let (request, route) = request(7, 0, events, 0);
-        let (key, properties, body) = message(vec![(request.clone(), route)], USER).unwrap();
-        assert_eq!((key, &body), (route.key(), &request.body));
+        let (key, properties, body) = message(vec![(request.clone(), route.clone())], USER).unwrap();
+        assert_eq!((key.as_str(), &body), (route.key(), &request.body));
         assert_eq!(properties, wire::properties(&request.origin, &route, USER));
     }
 }
@@ -114,7 +117,7 @@ proptest! {
             first += events;
             request
         }).collect();
-        let sent: Vec<_> = requests.iter().flat_map(|(message, route)| received(vec![(message.clone(), *route)])).collect();
+        let sent: Vec<_> = requests.iter().flat_map(|(message, route)| received(vec![(message.clone(), route.clone())])).collect();
         let mut waiting: VecDeque<_> = requests.into();
         let mut arrived = Vec::new();
         while !waiting.is_empty() {

@@ -67,7 +67,7 @@ fn every_event_has_an_id_and_keeps_its_own() {
     assert_eq!(items[0].id.unwrap().to_string(), "0193f1a0-7c1e-7d1a-b1f0-3a5c7e9d1b2f");
     assert_ne!(items[1].id, items[2].id);
     for item in items {
-        assert_eq!(parse(&item.text).unwrap().id, item.id);
+        assert_eq!(outline(&item.text).unwrap().id, item.id);
     }
 }
 

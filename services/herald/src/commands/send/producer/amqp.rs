@@ -4,7 +4,8 @@
 
 use super::{Answer, Item};
 use anyhow::Context;
-use herald_domain::event::{Event, parse};
+use herald_domain::catalogue::EnateEvent;
+use herald_domain::event::{Outline, outline};
 use herald_domain::problem::{Fault, MAX_FAULTS};
 use herald_queue::Error;
 use herald_queue::rabbitmq::{Client, Outgoing, Settings};
@@ -70,10 +71,11 @@ fn outgoing(batch: &[Item]) -> Result<Vec<Outgoing<'_>>, String> {
     let mut events = Vec::with_capacity(batch.len());
     let mut faults = Vec::new();
     for item in batch {
-        match parse(&item.text) {
-            Ok(Event { id: Some(id), kind, .. }) => events.push(Outgoing {
+        match outline(&item.text) {
+            // Of a registered type only workers know the rest.
+            Ok(Outline { id: Some(id), kind }) => events.push(Outgoing {
                 id,
-                kind,
+                key: EnateEvent::named(&kind).map_or(kind, |event| event.routing_key().into()),
                 text: &item.text,
             }),
             // The input gives every event an Id that can be read at all.
@@ -123,7 +125,7 @@ mod tests {
         let bad = [
             item(1, &good),
             item(4, "[]"),
-            item(6, r#"{"Type":"X","Objects":{},"Data":{}}"#),
+            item(6, r#"{"Type":"X Y","Objects":{},"Data":{}}"#),
         ];
         let why = outgoing(&bad).unwrap_err();
         assert!(

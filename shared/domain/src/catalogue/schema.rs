@@ -1,0 +1,154 @@
+//! JSON Schemas of registered event types.
+
+mod cost;
+
+use crate::problem::{Fault, Faults};
+use serde_json::Value;
+use std::sync::{Arc, OnceLock};
+
+/// The longest schema, in bytes of its JSON text.
+pub const MAX_SCHEMA_BYTES: usize = 64 * 1024;
+
+/// A JSON Schema (draft 2020-12). It is compiled when it is first used.
+#[derive(Clone)]
+pub struct Schema {
+    text: Arc<str>,
+    compiled: Arc<OnceLock<Option<jsonschema::Validator>>>,
+}
+
+impl std::fmt::Debug for Schema {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Schema").field(&self.text).finish()
+    }
+}
+
+impl PartialEq for Schema {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+/// Refuses what a reference names outside of the schema: nothing is fetched.
+#[derive(Debug)]
+struct NothingElse;
+
+impl jsonschema::Retrieve for NothingElse {
+    fn retrieve(&self, uri: &jsonschema::Uri<String>) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+        Err(format!("{uri} is outside of the schema; a reference may name a part of it alone").into())
+    }
+}
+
+fn compile(schema: &Value) -> Result<jsonschema::Validator, String> {
+    let options = jsonschema::options()
+        .with_draft(jsonschema::Draft::Draft202012)
+        .with_retriever(NothingElse)
+        // Without look-around and back references, so that a text takes time in proportion to its length.
+        .with_pattern_options(jsonschema::PatternOptions::regex());
+    options.build(schema).map_err(|error| error.to_string())
+}
+
+impl Schema {
+    /// A schema that was checked when it was registered.
+    pub fn registered(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            compiled: Arc::default(),
+        }
+    }
+
+    /// Checks a schema that is to be registered.
+    pub fn parse(schema: &Value) -> Result<Self, Fault> {
+        if !(schema.is_object() || schema.is_boolean()) {
+            let detail = "Schema must be a JSON Schema (draft 2020-12): an object";
+            return Err(Fault::new("/Schema", "schema", detail));
+        }
+        let text = schema.to_string();
+        if text.len() > MAX_SCHEMA_BYTES {
+            let detail = format!("Schema may have at most {MAX_SCHEMA_BYTES} bytes, not {}", text.len());
+            return Err(Fault::new("/Schema", "max_bytes", detail));
+        }
+        cost::check(schema).map_err(|why| Fault::new("/Schema", "schema", why))?;
+        let compiled = compile(schema)
+            .map_err(|why| Fault::new("/Schema", "schema", format!("is no JSON Schema (draft 2020-12): {why}")))?;
+        Ok(Self {
+            text: text.into(),
+            compiled: Arc::new(OnceLock::from(Some(compiled))),
+        })
+    }
+
+    /// Its JSON text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What of `data` does not fit; pointers begin with `parent`.
+    pub fn check(&self, data: &Value, parent: &str, faults: &mut Faults) {
+        let compiled = self.compiled.get_or_init(|| {
+            let schema = serde_json::from_str(&self.text).ok()?;
+            compile(&schema).ok()
+        });
+        let Some(validator) = compiled else {
+            // It compiled when it was registered. What it says cannot be known, so nothing fits it.
+            let detail = "the event type's schema cannot be read; an operator registers it again";
+            return faults.add(parent, "schema", detail);
+        };
+        for error in validator.iter_errors(data) {
+            faults.push_with(|| {
+                let pointer = format!("{parent}{}", error.instance_path());
+                Fault::new(pointer, "schema", error.masked().to_string())
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn faults(schema: &Value, data: &Value) -> Vec<(String, String)> {
+        let mut faults = Faults::default();
+        Schema::parse(schema).unwrap().check(data, "/Data", &mut faults);
+        let listed = faults.into_listed().into_iter();
+        listed.map(|fault| (fault.pointer, fault.detail)).collect()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_pointed_to() {
+        let schema = json!({"type": "object", "required": ["Number"], "properties": {"Number": {"type": "integer"}}});
+        assert_eq!(faults(&schema, &json!({"Number": 1, "More": true})), []);
+        let wrong = faults(&schema, &json!({"Number": "secret"}));
+        assert_eq!(wrong.len(), 1);
+        assert_eq!(wrong[0].0, "/Data/Number");
+        // What the producer sent may be nobody's business but its own.
+        assert!(!wrong[0].1.contains("secret"), "{wrong:?}");
+        assert_eq!(faults(&schema, &json!({}))[0].0, "/Data");
+    }
+
+    #[test]
+    fn what_is_no_schema_is_refused_and_nothing_is_fetched() {
+        let parse = |schema: Value| Schema::parse(&schema).map(|_| ()).map_err(|fault| fault.rule);
+        assert_eq!(parse(json!({"type": "objekt"})), Err("schema"));
+        assert_eq!(parse(json!([])), Err("schema"));
+        assert_eq!(parse(json!({"$ref": "https://example.com/other"})), Err("schema"));
+        assert_eq!(parse(json!({"$ref": "other.json"})), Err("schema"));
+        assert_eq!(parse(json!({"pattern": "(a"})), Err("schema"));
+        assert_eq!(
+            parse(json!({"description": "x".repeat(MAX_SCHEMA_BYTES)})),
+            Err("max_bytes")
+        );
+        assert_eq!(
+            parse(json!({"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}})),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn a_registered_one_is_the_same_when_it_is_read_again() {
+        let schema = Schema::parse(&json!({"maxProperties": 0})).unwrap();
+        let again = Schema::registered(schema.text());
+        let mut faults = Faults::default();
+        again.check(&json!({"A": 1}), "/Data", &mut faults);
+        assert_eq!((&again, faults.count()), (&schema, 1));
+    }
+}

@@ -1,0 +1,320 @@
+//! Whether a schema can be checked in a time that grows with the schema and with the data, and not faster.
+//!
+//! A schema is a graph: its parts lead to other parts, by keywords and by references. Two things make a validator take
+//! exponential time. References that lead to one part in many ways are followed once for each way: [`MAX_PARTS`] bounds
+//! that. And a part that leads back to itself in two ways looks at each value below it twice, at each below that four
+//! times, and so on: that is refused.
+
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+
+/// The most parts that a schema may have when its references are followed.
+const MAX_PARTS: usize = 4096;
+
+/// Keywords whose value is one schema for the value itself.
+const SAME: [&str; 4] = ["not", "if", "then", "else"];
+
+/// Keywords whose value is a list or map of schemas for the value itself.
+const SAME_SEVERAL: [&str; 4] = ["allOf", "anyOf", "oneOf", "dependentSchemas"];
+
+/// Keywords whose schemas share the values below among themselves: each of those is looked at by one of them.
+const SHARED: [&str; 4] = ["properties", "additionalProperties", "prefixItems", "items"];
+
+/// Keywords whose schemas look at values below that others look at too.
+const BESIDE: [&str; 5] = [
+    "patternProperties",
+    "contains",
+    "propertyNames",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+];
+
+/// One way from a part to others: to several where they share what they look at.
+type Way = Vec<usize>;
+
+/// The parts of a schema, each with its ways to others.
+struct Graph<'a> {
+    /// Where each part stands, as a JSON pointer.
+    pointers: Vec<String>,
+    parts: Vec<&'a Value>,
+    ways: Vec<Vec<Way>>,
+    by_pointer: HashMap<String, usize>,
+    by_anchor: HashMap<&'a str, Vec<usize>>,
+}
+
+/// Refuses, in words, a schema whose check may take exponential time, and one with a reference to what is no part of it.
+pub(super) fn check(schema: &Value) -> Result<(), String> {
+    let mut graph = Graph {
+        pointers: Vec::new(),
+        parts: Vec::new(),
+        ways: Vec::new(),
+        by_pointer: HashMap::new(),
+        by_anchor: HashMap::new(),
+    };
+    graph.add(schema, String::new())?;
+    graph.connect()?;
+    graph.judge()
+}
+
+impl<'a> Graph<'a> {
+    /// Adds a part, and those in it.
+    fn add(&mut self, schema: &'a Value, pointer: String) -> Result<usize, String> {
+        let number = self.parts.len();
+        if number == MAX_PARTS {
+            return Err(too_many());
+        }
+        self.parts.push(schema);
+        self.pointers.push(pointer.clone());
+        self.ways.push(Vec::new());
+        self.by_pointer.insert(pointer.clone(), number);
+        let Value::Object(fields) = schema else {
+            return Ok(number);
+        };
+        if number > 0 && fields.contains_key("$id") {
+            return Err(format!("{pointer}/$id: only the whole schema may have an $id"));
+        }
+        for name in ["$anchor", "$dynamicAnchor"] {
+            if let Some(anchor) = fields.get(name).and_then(Value::as_str) {
+                self.by_anchor.entry(anchor).or_default().push(number);
+            }
+        }
+        let mut ways = Vec::new();
+        let mut shared = Way::new();
+        for (name, value) in fields {
+            let below = self.below(name, value, &pointer)?;
+            if SHARED.contains(&name.as_str()) {
+                shared.extend(below);
+            } else if name != "$defs" && name != "definitions" {
+                ways.extend(below.into_iter().map(|part| vec![part]));
+            }
+        }
+        ways.push(shared);
+        self.ways[number] = ways;
+        Ok(number)
+    }
+
+    /// Adds the parts in the value of a keyword.
+    fn below(&mut self, name: &str, value: &'a Value, pointer: &str) -> Result<Vec<usize>, String> {
+        let at = |key: &str| format!("{pointer}/{name}/{}", key.replace('~', "~0").replace('/', "~1"));
+        let is_map = [
+            "$defs",
+            "definitions",
+            "properties",
+            "patternProperties",
+            "dependentSchemas",
+        ]
+        .contains(&name);
+        let known = SAME.contains(&name) || SAME_SEVERAL.contains(&name) || SHARED.contains(&name);
+        if !(is_map || known || BESIDE.contains(&name)) {
+            return Ok(Vec::new());
+        }
+        match value {
+            Value::Array(several) => {
+                let several = several.iter().enumerate();
+                several.map(|(n, part)| self.add(part, at(&n.to_string()))).collect()
+            }
+            Value::Object(named) if is_map => named.iter().map(|(key, part)| self.add(part, at(key))).collect(),
+            one => Ok(vec![self.add(one, format!("{pointer}/{name}"))?]),
+        }
+    }
+
+    /// Adds the ways that references make.
+    fn connect(&mut self) -> Result<(), String> {
+        for number in 0..self.parts.len() {
+            let Some(fields) = self.parts[number].as_object() else {
+                continue;
+            };
+            for target in targets(fields) {
+                let found = match target.strip_prefix('#') {
+                    Some(pointer) if pointer.is_empty() || pointer.starts_with('/') => {
+                        self.by_pointer.get(pointer).map(|part| vec![*part])
+                    }
+                    Some(anchor) => self.by_anchor.get(anchor).cloned(),
+                    None => None,
+                };
+                let Some(found) = found else {
+                    return Err(format!(
+                        "{}: the reference {target} leads to no part of the schema; one such as #/$defs/name does",
+                        self.pointers[number]
+                    ));
+                };
+                self.ways[number].extend(found.into_iter().map(|part| vec![part]));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&self) -> Result<(), String> {
+        let rings = self.rings();
+        for (number, ways) in self.ways.iter().enumerate() {
+            let leads_back = |way: &&Way| {
+                way.iter()
+                    .any(|part| rings[*part] == rings[number] && self.is_ring(*part, &rings))
+            };
+            if ways.iter().filter(leads_back).count() > 1 {
+                return Err(format!(
+                    "{} leads back to itself in more than one way, so that checking deep data would take too long; let one \
+                     keyword alone lead back, such as properties or items",
+                    if self.pointers[number].is_empty() {
+                        "the schema"
+                    } else {
+                        &self.pointers[number]
+                    }
+                ));
+            }
+        }
+        let mut counted = HashMap::new();
+        if self.count(0, &rings, &mut counted) > MAX_PARTS {
+            return Err(too_many());
+        }
+        Ok(())
+    }
+
+    /// The number of the ring that each part is in: parts that lead to one another are in one.
+    fn rings(&self) -> Vec<usize> {
+        // Kosaraju's algorithm, with stacks of its own: a schema may be deep.
+        let count = self.parts.len();
+        let (mut order, mut seen) = (Vec::with_capacity(count), vec![false; count]);
+        for start in 0..count {
+            let mut stack = vec![(start, false)];
+            while let Some((part, is_done)) = stack.pop() {
+                if is_done {
+                    order.push(part);
+                } else if !std::mem::replace(&mut seen[part], true) {
+                    stack.push((part, true));
+                    stack.extend(self.ways[part].iter().flatten().map(|next| (*next, false)));
+                }
+            }
+        }
+        let mut back = vec![Vec::new(); count];
+        for (part, ways) in self.ways.iter().enumerate() {
+            for next in ways.iter().flatten() {
+                back[*next].push(part);
+            }
+        }
+        let mut rings = vec![usize::MAX; count];
+        for start in order.into_iter().rev() {
+            let mut stack = vec![start];
+            while let Some(part) = stack.pop() {
+                if rings[part] == usize::MAX {
+                    rings[part] = start;
+                    stack.extend(back[part].iter().copied());
+                }
+            }
+        }
+        rings
+    }
+
+    /// Whether the part leads back to itself.
+    fn is_ring(&self, part: usize, rings: &[usize]) -> bool {
+        self.ways[part].iter().flatten().any(|next| rings[*next] == rings[part])
+    }
+
+    /// How many parts are looked at below one, references followed, each ring once.
+    fn count(&self, part: usize, rings: &[usize], counted: &mut HashMap<usize, usize>) -> usize {
+        // From the leaves up, so that nothing recurses: parts in the order in which they are done.
+        let (mut stack, mut open) = (vec![(part, false)], vec![false; self.parts.len()]);
+        while let Some((part, is_done)) = stack.pop() {
+            let next = || {
+                self.ways[part]
+                    .iter()
+                    .flatten()
+                    .filter(|next| rings[**next] != rings[part] || **next > part)
+            };
+            if is_done {
+                let below = next().map(|next| counted.get(next).copied().unwrap_or(1));
+                let sum = below.fold(1_usize, usize::saturating_add).min(MAX_PARTS + 1);
+                counted.insert(part, sum);
+            } else if !std::mem::replace(&mut open[part], true) {
+                stack.push((part, true));
+                stack.extend(next().filter(|next| !open[**next]).map(|next| (*next, false)));
+            }
+        }
+        counted.get(&part).copied().unwrap_or(1)
+    }
+}
+
+fn targets(fields: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    let names = ["$ref", "$dynamicRef"];
+    names.into_iter().filter_map(|name| fields.get(name)?.as_str())
+}
+
+fn too_many() -> String {
+    format!("has more than {MAX_PARTS} parts when its references are followed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_leads_back_in_one_way_is_taken() {
+        let list = json!({"properties": {"Next": {"$ref": "#"}, "Value": {}}});
+        let tree = json!({
+            "$ref": "#/$defs/node",
+            "$defs": {"node": {"type": "object", "properties": {"Left": {"$ref": "#/$defs/node"}, "Right": {"$ref": "#/$defs/node"}}}},
+        });
+        let json_like = json!({"items": {"$ref": "#"}, "additionalProperties": {"$ref": "#"}});
+        let anchored = json!({"$anchor": "top", "items": {"$ref": "#top"}});
+        let used_twice = json!({"properties": {"A": {"$ref": "#/$defs/x"}, "B": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"type": "string"}}});
+        for schema in [json!(true), list, tree, json_like, anchored, used_twice] {
+            assert_eq!(check(&schema), Ok(()), "{schema}");
+        }
+    }
+
+    #[test]
+    fn what_leads_back_in_two_ways_is_refused() {
+        let twice = json!({"anyOf": [{"properties": {"a": {"$ref": "#"}}}, {"properties": {"a": {"$ref": "#"}}}]});
+        let beside = json!({"properties": {"a": {"$ref": "#"}}, "patternProperties": {"^a": {"$ref": "#"}}});
+        let contains = json!({"items": {"$ref": "#"}, "contains": {"$ref": "#"}});
+        let through = json!({
+            "$defs": {
+                "a": {"allOf": [{"$ref": "#/$defs/b"}, {"$ref": "#/$defs/b"}]},
+                "b": {"additionalProperties": {"$ref": "#/$defs/a"}},
+            },
+            "$ref": "#/$defs/a",
+        });
+        for schema in [twice, beside, contains, through] {
+            assert!(check(&schema).unwrap_err().contains("more than one way"), "{schema}");
+        }
+    }
+
+    #[test]
+    fn what_grows_by_its_references_is_refused() {
+        let mut defs = Map::new();
+        for n in 0..20 {
+            let next = format!("#/$defs/d{}", n + 1);
+            defs.insert(format!("d{n}"), json!({"allOf": [{"$ref": next}, {"$ref": next}]}));
+        }
+        defs.insert("d20".to_owned(), json!({"type": "string"}));
+        let schema = json!({"$ref": "#/$defs/d0", "$defs": defs});
+        assert!(check(&schema).unwrap_err().contains("parts"));
+        let flat: Vec<_> = (0..MAX_PARTS).map(|_| json!({})).collect();
+        assert!(check(&json!({"allOf": flat})).unwrap_err().contains("parts"));
+    }
+
+    #[test]
+    fn a_reference_leads_to_a_part() {
+        for target in [
+            "#/$defs/none",
+            "#none",
+            "https://example.com/a",
+            "other.json",
+            "#/title",
+        ] {
+            let schema = json!({"title": "x", "properties": {"a": {"$ref": target}}});
+            assert!(check(&schema).unwrap_err().contains("leads to no part"), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_nested_id_is_refused() {
+        assert_eq!(check(&json!({"$id": "https://example.com/a"})), Ok(()));
+        assert!(
+            check(&json!({"properties": {"a": {"$id": "b"}}}))
+                .unwrap_err()
+                .contains("$id")
+        );
+    }
+}

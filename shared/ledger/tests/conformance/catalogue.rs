@@ -1,0 +1,194 @@
+//! Event types and object types are rows, of which every process hears by the registry's version.
+
+use crate::rig::{Database, Rig, guid};
+use herald_domain::access::OPERATOR;
+use herald_domain::catalogue::{Catalogue, EventTypeDraft, ObjectType, read_event_type};
+use herald_domain::event::Objects;
+use herald_domain::id::SubscriptionId;
+use herald_domain::index::{Amendment, Interest, ObjectFilter, TypeInterest};
+use herald_domain::message::Format;
+use herald_ledger::catalogue::Conflict;
+use herald_ledger::dispatching::{Disposition, Recorded};
+use serde_json::json;
+use std::sync::Arc;
+use uuid::Uuid;
+
+fn draft() -> EventTypeDraft {
+    let body = json!({
+        "Description": "An invoice is paid.", "Objects": ["Company"], "Schema": {"required": ["Number"]},
+        "Example": {"Number": 1},
+    });
+    read_event_type("InvoicePaid", &body, &Catalogue::default()).unwrap()
+}
+
+async fn catalogue(rig: &Rig) -> Catalogue {
+    let mut catalogue = Catalogue::default();
+    let apply = |changes: herald_ledger::registry::Changes| {
+        changes
+            .event_types
+            .into_iter()
+            .for_each(|spec| catalogue.put_event_type(spec));
+        changes
+            .object_types
+            .into_iter()
+            .for_each(|spec| catalogue.put_object_type(spec));
+    };
+    rig.ledger.changes_since(-1, apply).await.unwrap();
+    catalogue
+}
+
+async fn what_is_registered_is_found_until_it_is_deleted_and_comes_back_as_it_was(database: Database) {
+    let rig = Rig::new(database).await;
+    let put = |draft| rig.ledger.put_event_type("InvoicePaid".to_owned(), draft, OPERATOR);
+    let before = rig.version().await;
+    let (made, is_new) = put(draft()).await.unwrap().unwrap();
+    assert!(is_new && rig.version().await > before);
+    let (changed, is_new) = put(EventTypeDraft {
+        archived: true,
+        ..draft()
+    })
+    .await
+    .unwrap()
+    .unwrap();
+    assert!(!is_new);
+    assert_eq!((&changed.kind, changed.created_at), (&made.kind, made.created_at));
+    let found = Arc::clone(catalogue(&rig).await.registered("InvoicePaid").unwrap());
+    assert_eq!(found.draft, changed.draft);
+
+    let delete = || rig.ledger.delete_event_type("InvoicePaid".to_owned(), OPERATOR);
+    assert_eq!(delete().await.unwrap(), Some(Ok(())));
+    assert_eq!(delete().await.unwrap(), None);
+    let gone = catalogue(&rig).await;
+    assert!(gone.registered("InvoicePaid").is_none());
+    assert_eq!(gone.former_event_type("InvoicePaid"), Some(made.kind.clone()));
+    let other = rig
+        .ledger
+        .put_event_type("InvoiceSent".to_owned(), draft(), OPERATOR)
+        .await;
+    assert_ne!(other.unwrap().unwrap().0.kind, made.kind, "a number is not used again");
+    let (back, is_new) = put(draft()).await.unwrap().unwrap();
+    assert!(is_new);
+    assert_eq!(back.kind, made.kind);
+}
+
+async fn object_types_have_numbers_that_stay(database: Database) {
+    let rig = Rig::new(database).await;
+    let put = |name: &str, number: Option<i64>| {
+        let number = number.and_then(ObjectType::numbered);
+        rig.ledger.put_object_type(name.to_owned(), number, OPERATOR)
+    };
+    let number = |put: Result<(herald_domain::catalogue::ObjectTypeSpec, bool), Conflict>| {
+        put.map(|(spec, is_new)| (spec.kind.number(), is_new))
+    };
+    assert_eq!(number(put("Invoice", Some(1001)).await.unwrap()), Ok((1001, true)));
+    assert_eq!(number(put("Order", None).await.unwrap()), Ok((1000, true)));
+    assert_eq!(number(put("Zone", None).await.unwrap()), Ok((1002, true)));
+    assert_eq!(number(put("Invoice", None).await.unwrap()), Ok((1001, false)));
+    assert_eq!(
+        number(put("Invoice", Some(1009)).await.unwrap()),
+        Err(Conflict::Numbered(1001))
+    );
+    let taken = Conflict::Taken("Invoice".to_owned());
+    assert_eq!(number(put("Bill", Some(1001)).await.unwrap()), Err(taken));
+
+    let body = json!({"Objects": ["Invoice"]});
+    let draft = read_event_type("InvoicePaid", &body, &catalogue(&rig).await).unwrap();
+    let made = rig
+        .ledger
+        .put_event_type("InvoicePaid".to_owned(), draft.clone(), OPERATOR)
+        .await;
+    assert!(made.unwrap().is_ok());
+    let delete = || rig.ledger.delete_object_type("Invoice".to_owned(), OPERATOR);
+    let asked = Conflict::Asked("InvoicePaid".to_owned());
+    assert_eq!(delete().await.unwrap(), Some(Err(asked)));
+    let deleted = rig.ledger.delete_event_type("InvoicePaid".to_owned(), OPERATOR).await;
+    assert_eq!(deleted.unwrap(), Some(Ok(())));
+    assert_eq!(delete().await.unwrap(), Some(Ok(())));
+    // It was deleted since the request was read.
+    let late = rig
+        .ledger
+        .put_event_type("InvoicePaid".to_owned(), draft, OPERATOR)
+        .await
+        .unwrap();
+    assert_eq!(late.unwrap_err(), Conflict::Unknown("Invoice".to_owned()));
+}
+
+/// A subscription to events of the type that name that company.
+fn interest(names: &[&str]) -> Interest {
+    Interest::EventTypes(Arc::new(TypeInterest {
+        names: names.iter().map(|name| (*name).into()).collect(),
+        filter: Some(ObjectFilter {
+            kind: ObjectType::COMPANY,
+            name: "Company".into(),
+            object: Some(guid(1)),
+        }),
+    }))
+}
+
+async fn an_event_of_a_registered_type_is_recorded_with_what_matches_by_then(database: Database) {
+    let rig = Rig::new(database).await;
+    let (spec, _) = rig
+        .ledger
+        .put_event_type("InvoicePaid".to_owned(), draft(), OPERATOR)
+        .await
+        .unwrap()
+        .unwrap();
+    let id = rig.subscribe(7).await;
+    let version = rig.version().await;
+    let change = rig.ledger.update_subscription(id, OPERATOR, |it| {
+        it.settings.interest = interest(&["InvoicePaid", "Order*"]);
+        it.settings.format = Format::StandardWebhooks;
+        Ok::<(), ()>(())
+    });
+    let changed = change.await.unwrap().unwrap().unwrap();
+    assert_eq!(rig.ledger.subscription(id).await.unwrap(), Some(changed));
+    assert_eq!(
+        rig.ledger
+            .delete_event_type("InvoicePaid".to_owned(), OPERATOR)
+            .await
+            .unwrap(),
+        Some(Err(Conflict::Subscribed))
+    );
+
+    let mut event = crate::rig::event(Uuid::now_v7(), "a", &[]);
+    let record = Arc::make_mut(&mut event.record);
+    record.kind = spec.kind.clone();
+    record.objects = Objects::from([("Company", guid(1))]);
+    // Matched by the version before the subscription was one to the type.
+    let recorded = rig
+        .ledger
+        .record(vec![event.clone()], version, rig.owned.clone())
+        .await
+        .unwrap();
+    let Recorded::Done(_, dispositions) = recorded else {
+        panic!("one subscription changed");
+    };
+    let [Disposition::New { mine, .. }] = &dispositions[..] else {
+        panic!("it is new")
+    };
+    assert_eq!(
+        mine.iter().map(|it| it.subscription).collect::<Vec<SubscriptionId>>(),
+        [id]
+    );
+    let shown = rig.ledger.event(event.record.uid).await.unwrap().unwrap();
+    assert_eq!((shown.kind.name(), shown.matched_count), ("InvoicePaid", 1));
+    let stored = rig.ledger.newest_events(&spec.kind, None).await.unwrap();
+    assert_eq!(stored.len(), 1);
+    assert!(
+        rig.ledger
+            .newest_events(&spec.kind, Some(stored[0].uid))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    // A worker that takes over reads the type's name with the event.
+    let mut matches: Vec<_> = Vec::new();
+    Amendment::new([(id, Some(interest(&["Invoice*"])))]).apply(&shown.kind, &shown.objects, &mut matches);
+    assert_eq!(matches.len(), 1);
+}
+
+on_both! {
+    what_is_registered_is_found_until_it_is_deleted_and_comes_back_as_it_was,
+    object_types_have_numbers_that_stay,
+    an_event_of_a_registered_type_is_recorded_with_what_matches_by_then,
+}
