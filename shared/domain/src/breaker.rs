@@ -1,4 +1,4 @@
-//! When a subscriber is taken to be away, and how it is found to be back.
+//! A subscriber's circuit breaker: it opens when the subscriber is away, and probes find out when it is back.
 //!
 //! ```text
 //!            a lasting fault
@@ -8,16 +8,16 @@
 //!     │                          └──────────────────────────┼───┼──────────────────────────────┘
 //!     └───────────────────── a success ─────────────────────┴───┘
 //! ```
-//! A fault is lasting once it has shown for [`LASTING`] in at least [`DISTINCT`] deliveries: either nothing
-//! succeeded meanwhile, in [`FAILURES`] attempts or more, or nine of ten attempts failed, of [`ATTEMPTS`] or
-//! more within [`WINDOW`]. So neither a burst of failures within seconds nor a single delivery that is tried
-//! again and again opens it. If any of them was an answer, which may be about those deliveries alone, it must
-//! have shown for [`LASTING_ANSWERS`].
+//! A fault is lasting once it has shown for [`LASTING`] in at least [`DISTINCT`] deliveries. Meanwhile either
+//! nothing succeeded in [`FAILURES`] attempts or more, or nine of ten attempts failed, of [`ATTEMPTS`] or more
+//! within [`WINDOW`]. So neither a burst of failures within seconds nor a single delivery that is tried again and
+//! again opens the breaker. A failure that was an answer may be about its delivery alone: with any such failure
+//! the fault must have shown for [`LASTING_ANSWERS`].
 //!
-//! While it is open one delivery at a time is sent to see whether the subscriber is back: after 1 s, and
-//! after each failure twice as late, at most 30 s; by chance a fifth sooner or later, lest many come at once.
-//! What has been due longest may be what the subscriber fails on, and keep it shut for all others. So every
-//! second probe is for half its interval reserved for a delivery that is new.
+//! While the breaker is open, one delivery at a time is sent as a probe: 1 s after it opened, and after each failed
+//! probe twice as late, at most 30 s. Random times of a fifth more or less keep probes from coming all at once.
+//! The delivery that has been due longest may be the one that the subscriber fails on, and would keep the breaker
+//! open for all others. So every second probe is reserved for a new delivery for half its interval.
 
 use crate::id::DeliveryId;
 use crate::retry::JITTER;
@@ -27,10 +27,10 @@ use std::time::Duration;
 /// How long a fault must have shown.
 pub const LASTING: Duration = Duration::from_secs(10);
 
-/// The same where some of the failures were answers.
+/// How long a fault must have shown if any of the failures was an answer.
 pub const LASTING_ANSWERS: Duration = Duration::from_mins(1);
 
-/// In how many deliveries.
+/// In how many deliveries a fault must have shown.
 pub const DISTINCT: usize = 10;
 
 /// How many attempts in a row must have failed.
@@ -39,16 +39,16 @@ pub const FAILURES: u32 = 20;
 /// The span within which the share of failures counts.
 pub const WINDOW: Duration = Duration::from_mins(2);
 
-/// How many attempts it must be the share of.
+/// How many attempts there must be for the share of failures to count.
 pub const ATTEMPTS: u32 = 100;
 
-/// How long after opening it is probed first.
+/// How long after the breaker opened the first probe is due.
 pub const FIRST_PROBE: Duration = Duration::from_secs(1);
 
-/// The longest between two probes.
+/// The longest time between two probes.
 pub const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A subscriber's breaker; see the module.
+/// The breaker of one subscriber; see the module.
 #[derive(Debug, Clone, Default)]
 pub struct Breaker {
     state: State,
@@ -58,11 +58,11 @@ pub struct Breaker {
 enum State {
     Closed(Evidence),
     Open {
-        /// When it is probed next.
+        /// When the next probe is due.
         probe_at: Timestamp,
-        /// From when on with one that is not new.
+        /// From when on the probe may be a delivery that is not new.
         old_at: Timestamp,
-        /// How many probes failed.
+        /// How many probes have failed since the breaker opened.
         failed: u32,
     },
     Probing {
@@ -80,13 +80,13 @@ impl Default for State {
 /// What a failure was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// The subscriber was not reached, or did not answer in time, or what is in front of it said so.
+    /// The subscriber was not reached or did not answer in time, or a gateway in front of it said so.
     Away,
     /// It answered with an error.
     Answer,
 }
 
-/// What it lets through.
+/// What a breaker lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passage {
     /// Everything.
@@ -99,7 +99,7 @@ pub enum Passage {
     Probing,
 }
 
-/// What an outcome did to it.
+/// What an outcome did to a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turned {
     /// It is open now.
@@ -108,7 +108,7 @@ pub enum Turned {
     Closed,
 }
 
-/// What speaks for a fault that lasts.
+/// The evidence for a fault that lasts.
 #[derive(Debug, Clone, Default)]
 struct Evidence {
     /// Since the last success.
@@ -125,7 +125,7 @@ struct Tally {
     failures: u32,
     /// Whether any of them was an answer.
     answered: bool,
-    /// Deliveries that failed, up to as many as matter.
+    /// Deliveries that failed, at most [`DISTINCT`] of them.
     failed: Vec<DeliveryId>,
 }
 
@@ -154,7 +154,7 @@ impl Evidence {
         }
     }
 
-    /// Takes a failure; whether the fault is lasting now.
+    /// Takes in a failure. Returns whether the fault is lasting now.
     fn failed(&mut self, delivery: DeliveryId, failure: Failure, now: Timestamp) -> bool {
         if self.share.since.is_some_and(|since| now.since(since) >= WINDOW) {
             self.share = Tally::default();
@@ -169,18 +169,18 @@ impl Evidence {
 }
 
 impl Breaker {
-    /// Whether it is closed, so that nothing is held back.
+    /// Whether the breaker is closed and holds nothing back.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed(_))
     }
 
-    /// What it lets through now.
+    /// What the breaker lets through now.
     pub fn passage(&mut self, now: Timestamp) -> Passage {
         match &mut self.state {
             State::Closed(_) => Passage::Free,
             State::Probing { .. } => Passage::Probing,
             State::Open { probe_at, old_at, .. } => {
-                // However the clock was set back.
+                // The clock may have been set back; no probe comes later by that.
                 *probe_at = (*probe_at).min(now.plus(MAX_PROBE_INTERVAL));
                 *old_at = (*old_at).min(probe_at.plus(MAX_PROBE_INTERVAL / 2));
                 if *probe_at <= now {
@@ -192,7 +192,7 @@ impl Breaker {
         }
     }
 
-    /// From when on it may be probed with a delivery that is not new; none if it is not waiting for a probe.
+    /// From when on a probe may be a delivery that is not new; `None` if the breaker does not wait for a probe.
     pub fn old_at(&self) -> Option<Timestamp> {
         match self.state {
             State::Open { old_at, .. } => Some(old_at),
@@ -200,25 +200,25 @@ impl Breaker {
         }
     }
 
-    /// When it may be forgotten, if nothing is open any more that it would hold back: nothing if it is
-    /// closed. It would open again soon enough.
+    /// Until when the breaker must be remembered though no delivery is open that it would hold back; `None` if it
+    /// is closed. If the subscriber is still away after that, a new breaker opens soon enough.
     pub fn matters_until(&self) -> Option<Timestamp> {
         match &self.state {
             State::Closed(_) => None,
             State::Open { probe_at, .. } => Some(probe_at.plus(MAX_PROBE_INTERVAL)),
-            // Then something is in flight.
+            // The probe is in flight.
             State::Probing { .. } => Some(Timestamp::from_micros(i64::MAX)),
         }
     }
 
-    /// An attempt begins. If it is open, that is the probe.
+    /// Takes note that an attempt begins. If the breaker is open, the attempt is the probe.
     pub fn begin(&mut self, delivery: DeliveryId) {
         if let State::Open { failed, .. } = self.state {
             self.state = State::Probing { delivery, failed };
         }
     }
 
-    /// An attempt succeeded, whenever it began.
+    /// Takes in an attempt that succeeded, whenever it began.
     pub fn succeeded(&mut self) -> Option<Turned> {
         if let State::Closed(evidence) = &mut self.state {
             evidence.succeeded();
@@ -228,7 +228,7 @@ impl Breaker {
         Some(Turned::Closed)
     }
 
-    /// An attempt failed. `jitter` is a random number from 0 to 1.
+    /// Takes in an attempt that failed. `jitter` is a random number from 0 to 1.
     pub fn failed(&mut self, delivery: DeliveryId, failure: Failure, now: Timestamp, jitter: f64) -> Option<Turned> {
         match &mut self.state {
             State::Closed(evidence) => {
@@ -246,12 +246,12 @@ impl Breaker {
                 self.open(failed, now, jitter);
                 None
             }
-            // It began before the breaker opened, and says nothing new.
+            // The attempt began before the breaker opened, and says nothing new.
             State::Probing { .. } | State::Open { .. } => None,
         }
     }
 
-    /// An attempt was not made after all; if it was the probe, another is sent in its place.
+    /// Takes back an attempt that was not made after all. If it was the probe, another is sent in its place.
     pub fn withdrawn(&mut self, delivery: DeliveryId, now: Timestamp) {
         if let State::Probing {
             delivery: probe,
@@ -300,7 +300,7 @@ mod tests {
         DeliveryId(Uuid::from_u128(n.into()))
     }
 
-    /// One that opened at 10 s.
+    /// A breaker that opened at 10 s.
     fn open() -> Breaker {
         let mut breaker = Breaker::default();
         for n in 0..40 {

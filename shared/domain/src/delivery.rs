@@ -1,4 +1,4 @@
-//! What becomes of a delivery.
+//! The life of a delivery, from the match to its end.
 //!
 //! ```text
 //!               ┌── failed, time left ──┐
@@ -11,10 +11,10 @@
 //!               ├── subscription inactive or deleted ──────────────────▶ Cancelled
 //!               └── owner lost the role or the permission ─────────────▶ Refused
 //! ```
-//! What is in flight is neither cancelled nor refused before its outcome is known. A success counts whenever it
+//! A delivery in flight is neither cancelled nor refused before its outcome is known. A success counts whenever it
 //! comes, also if a process that was thought dead reports it late: then Dead, Cancelled or Refused become
-//! Delivered. `Delivered` is final. The ledger closes a delivery by deleting its open row, and whoever's delete
-//! finds the row has decided.
+//! Delivered. `Delivered` is final. The ledger closes a delivery by deleting its open row. Of two processes that
+//! close the same delivery, the one whose delete finds the row decides.
 
 use crate::catalogue::Webhook;
 use crate::id::{DeliveryId, SubscriptionId};
@@ -29,7 +29,7 @@ pub enum Status {
     Open,
     /// Open, but an operator holds its subscription.
     Held,
-    /// Closed for good, one way or another.
+    /// Closed: delivered, or ended without success.
     Closed(Closed),
 }
 
@@ -42,7 +42,7 @@ pub enum Closed {
     Dead,
     /// The subscription was deactivated or deleted.
     Cancelled,
-    /// The subscription's owner had not the role or the permission.
+    /// The subscription's owner lacked the role or the permission.
     Refused,
 }
 
@@ -50,7 +50,7 @@ impl Closed {
     /// Every way to end.
     pub const ALL: [Self; 4] = [Self::Delivered, Self::Dead, Self::Cancelled, Self::Refused];
 
-    /// The number by which the ledger keeps it; never reused.
+    /// The number that stands for this end in the ledger; never reused.
     pub const fn code(self) -> i16 {
         match self {
             Self::Delivered => 1,
@@ -60,7 +60,7 @@ impl Closed {
         }
     }
 
-    /// The end of that number.
+    /// The end with that number.
     pub fn coded(code: i16) -> Option<Self> {
         Self::ALL.into_iter().find(|end| end.code() == code)
     }
@@ -168,7 +168,7 @@ pub enum Outcome {
         /// which nothing remains.
         retry_after: Option<Duration>,
     },
-    /// It did not.
+    /// There was no answer.
     Failed(AttemptError),
 }
 
@@ -186,7 +186,7 @@ impl Outcome {
         matches!(self, Self::Answered { status: 200..=299, .. })
     }
 
-    /// The error, if it was none of success.
+    /// The error, if the outcome is no success.
     pub fn error(self) -> Option<AttemptError> {
         match self {
             Self::Answered { .. } if self.is_success() => None,
@@ -199,7 +199,7 @@ impl Outcome {
 /// A finished attempt, as it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// From 1.
+    /// The attempt's number, from 1.
     pub number: u32,
     /// When it began.
     pub at: Timestamp,
@@ -216,26 +216,26 @@ pub struct Attempt {
 pub struct Delivery {
     /// Sent as `webhook-id`.
     pub id: DeliveryId,
-    /// To whom.
+    /// The subscription to which it goes.
     pub subscription: SubscriptionId,
     /// What the subscription asked for when the event was matched.
     pub webhook: Webhook,
     /// How many attempts were made.
     pub attempts: u32,
-    /// When the next is due.
+    /// When the next attempt is due.
     pub due_at: Timestamp,
-    /// When it was matched.
+    /// When the event was matched.
     pub created_at: Timestamp,
     /// When it was matched, or last retried by hand: the start of its give-up clock.
     pub opened_at: Timestamp,
-    /// The registry's version at that time; 0 if it was not noted.
+    /// The registry's version at `opened_at`; 0 if it was not noted.
     pub opened_version: i64,
 }
 
 impl Delivery {
-    /// Whether it was opened before that change of its subscription: before the version that the change made. A
-    /// clock may have been set in between, so the times tell only where one of the two versions was not noted and is 0:
-    /// an earlier Herald opened the delivery, or made the change.
+    /// Whether the delivery was opened before a change of its subscription, that is, before the version that the
+    /// change made. Times are compared only where one of the two versions is 0, because an earlier Herald opened the
+    /// delivery or made the change without noting one. Otherwise they do not count: a clock may have been set.
     pub fn is_opened_before(&self, version: i64, at: Timestamp) -> bool {
         match (self.opened_version, version) {
             (0, _) | (_, 0) => self.opened_at < at,
@@ -247,11 +247,11 @@ impl Delivery {
 /// What follows from an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// It is over.
+    /// The delivery is over.
     Close(Closed, Option<Reason>),
-    /// It is over, and the subscriber wants no more: the subscription is deactivated.
+    /// The delivery is over, and the subscriber wants no more: the subscription is deactivated.
     CloseAndDeactivate,
-    /// It is tried again then.
+    /// The delivery is tried again then.
     Retry(Timestamp),
 }
 
@@ -272,9 +272,9 @@ pub enum Reason {
     SubscriptionDeleted,
     /// The owner's account is inactive.
     AccountInactive,
-    /// The owner has no longer the role `ProcessBuilder`.
+    /// The owner no longer has the role `ProcessBuilder`.
     RoleMissing,
-    /// The owner has no longer the permission on the filter's object.
+    /// The owner no longer has the permission on the filter's object.
     PermissionMissing,
 }
 
@@ -315,9 +315,9 @@ impl Reason {
 
 /// Decides what follows from an attempt that ended at `now`. `jitter` is a random number from 0 to 1.
 ///
-/// The last attempt is made when the give-up time is reached, however long the delay would have been,
-/// so that a delivery is dead neither before nor long after that time. `Retry-After` counts with every status
-/// that is tried again, 401 and 404 among them: RFC 9110, 10.2.3, binds it to none, and who sends it means it.
+/// The last attempt is made when the give-up time is reached, even if the delay would have been longer. So a
+/// delivery becomes dead neither before nor long after that time. `Retry-After` counts with every status that is
+/// tried again, 401 and 404 among them: RFC 9110, 10.2.3, does not restrict it to certain statuses.
 pub fn decide(delivery: &Delivery, attempt: &Attempt, policy: &RetryPolicy, now: Timestamp, jitter: f64) -> Decision {
     let retry_after = match attempt.outcome {
         Outcome::Answered { status: 200..=299, .. } => return Decision::Close(Closed::Delivered, None),

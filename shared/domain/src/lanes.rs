@@ -1,9 +1,9 @@
-//! Which delivery is attempted next.
+//! The lanes of a process, which decide which delivery is attempted next.
 //!
-//! A *lane* is one subscription's way out of this process: a few deliveries in memory, the number in flight,
-//! what its subscriber's answers say about the next attempt, and the earliest time at which the ledger may
-//! hold more that are due. All else stays in the ledger, so a subscriber that is slow, or has a million
-//! deliveries waiting, holds one lane and a few deliveries in memory and no more.
+//! A *lane* is what a process keeps in memory for one subscription: a few deliveries, the number in flight, what
+//! the subscriber's answers say about the next attempt, and the earliest time at which the ledger may hold more
+//! due deliveries. All other deliveries stay in the ledger. So a subscriber that is slow, or has a million
+//! deliveries waiting, costs one lane and a few deliveries in memory and no more.
 //!
 //! ```text
 //!  offer ───────▶┌─────────┐  Attempt   ┌───────────┐ answered  ┌───────────┐ recorded
@@ -13,38 +13,40 @@
 //!     └── ledger ────┘
 //! ```
 //!
-//! Guarantees, held by the tests below and by the model in `tests/model`:
+//! Guarantees, checked by the tests below and by the model in `tests/model`:
 //! - a delivery is in at most one of the three places, so one owner never sends it twice at a time;
-//! - what is noted as due is fetched: nothing open is forgotten, whatever comes between;
+//! - every due time that was noted leads to a fetch: no open delivery is forgotten, whatever happens in between;
 //! - lanes with work take turns, and no lane has more in flight than its own limit;
-//! - nothing begins for a shard that is not owned, whoever offers, notes or fetches it.
+//! - nothing begins for a shard that this process does not own, be it offered, noted or fetched.
 //!
 //! # Shares
-//! No lane and no account fills what all have in common: attempts, buffer and bytes. Each lane may have one
-//! attempt in flight before any has a second ([`Limits::lanes_in_flight`] apart from [`Limits::in_flight`]);
-//! lanes that answered fast of late have a part that slow ones cannot take, and the slow ones of one account
-//! leave room for another's: see `shares`. Nothing is ever above its [`Limits`], for what does not fit is left
-//! to the ledger, and what may not be sent soon is not kept in memory: that of a lane that is paused, or whose
-//! subscriber is slow.
+//! No lane and no account can use up what all lanes share: attempts, buffer and bytes. Each lane may have one
+//! attempt in flight before any has a second: [`Limits::lanes_in_flight`] bounds the first ones and
+//! [`Limits::in_flight`] those beyond. Lanes that answered fast of late have a part that slow lanes cannot take,
+//! and the slow lanes of one account leave room for other accounts: see `shares`. The [`Limits`] are never
+//! exceeded: what does not fit stays in the ledger. So does what may not be sent soon, because its lane is
+//! paused or its subscriber is slow.
 //!
-//! First attempts and retries have shares of their own: a quarter of a lane's attempts, and of all, is not
-//! for retries; and what dispatch offers, what was fetched for its first attempt, and retries take turns.
-//! So what is new waits for no more than one of those that are due again, however many.
+//! First attempts and retries have shares of their own: a quarter of a lane's attempts, and of all attempts, is
+//! closed to retries. Three sources take turns: what dispatch offers, what was fetched for its first attempt,
+//! and retries. So a new delivery waits for at most one retry, however many are due.
 //!
 //! # Subscribers that cannot keep up
 //! [`Terms`] and the answers decide how much of a lane is sent: its rate, the pause that an answer asked
-//! for, the limit in flight ([`crate::in_flight_limit`]) and the [`crate::breaker`]. While that is open
-//! nothing of the lane is in memory, and nothing is read but before a probe; what dispatch offers then may be
-//! it. Otherwise what was due longest is read: those of it whose give-up time has passed are closed without an attempt, as many reads long as
-//! there are only such, and the first of the others is the probe. Rows are read in the order of `due_at` and
-//! not of their age, so one that had been tried before the breaker opened may wait for those that were due
-//! before it: it is closed at the latest when its give-up time has passed since it was due.
+//! for, the limit in flight ([`crate::in_flight_limit`]) and the [`crate::breaker`]. While the breaker is open
+//! the lane keeps nothing in memory. When a probe is due, a delivery that dispatch just offers serves as the
+//! probe. If there is none, the longest due rows are read from the ledger. Those whose give-up time has passed
+//! are closed without an attempt, read after read as long as there are only such rows. The first of the others
+//! is the probe. Rows are read in the order of `due_at` and not of their age. So a delivery that was tried before
+//! the breaker opened may wait behind those that were due before it; it is closed at the latest when its
+//! give-up time has passed since it was due.
 //!
 //! # Shards
-//! Only the owner of a subscription's shard runs its lane, see the ledger's shards. Shards come and go:
-//! [`Lanes::own`] is followed by a look into the ledger, [`Lanes::release`] leaves everything to it. What
-//! has begun by then ends here, and is known until its outcome is recorded, so that it is not sent a
-//! second time if the shard comes back meanwhile. What was learnt of a subscriber does not go with it.
+//! Only the owner of a subscription's shard runs its lane; see the ledger's shards. A process gains and loses
+//! shards while it runs: after [`Lanes::own`] the ledger must be read, [`Lanes::release`] leaves everything to
+//! the ledger. An attempt that has begun by then ends here. It stays known until its outcome is recorded, so
+//! that it is not sent a second time if the shard comes back meanwhile. The next owner is not told what this one
+//! has learnt of a subscriber.
 
 mod intake;
 mod lane;
@@ -92,11 +94,11 @@ impl<P> Work<P> {
     }
 }
 
-/// How long after a read that brought all that was due the next one is, for what it showed to be due later.
-/// Retries, spread by chance as they are, would otherwise fall due one by one, with a read for each.
+/// The least time from a read that brought everything due to the next read, for rows that it showed to be due later.
+/// Retries are spread by chance and would otherwise fall due one by one, with a read for each.
 const READS_APART: Duration = Duration::from_millis(50);
 
-/// What is to be done now.
+/// What the caller is to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action<P> {
     /// Send this; then call [`Lanes::answered`] or [`Lanes::abandoned`].
@@ -107,10 +109,10 @@ pub enum Action<P> {
     /// `limit`, and what it takes to send them as [`Lanes::scope`] says; then call [`Lanes::fetched`] or
     /// [`Lanes::fetch_failed`].
     Fetch {
-        /// Whose.
+        /// The subscription whose deliveries are read.
         subscription: SubscriptionId,
-        /// Those that are due from then on. Those that a former owner had in flight are wanted whenever they
-        /// are due.
+        /// Deliveries due from this time on are read. Those that a former owner had in flight are read whenever
+        /// they are due.
         from: Timestamp,
         /// The most rows to read.
         limit: usize,
@@ -120,9 +122,9 @@ pub enum Action<P> {
 /// A row of an [`Action::Fetch`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Row<P> {
-    /// With what it takes to send it.
+    /// A delivery with what it takes to send it.
     Whole(Work<P>),
-    /// Without: it is outside of the [`Scope`].
+    /// A delivery without that: it is outside of the [`Scope`].
     Bare(Delivery),
 }
 
@@ -141,19 +143,19 @@ impl<P> From<Work<P>> for Row<P> {
     }
 }
 
-/// Of which rows an [`Action::Fetch`] shall bring what it takes to send them.
+/// The rows that an [`Action::Fetch`] shall bring whole, with what it takes to send them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
-    /// Not of these, which are in memory.
+    /// Deliveries that are in memory already: their rows stay bare.
     pub known: HashSet<DeliveryId>,
-    /// Of no more than that many.
+    /// The most rows to bring whole.
     pub rows: usize,
-    /// As long as it has not brought that many bytes; at least 1.
+    /// The number of bytes, at least 1, after which no more rows are brought whole.
     pub bytes: usize,
 }
 
 impl Scope {
-    /// Of all.
+    /// A scope that brings every row whole.
     pub fn all() -> Self {
         Self {
             known: HashSet::new(),
@@ -168,7 +170,7 @@ impl Scope {
 pub struct Lanes<P> {
     limits: Limits,
     by_subscription: HashMap<SubscriptionId, Lane<P>>,
-    /// Lanes that something happened to since they were attended to.
+    /// Lanes to attend to at the next poll, because something happened to them.
     touched: VecDeque<SubscriptionId>,
     /// Lanes that may have something to send and have nothing in flight, in turn, by speed.
     first: [Rota; 3],
@@ -176,22 +178,23 @@ pub struct Lanes<P> {
     /// Lanes that may have more to send, in turn by number.
     more: VecDeque<(u64, SubscriptionId)>,
     more_is_next: bool,
-    /// Lanes that have their share, until an attempt ends.
+    /// Lanes that have used up their share; they wait until an attempt ends.
     full: VecDeque<(u64, SubscriptionId)>,
-    /// Lanes that have only retries, which have their share, until one of these ends; in turn by number.
+    /// Lanes that have only retries, while retries have used up their share: they wait until a retry ends, in turn
+    /// by number.
     full_of_retries: BTreeMap<u64, SubscriptionId>,
     numbered: u64,
     /// Lanes that may want to fetch, in turn, by speed.
     hungry: [Rota; 3],
     hungry_turn: usize,
     fetch_not_before: Option<Timestamp>,
-    /// Lanes that wait for the time at which their subscriber may be sent more.
+    /// Lanes that are paused until their subscriber may be sent more.
     held: HashSet<SubscriptionId>,
-    /// When each lane is attended to, whatever happens.
+    /// When each lane is attended to at the latest.
     timers: BTreeSet<(Timestamp, SubscriptionId)>,
     shares: Shares,
     retries: usize,
-    /// Whether an attempt ended since the lanes that have their share were looked at.
+    /// Whether an attempt ended since the lanes in `full` were looked at.
     freed: bool,
     recording: usize,
     fetches: usize,
@@ -206,8 +209,8 @@ struct Hold {
     owned: bool,
     /// The moment at which it was taken.
     taken_at: Ticket,
-    /// The moment at which the last fetch had ended of a lane that is forgotten by now. That another lane's
-    /// is taken for one's own costs no more than a read.
+    /// The moment at which the last fetch ended of any lane of this shard that is forgotten by now. A new lane
+    /// takes it for the end of its own last fetch. If it was another lane's, that costs one read.
     looked_at: Ticket,
 }
 
@@ -240,18 +243,17 @@ impl<P> Lanes<P> {
         }
     }
 
-    /// These shards are this process's now. What is open on them must be looked up after this, and noted.
+    /// Makes these shards this process's own. The caller must then look up what is open on them, and note it.
     pub fn own(&mut self, shards: impl IntoIterator<Item = Shard>) {
         for shard in shards {
-            // What was recorded before is found by that look, and may have been sent by another owner.
+            // A delivery that was recorded before is found by that look, and another owner may have sent it.
             let taken_at = self.next_moment();
             let hold = self.hold_mut(shard);
             (hold.owned, hold.taken_at) = (true, taken_at);
         }
     }
 
-    /// These shards are no longer this process's: what waits here for its turn lies in the ledger, and is
-    /// forgotten.
+    /// Gives these shards up. What waits here for its turn is forgotten here and stays in the ledger.
     pub fn release(&mut self, shards: impl IntoIterator<Item = Shard>) {
         for shard in shards {
             self.hold_mut(shard).owned = false;
@@ -294,8 +296,8 @@ impl<P> Lanes<P> {
         self.shards[usize::from(shard.0)].owned
     }
 
-    /// The deliveries of these shards whose attempts have begun and whose outcomes are not known to be in
-    /// the ledger: nobody else should send them yet. Each with its shard.
+    /// The deliveries of these shards, each with its shard, whose attempts have begun and whose outcomes are not
+    /// known to be in the ledger: nobody else should send them yet.
     pub fn busy(&self, shards: &HashSet<Shard>) -> Vec<(Shard, DeliveryId)> {
         let mut busy = Vec::new();
         for (subscription, lane) in &self.by_subscription {
@@ -308,9 +310,9 @@ impl<P> Lanes<P> {
         busy
     }
 
-    /// Must be drawn before the transaction that records a delivery, and shown when it is offered. A
-    /// fetch that ended in between may have brought the delivery here already; it may have been sent
-    /// and forgotten since, and if the shard was taken in between, by another owner.
+    /// A mark that is drawn before the transaction that records a delivery, and shown when the delivery is
+    /// offered. A fetch that ended in between may have brought the delivery here already, and it may have been sent
+    /// and forgotten since. If the shard was taken in between, another owner may have sent it.
     pub fn ticket(&self) -> Ticket {
         Ticket(self.moments)
     }
@@ -322,7 +324,7 @@ impl<P> Lanes<P> {
         self.timers.first().map(|(due, _)| *due).into_iter().chain(fetch).min()
     }
 
-    /// Subscriptions may have changed: lanes that are held back are looked at again.
+    /// Has the paused lanes looked at again, because subscriptions may have changed.
     pub fn terms_changed(&mut self) {
         let held: Vec<_> = self.held.iter().copied().collect();
         for id in held {
@@ -330,8 +332,8 @@ impl<P> Lanes<P> {
         }
     }
 
-    /// An attempt is over; its outcome is now recorded, and the next may begin. `jitter` is a random number
-    /// from 0 to 1. What that did to the subscriber's breaker, if anything.
+    /// Takes the answer to an attempt. Its outcome is now being recorded, and the next attempt may begin. `jitter`
+    /// is a random number from 0 to 1. Returns what the answer did to the subscriber's breaker, if anything.
     pub fn answered(&mut self, work: &Work<P>, answer: Answer, now: Timestamp, jitter: f64) -> Option<Turned> {
         let Delivery { id, subscription, .. } = work.delivery;
         let begun = self.leave_flight(work);
@@ -351,7 +353,7 @@ impl<P> Lanes<P> {
         turned
     }
 
-    /// The outcome is in the ledger; the delivery is closed, or open again and due then.
+    /// Takes note that an outcome is in the ledger: the delivery is closed, or open again and due at `due_at`.
     pub fn recorded(&mut self, subscription: SubscriptionId, id: DeliveryId, due_at: Option<Timestamp>) {
         self.recording -= 1;
         let lane = self.by_subscription.get_mut(&subscription);
@@ -361,8 +363,8 @@ impl<P> Lanes<P> {
         self.forget(subscription, id, due_at);
     }
 
-    /// An attempt was not made, or its outcome could not be told; the delivery is in the ledger as it
-    /// was.
+    /// Takes back an attempt that was not made, or whose outcome could not be told. The delivery is in the
+    /// ledger as it was.
     pub fn abandoned(&mut self, work: &Work<P>, again_at: Timestamp, now: Timestamp) {
         let Delivery { id, subscription, .. } = work.delivery;
         self.leave_flight(work);
@@ -374,7 +376,7 @@ impl<P> Lanes<P> {
         self.note_from(subscription, again_at, work.delivery.due_at);
     }
 
-    /// Its subscriber answered as fast as that. What waits of one that is slow by now is left to the ledger.
+    /// Remembers how fast the subscriber answered. What waits for one that has become slow is left to the ledger.
     fn judge(&mut self, subscription: SubscriptionId, speed: Speed) {
         let Some(lane) = self.by_subscription.get_mut(&subscription) else {
             return;
@@ -421,7 +423,7 @@ impl<P> Lanes<P> {
         lane.retries -= retries;
         lane.bytes -= work.bytes;
         if lane.in_flight == 0 && matches!(lane.queued, Queued::More(_)) {
-            // Its next is a first one.
+            // The next attempt is again the lane's first in flight.
             lane.queued = Queued::No;
         }
         self.shares.change(lane.member, before, lane.uses());
@@ -466,7 +468,7 @@ impl<P> Lanes<P> {
         }
     }
 
-    /// Leaves what waits to the ledger.
+    /// Forgets what waits in the lane: the ledger has it.
     fn let_go(&mut self, subscription: SubscriptionId) {
         let Some(lane) = self.by_subscription.get_mut(&subscription) else {
             return;

@@ -1,4 +1,4 @@
-//! What comes into the lanes: from dispatch, and from the ledger.
+//! The ways into the lanes: deliveries that dispatch offers, and rows that were fetched from the ledger.
 
 use super::lane::{EARLIEST, Fetch, Lane, Place, Source};
 use super::pace::Gate;
@@ -10,8 +10,8 @@ use crate::time::Timestamp;
 use std::collections::HashSet;
 
 impl<P> Lanes<P> {
-    /// Takes over a delivery that was just recorded, if its lane has room and its subscriber is not away;
-    /// otherwise notes only that the ledger has it. Nothing on a shard that is not owned.
+    /// Takes over a delivery that was just recorded, if its lane has room and its subscriber is not away.
+    /// Otherwise notes only that the ledger has it. Ignores shards that are not owned.
     pub fn offer(&mut self, work: Work<P>, ticket: Ticket, now: Timestamp) {
         let (subscription, due_at) = (work.delivery.subscription, work.delivery.due_at);
         let hold = self.shards[usize::from(Shard::of(subscription).0)];
@@ -22,8 +22,7 @@ impl<P> Lanes<P> {
         if lane.known.contains_key(&work.delivery.id) {
             return;
         }
-        // A fetch that is under way does no harm: what is forgotten before it ends, its rows do not bring
-        // back.
+        // A fetch that is under way does no harm: its rows do not bring back what is forgotten before it ends.
         let maybe_seen = hold.taken_at > ticket || lane.looks.may_have_shown(ticket, due_at);
         let admitted = !maybe_seen && due_at <= now && lane.pace.admits(now);
         if !admitted || self.room(subscription, Some(Source::Fresh)) == 0 || !self.take_in(work, Source::Fresh) {
@@ -31,18 +30,18 @@ impl<P> Lanes<P> {
         }
     }
 
-    /// Notes that the ledger may have an open delivery of that subscription, due then. Nothing on a shard
-    /// that is not owned.
+    /// Notes that the ledger may have an open delivery of that subscription, due at `due_at`. Ignores shards
+    /// that are not owned.
     pub fn note(&mut self, subscription: SubscriptionId, due_at: Timestamp) {
         self.note_from(subscription, due_at, due_at);
     }
 
-    /// Has the ledger looked into at that time for whatever that subscription has open, due whenever it was.
+    /// Has the ledger read at that time for everything that the subscription has open, due at any time.
     pub fn look(&mut self, subscription: SubscriptionId, at: Timestamp) {
         self.note_from(subscription, at, EARLIEST);
     }
 
-    /// Has the ledger looked into at that time for what is due from then on.
+    /// Has the ledger read at the time `at` for what is due at `from` or later.
     pub(super) fn note_from(&mut self, subscription: SubscriptionId, at: Timestamp, from: Timestamp) {
         if !self.owns(Shard::of(subscription)) {
             return;
@@ -53,7 +52,7 @@ impl<P> Lanes<P> {
         self.touch(subscription);
     }
 
-    /// What an [`super::Action::Fetch`] of that lane that has just begun shall bring.
+    /// The scope of an [`super::Action::Fetch`] of that lane that has just begun.
     pub fn scope(&self, subscription: SubscriptionId) -> Scope {
         let lane = self.by_subscription.get(&subscription);
         let coming = lane.map_or_else(Use::default, |lane| lane.coming);
@@ -99,7 +98,7 @@ impl<P> Lanes<P> {
             let Some(lane) = self.by_subscription.get_mut(&subscription) else {
                 return;
             };
-            // Its breaker may have opened since.
+            // The lane's breaker may have opened since the fetch began.
             if lane.pace.is_shut() && lane.pace.gate(now) != Gate::Probe {
                 return self.note(subscription, due_at);
             }
@@ -108,15 +107,15 @@ impl<P> Lanes<P> {
             }
             match lane.known.get_mut(&id) {
                 Some(Place::Waiting | Place::InFlight { .. }) => continue,
-                // A row whose outcome is just being told may be that from before, or one opened again
-                // since; only another read can say.
+                // The outcome is just being recorded: this row may be from before that, or was opened again
+                // since. Only another read can tell.
                 Some(Place::Recording { shown }) => {
                     *shown = Some(due_at);
                     continue;
                 }
                 None => {}
             }
-            // More than there was room for can come when what was known left the ledger meanwhile.
+            // More rows than there is room for can come if known deliveries left the ledger meanwhile.
             if lane.appetite(None, buffer) == 0 || coming.waiting == 0 || coming.bytes == 0 {
                 return self.note(subscription, due_at);
             }
@@ -133,30 +132,30 @@ impl<P> Lanes<P> {
                         return self.note(subscription, due_at);
                     }
                 }
-                // It is read when there is room, or was known when it was read, and is not any more.
+                // The row is outside of the scope, or its delivery was forgotten during the read: it is read again.
                 Row::Whole(_) | Row::Bare(_) => self.note(subscription, due_at),
             }
         }
     }
 
-    /// An [`super::Action::Fetch`] that failed is tried again at `again_at`.
+    /// Has an [`super::Action::Fetch`] that failed tried again at `again_at`.
     pub fn fetch_failed(&mut self, subscription: SubscriptionId, again_at: Timestamp) {
         if !matches!(self.end_fetch(subscription, None).0, Fetch::None)
             && let Some(lane) = self.by_subscription.get_mut(&subscription)
         {
-            // What was noted meanwhile waits too.
+            // What was noted during the read waits too.
             let noted_from = lane.ledger_due.take().map(|_noted| lane.ledger_from);
             let from = noted_from.map_or(lane.reading_from, |noted| noted.min(lane.reading_from));
             self.note_from(subscription, again_at, from);
         }
     }
 
-    /// The ledger is away: no [`super::Action::Fetch`] begins before then, unless one succeeds.
+    /// Lets no [`super::Action::Fetch`] begin before then, because the ledger is away, unless one succeeds.
     pub fn rest_fetches(&mut self, until: Timestamp) {
         self.fetch_not_before = Some(until);
     }
 
-    /// The fetch that ended, and what was set aside for it.
+    /// Ends the lane's fetch. Returns the fetch and the room that was set aside for it.
     fn end_fetch(&mut self, subscription: SubscriptionId, up_to: Option<Timestamp>) -> (Fetch, Use) {
         let moment = Ticket(self.moments + 1);
         let Some(lane) = self.by_subscription.get_mut(&subscription) else {
@@ -181,7 +180,7 @@ impl<P> Lanes<P> {
         };
         let free = self.shares.free(lane.member.speed);
         if free.waiting == 0 || free.bytes < work.bytes {
-            // It is not read before there is room for it.
+            // The lane is not fetched before there is room for it.
             lane.row_bytes = lane.row_bytes.max(work.bytes);
             return false;
         }
@@ -192,8 +191,8 @@ impl<P> Lanes<P> {
         true
     }
 
-    /// How many more deliveries the lane may have waiting that come in this way; fetched ones, if no source
-    /// is given. A lane that has nothing may have one whenever it fits.
+    /// How many more deliveries from that source the lane may have waiting; fetched ones, if no source is
+    /// given. A lane that has nothing may have one whenever it fits.
     fn room(&self, subscription: SubscriptionId, source: Option<Source>) -> usize {
         self.by_subscription
             .get(&subscription)
@@ -211,7 +210,7 @@ impl<P> Lanes<P> {
         room.max(least)
     }
 
-    /// What is set aside for so many rows of that lane.
+    /// The room that is set aside for so many rows of that lane.
     pub(super) fn set_aside(&self, lane: &Lane<P>, room: usize) -> Use {
         let free = self.shares.free_for(lane.member);
         let bytes = share(free.bytes).saturating_sub(lane.bytes).max(lane.row_bytes).max(1);

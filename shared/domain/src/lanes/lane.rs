@@ -10,10 +10,10 @@ use crate::in_flight_limit::Turn;
 use crate::time::Timestamp;
 use std::collections::{HashMap, HashSet, VecDeque};
 
-/// Before everything: a read from then on reads all.
+/// The earliest time: a read from it on reads all rows.
 pub(super) const EARLIEST: Timestamp = Timestamp::from_micros(i64::MIN);
 
-/// Where a delivery is.
+/// Where a delivery of a lane is.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Place {
     /// It waits for its turn.
@@ -34,29 +34,30 @@ pub(super) enum Fetch {
     None,
     /// The ledger was asked.
     UnderWay {
-        /// When. A row that was not due then may have been in flight at a former owner, and be closed by now.
+        /// When it was asked. A row that was not due then may have been in flight at a former owner, and be
+        /// closed by now.
         asked_at: Timestamp,
-        /// What was forgotten since, which its rows may still show.
+        /// Deliveries forgotten since then, which the rows may still show.
         forgotten: HashSet<DeliveryId>,
     },
-    /// The shard was released since: another may have sent what its rows show.
+    /// The shard was released since then: another owner may have sent what the rows show.
     Void,
 }
 
-/// Whether it is among the lanes that may have something to send.
+/// In which queue of lanes a lane stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Queued {
-    /// No.
+    /// In none.
     No,
-    /// For its first attempt.
+    /// Among those that have nothing in flight, for their first attempt.
     First,
-    /// For one more, under this number. What stands in a queue under another is out of date.
+    /// Among those that may have more to send, under this number. An entry under another number is out of date.
     More(u64),
-    /// Once a retry may begin, under this number.
+    /// Among those that wait until retries have room, under this number.
     ForRetry(u64),
 }
 
-/// What waits takes turns by where it came from, so that none of these waits for all of another.
+/// Where a waiting delivery came from. The sources take turns, so that none waits until another is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
     /// Handed over as soon as it was recorded.
@@ -76,37 +77,38 @@ pub(super) struct Lane<P> {
     turn: usize,
     pub(super) known: HashMap<DeliveryId, Place>,
     pub(super) in_flight: usize,
-    /// How many of them are retries.
+    /// How many of those in flight are retries.
     pub(super) retries: usize,
-    /// Of what waits and what is in flight.
+    /// Bytes of what waits and what is in flight.
     pub(super) bytes: usize,
-    /// What a row takes, about; 0 while that is not known.
+    /// About how many bytes a row takes; 0 while that is not known.
     pub(super) row_bytes: usize,
-    /// When the ledger is to be looked into for due deliveries that are not known here.
+    /// When the ledger is to be read for due deliveries that are not known here.
     pub(super) ledger_due: Option<Timestamp>,
-    /// None of these is due before then, so that what lies before, long closed, need not be read past.
+    /// The time before which none of these is due: rows before it are closed, and need not be read past.
     pub(super) ledger_from: Timestamp,
     pub(super) fetch: Fetch,
-    /// From when on the fetch under way reads, and the rows and bytes that it is to bring at most.
+    /// The due time from which the fetch under way reads.
     pub(super) reading_from: Timestamp,
+    /// The most rows and bytes that this fetch is to bring.
     pub(super) coming: Use,
-    /// With which lanes it shares.
+    /// The group and the speed by which it shares with other lanes.
     pub(super) member: Member,
     pub(super) looks: Looks,
     pub(super) pace: Pace,
-    /// When a survey last found it held back by its subscriber or its settings.
+    /// When a survey last found the lane held back by its subscriber or its settings.
     pub(super) held_back_at: Option<Timestamp>,
-    /// When it is attended to at the latest.
+    /// When the lane is attended to at the latest.
     pub(super) timer: Option<Timestamp>,
     pub(super) queued: Queued,
-    /// Whether it is among those that may want to fetch.
+    /// Whether the lane stands in the queue of those that may want to fetch.
     pub(super) hungry: bool,
-    /// Whether it is among those to be attended to.
+    /// Whether the lane stands in the queue of those to be attended to.
     pub(super) touched: bool,
 }
 
 impl<P> Lane<P> {
-    /// One of which it is not known what was shown before that moment.
+    /// A lane without deliveries. It is not known what reads that ended up to `moment` have shown of it.
     pub(super) fn since(moment: Ticket, member: Member) -> Self {
         Self {
             waiting: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
@@ -141,7 +143,7 @@ impl<P> Lane<P> {
         self.known.is_empty() && self.ledger_due.is_none() && !self.is_fetching()
     }
 
-    /// What it has of what all have in common.
+    /// What the lane has of what all lanes share.
     pub(super) fn uses(&self) -> Use {
         Use {
             first: self.in_flight.min(1),
@@ -151,12 +153,12 @@ impl<P> Lane<P> {
         }
     }
 
-    /// How many more may wait in it that came from there, however much is free; fetched ones, if no source is
-    /// given. Of a slow subscriber no more than soon find their turn: they would be in the way of others for
-    /// long, and a read costs little beside its answers.
+    /// How many more deliveries from that source may wait in the lane, without regard to what is free; fetched
+    /// ones, if no source is given. For a slow subscriber only as many wait as soon find their turn: more would be
+    /// in the way of other lanes for long, and a read costs little beside its slow answers.
     pub(super) fn appetite(&self, source: Option<Source>, buffer: usize) -> usize {
         let there = source.map_or_else(|| self.fetched(), |source| self.waits_from(source));
-        // Behind an open breaker what has expired is closed, a buffer full at a time.
+        // Behind an open breaker expired deliveries are closed, a buffer full at a time.
         if self.pace.is_shut() {
             return buffer.max(1).saturating_sub(there);
         }
@@ -171,7 +173,7 @@ impl<P> Lane<P> {
         }
     }
 
-    /// Whether it asks for more: when its buffer is half empty, so that reads stay few.
+    /// Whether the lane asks for more: only when its buffer is half empty, so that reads stay few.
     pub(super) fn is_hungry(&self, buffer: usize) -> bool {
         let appetite = self.appetite(None, buffer);
         if self.member.speed == Speed::Slow && !self.pace.is_shut() {
@@ -184,7 +186,7 @@ impl<P> Lane<P> {
         self.waiting[source as usize].len()
     }
 
-    /// How many wait that were fetched.
+    /// How many fetched deliveries wait.
     pub(super) fn fetched(&self) -> usize {
         self.waits_from(Source::Backlog) + self.waits_from(Source::Retry)
     }
@@ -202,7 +204,7 @@ impl<P> Lane<P> {
         self.waiting.iter().flatten()
     }
 
-    /// Whether its own limits let it begin something that waits.
+    /// Whether the lane's own limits let it begin something that waits.
     pub(super) fn can_begin(&self) -> bool {
         let retry = self.waits_from(Source::Retry) > 0 && self.retries < self.pace.retry_limit();
         self.in_flight < self.pace.limit() && (self.waits_for_first() || retry)
@@ -218,7 +220,7 @@ impl<P> Lane<P> {
         self.waiting[source as usize].push_back(work);
     }
 
-    /// Takes what is next in turn. It is still counted and known as before.
+    /// Takes the waiting delivery whose turn is next. It stays counted and known as before.
     pub(super) fn pop(&mut self, may_retry: bool) -> Option<Work<P>> {
         for n in 0..SOURCES.len() {
             let turn = (self.turn + n) % SOURCES.len();
@@ -233,14 +235,14 @@ impl<P> Lane<P> {
         None
     }
 
-    /// Takes all that waits, in the order in which it is due. It is still counted and known as before.
+    /// Takes all that waits, in the order in which it is due. It stays counted and known as before.
     pub(super) fn pop_all(&mut self) -> Vec<Work<P>> {
         let mut all: Vec<_> = self.waiting.iter_mut().flat_map(std::mem::take).collect();
         all.sort_by_key(|work| work.delivery.due_at);
         all
     }
 
-    /// Takes all that waits, in the order in which it is due, and knows nothing of it any more.
+    /// Takes all that waits, in the order in which it is due, and forgets it.
     pub(super) fn drop_all(&mut self) -> Vec<Work<P>> {
         let all = self.pop_all();
         for work in &all {

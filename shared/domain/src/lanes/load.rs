@@ -1,4 +1,4 @@
-//! How the lanes are, for metrics.
+//! Numbers about the lanes, for metrics.
 
 use super::Lanes;
 use super::lane::Lane;
@@ -48,8 +48,8 @@ impl<P> Lanes<P> {
         }
     }
 
-    /// Looks at every lane: how many each state has, and how long their deliveries wait. What is held back
-    /// now is remembered for [`Lanes::was_free_since`], so this is to be called about once a second.
+    /// Looks at every lane: how many each state has, and how long their deliveries wait. Lanes that are held back
+    /// now are remembered for [`Lanes::was_free_since`], so this must be called about once a second.
     pub fn survey(&mut self, now: Timestamp) -> [Survey; LaneState::ALL.len()] {
         let mut surveys = LaneState::ALL.map(|state| Survey {
             state,
@@ -70,8 +70,8 @@ impl<P> Lanes<P> {
         surveys
     }
 
-    /// Whether no survey since then found the subscription's lane held back. Of what another process saw,
-    /// or this one before it was restarted, nothing is known.
+    /// Whether no survey since then found the subscription's lane held back. Surveys of other processes, and of
+    /// this one before it was restarted, are not known.
     pub fn was_free_since(&self, subscription: SubscriptionId, then: Timestamp) -> bool {
         let lane = self.by_subscription.get(&subscription);
         let held_back_at = lane.and_then(|lane| lane.held_back_at);

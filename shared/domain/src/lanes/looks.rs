@@ -1,9 +1,9 @@
-//! Which deliveries may have been brought here by reads of the ledger.
+//! The read history of a lane: which deliveries its reads of the ledger may have brought here.
 
 use crate::time::Timestamp;
 use std::collections::VecDeque;
 
-/// A moment in the life of the lanes; see [`super::Lanes::ticket`].
+/// A read mark: a moment in the life of the lanes, see [`super::Lanes::ticket`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub(super) u64);
 
@@ -13,14 +13,14 @@ const REMEMBERED: usize = 16;
 /// The reads of a lane's rows that have ended.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    /// When the last ended that may have shown anything.
+    /// When the last read ended that may have shown any delivery.
     whole: Ticket,
-    /// When those since ended that showed nothing due after a time, and that time.
+    /// The reads since then that hit their limit: when each ended, and the latest due time that it may have shown.
     partial: VecDeque<(Ticket, Timestamp)>,
 }
 
 impl Looks {
-    /// Of a lane of which it is not known what was shown before that moment.
+    /// The history of a lane of which it is not known what reads have shown up to `moment`.
     pub(super) fn since(moment: Ticket) -> Self {
         Self {
             whole: moment,
@@ -28,8 +28,8 @@ impl Looks {
         }
     }
 
-    /// A read ended at that moment. If there were more rows than it was to read, it showed none that is due
-    /// after the last that it did show.
+    /// Takes note that a read ended at that moment. A read that hit its limit shows nothing that is due later
+    /// than its last row, `up_to`.
     pub(super) fn ended(&mut self, moment: Ticket, up_to: Option<Timestamp>) {
         match up_to {
             None => *self = Self::since(moment),
@@ -44,13 +44,13 @@ impl Looks {
         }
     }
 
-    /// Whether a read that ended after `ticket` was drawn may have shown a delivery that is due then.
+    /// Whether a read that ended after `ticket` was drawn may have shown a delivery that is due at `due_at`.
     pub(super) fn may_have_shown(&self, ticket: Ticket, due_at: Timestamp) -> bool {
         let mut partial = self.partial.iter();
         self.whole > ticket || partial.any(|(moment, up_to)| *moment > ticket && due_at <= *up_to)
     }
 
-    /// When the last ended.
+    /// When the last read ended.
     pub(super) fn last(&self) -> Ticket {
         self.partial.back().map_or(self.whole, |(moment, _)| *moment)
     }

@@ -1,4 +1,4 @@
-//! How much a lane's subscriber is sent, and when: breaker, pause, rate and limit in flight in one.
+//! Flow control of one lane: breaker, pause, rate and limit in flight decide how much is sent, and when.
 
 use super::state::LaneState;
 use crate::breaker::{Breaker, Failure, Passage, Turned};
@@ -17,21 +17,21 @@ pub const MAX_PAUSE: Duration = Duration::from_mins(1);
 /// What a subscription says about its lane.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Terms {
-    /// The account that the subscription belongs to: its lanes share.
+    /// The account that the subscription belongs to. The lanes of one account have a share in common.
     pub owner: AccountId,
     /// The most attempts at a time.
     pub max_in_flight: NonZeroU16,
     /// The most attempts a second, if there is a limit.
     pub rate: Option<Rate>,
-    /// How long after it was opened a delivery is given up.
+    /// How long after a delivery was opened it is given up.
     pub give_up_after: Duration,
-    /// When the subscription was last changed. From a change on its lane starts afresh, whatever the breaker
-    /// or an answer said before: whoever mends a URL need not wait.
+    /// When the subscription was last changed. After a change its lane starts afresh, whatever the breaker or an
+    /// answer said before: a mended URL is tried at once.
     pub changed_at: Timestamp,
 }
 
 impl Terms {
-    /// Those of a subscription that is not known (any more): its deliveries are only closed.
+    /// The terms of a subscription that is not known, or not any more: its deliveries are only closed.
     pub const UNKNOWN: Self = Self {
         owner: AccountId(uuid::Uuid::nil()),
         max_in_flight: NonZeroU16::new(64).expect("64 is not zero"),
@@ -46,24 +46,24 @@ impl Terms {
 pub struct Answer {
     /// How it went.
     pub verdict: Verdict,
-    /// For how long the subscriber wants no more; [`MAX_PAUSE`] counts at most. What 404, 408, 413 and 425 ask
-    /// for is a wait of their one delivery.
+    /// For how long the subscriber wants no more, at most [`MAX_PAUSE`]. A wait that 404, 408, 413 or 425 asks
+    /// for concerns only the one delivery and is no pause.
     pub pause: Option<Duration>,
 }
 
-/// How an attempt went, as far as it concerns those that come after it.
+/// How an attempt went, as far as it concerns the attempts after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The subscriber served it, be it by refusing this one delivery (3xx, 4xx): it is there.
+    /// The subscriber is there: it took this delivery, or refused it alone (3xx, 4xx).
     Served,
     /// The subscriber has too much: 429, 408, 504, or no answer in time.
     Overload,
-    /// It says that it cannot serve now: 503. A success that comes after all ends the pause that it asked
-    /// for, for one request of many may be refused so.
+    /// The subscriber says that it cannot serve now: 503. A later success ends the pause that it asked for,
+    /// because a subscriber may refuse one request of many so.
     Unavailable,
-    /// It answered with an error, which may be about this one delivery alone: any other 5xx.
+    /// The subscriber answered with an error that may be about this delivery alone: any other 5xx.
     Error,
-    /// It was not reached: a failed connection, or 502.
+    /// The subscriber was not reached: a failed connection, or 502.
     Failure,
     /// Nothing was sent.
     Unsent,
@@ -76,7 +76,7 @@ impl Answer {
         pause: None,
     };
 
-    /// What that outcome says. No pause is longer than the longest delay of the policy, as with retries.
+    /// What an outcome says. No pause is longer than the longest delay of the policy, as with retries.
     pub fn of(outcome: Outcome, policy: &RetryPolicy) -> Self {
         let (verdict, pause) = match outcome {
             Outcome::Answered { status, retry_after } => {
@@ -110,12 +110,12 @@ impl Answer {
     }
 }
 
-/// Whether an attempt may begin, but for the limits in flight.
+/// Whether an attempt may begin. The limits in flight come on top of that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate {
     /// Yes.
     Free,
-    /// One, to see whether the subscriber is back.
+    /// One may, to see whether the subscriber is back.
     Probe,
     /// Not before then.
     Until(Timestamp),
@@ -123,10 +123,10 @@ pub(super) enum Gate {
     Probing,
 }
 
-/// For longer than this nothing is kept in memory that may not be sent yet: there are others.
+/// The longest wait for which a delivery is kept in memory: beyond it, other lanes need the room.
 const LONG: Duration = Duration::from_secs(1);
 
-/// Whether that is so long to wait that what waits is left to the ledger.
+/// Whether the wait until `then` is so long that what waits is left to the ledger.
 pub(super) fn is_long(then: Timestamp, now: Timestamp) -> bool {
     then.since(now) > LONG
 }
@@ -137,9 +137,9 @@ pub(super) struct Pace {
     in_flight: InFlightLimit,
     breaker: Breaker,
     rate: RateLimit,
-    /// As an answer asked.
+    /// The end of a pause that an answer asked for.
     paused_until: Option<Timestamp>,
-    /// As an answer asked, unless something succeeds.
+    /// The end of a pause that an answer asked for, and that ends sooner if something succeeds.
     away_until: Option<Timestamp>,
 }
 
@@ -157,7 +157,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Follows the subscription.
+    /// Takes over the terms of the subscription.
     pub(super) fn follow(&mut self, terms: Terms) {
         if terms.changed_at != self.terms.changed_at {
             // What was sent so far still counts against the rate.
@@ -174,18 +174,18 @@ impl Pace {
         self.in_flight.get(self.terms.max_in_flight)
     }
 
-    /// How many of them may be retries, so that first attempts find room: all but a quarter.
+    /// How many attempts at a time may be retries: three quarters, so that first attempts find room.
     pub(super) fn retry_limit(&self) -> usize {
         let limit = self.limit();
         limit - limit / 4
     }
 
-    /// Whether nothing is to be kept in memory, because only probes are sent.
+    /// Whether the breaker is open: only probes are sent, and nothing else is kept in memory.
     pub(super) fn is_shut(&self) -> bool {
         !self.breaker.is_closed()
     }
 
-    /// Whether more may be kept in memory, because it may be sent soon, as a probe if need be.
+    /// Whether more may be kept in memory, because it may be sent soon, be it as a probe.
     pub(super) fn admits(&mut self, now: Timestamp) -> bool {
         match self.gate(now) {
             Gate::Free | Gate::Probe => true,
@@ -194,12 +194,12 @@ impl Pace {
         }
     }
 
-    /// Whether its rate is so low that no two are sent within [`LONG`].
+    /// Whether the rate is so low that no two attempts begin within [`LONG`].
     pub(super) fn is_rare(&self) -> bool {
         self.terms.rate.is_some_and(|rate| rate.interval() > LONG)
     }
 
-    /// From when on the ledger may be read for a probe, if one is awaited.
+    /// The time from which the ledger may be read for a probe, if one is awaited.
     pub(super) fn probe_from_ledger_at(&self) -> Option<Timestamp> {
         self.breaker.old_at()
     }
@@ -216,7 +216,7 @@ impl Pace {
             Passage::Probing => return Gate::Probing,
         };
         for pause in [&mut self.paused_until, &mut self.away_until] {
-            // However the clock was set back.
+            // The clock may have been set back; no pause gets longer by that.
             *pause = pause
                 .map(|until| until.min(now.plus(MAX_PAUSE)))
                 .filter(|until| *until > now);
@@ -232,7 +232,7 @@ impl Pace {
         self.paused_until.max(self.away_until)
     }
 
-    /// An attempt begins.
+    /// Counts an attempt that begins.
     pub(super) fn begin(&mut self, delivery: DeliveryId, now: Timestamp) -> Turn {
         self.breaker.begin(delivery);
         if let Some(rate) = self.terms.rate {
@@ -274,7 +274,7 @@ impl Pace {
             }
             Verdict::Failure => self.breaker.failed(delivery, Failure::Away, now, jitter),
             Verdict::Error => self.breaker.failed(delivery, Failure::Answer, now, jitter),
-            // Nobody was asked, and what is closed unsent need not wait for a probe each.
+            // Nobody was asked. The breaker closes, or each delivery that is closed unsent would wait for a probe.
             Verdict::Unsent => {
                 let was_shut = self.is_shut();
                 if was_shut {
@@ -285,24 +285,24 @@ impl Pace {
         }
     }
 
-    /// Nothing begins for a while; [`MAX_PAUSE`] counts at most.
+    /// Pauses the lane for `pause`, at most [`MAX_PAUSE`].
     pub(super) fn wait(&mut self, pause: Duration, now: Timestamp) {
         self.paused_until = self.paused_until.max(Some(now.plus(pause.min(MAX_PAUSE))));
     }
 
-    /// An attempt was not made after all.
+    /// Takes back an attempt that was not made after all.
     pub(super) fn withdrawn(&mut self, delivery: DeliveryId, now: Timestamp) {
         self.breaker.withdrawn(delivery, now);
     }
 
-    /// Until when it must be remembered though nothing is open; none if it may be forgotten.
+    /// Until when this must be remembered though nothing is open; `None` if it may be forgotten.
     pub(super) fn matters_until(&self, now: Timestamp) -> Option<Timestamp> {
         let rate = self.terms.rate.and_then(|_limited| self.rate.matters_until());
         let latest = self.breaker.matters_until().max(self.pause()).max(rate);
         latest.filter(|until| *until > now)
     }
 
-    /// For metrics.
+    /// The lane's state, for metrics.
     pub(super) fn state(&self, now: Timestamp) -> LaneState {
         let mut rate = self.rate;
         let ready_at = self.terms.rate.and_then(|limit| rate.ready_at(limit, now));

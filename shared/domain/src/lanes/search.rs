@@ -1,9 +1,9 @@
-//! The search for lanes that have open deliveries: of shards that were taken over, and whenever something may
-//! have been recorded of which nobody told the lanes.
+//! The search for lanes that have open deliveries. It is needed for shards that were taken over, and whenever
+//! deliveries may have been recorded without a notice to the lanes.
 //!
-//! It goes page by page, so that it gets on however many lanes there are, and what a page shows is sent while
-//! the next is read. One page is read at a time. Whatever asks for a search meanwhile asks for one more pass
-//! when this one has ended: a hundred that fail during an outage are one search after it.
+//! The search reads one page after the other, so it gets on however many lanes there are, and what a page shows is
+//! sent while the next is read. One page is read at a time. A search that is asked for meanwhile becomes one more
+//! pass after this one: a hundred requests that fail during an outage are one search after it.
 
 use crate::id::{Shard, SubscriptionId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ const MOST_ROWS: usize = 1024;
 /// The longest pause between two reads of a ledger that is away.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long to wait after that many reads that failed one after the other.
+/// How long to wait after that many failed reads in succession.
 pub fn pause_after(failures: u32) -> Duration {
     LONGEST_PAUSE.min(Duration::from_millis(250) * (1 << failures.min(8)))
 }
@@ -27,16 +27,16 @@ pub struct Page {
     pub from: Vec<(Shard, Option<SubscriptionId>)>,
     /// The most rows.
     pub limit: usize,
-    /// How long to wait, if it fails, before that is said.
+    /// How long to wait before a failure of the read is reported.
     pub pause: Duration,
 }
 
 /// How far a page came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The last lane that it showed of each shard of which it showed any.
+    /// Of each shard of which the page showed a lane, the last one.
     pub last: BTreeMap<Shard, SubscriptionId>,
-    /// The shards of which it showed that there are no more lanes.
+    /// The shards whose lanes the page showed to their end.
     pub ended: BTreeSet<Shard>,
 }
 
@@ -52,7 +52,7 @@ pub struct Search {
 }
 
 impl Search {
-    /// Asks for a search that sees all that these shards have open now.
+    /// Asks for a search that sees everything that is open on these shards now.
     pub fn ask(&mut self, shards: impl IntoIterator<Item = Shard>) {
         for shard in shards {
             let unseen = self.pass.get(&shard).is_none_or(Option::is_none);
@@ -64,7 +64,7 @@ impl Search {
         }
     }
 
-    /// These shards are another's now.
+    /// Drops these shards from the search: they are another process's now.
     pub fn release(&mut self, shards: impl IntoIterator<Item = Shard>) {
         for shard in shards {
             self.pass.remove(&shard);
@@ -72,7 +72,7 @@ impl Search {
         }
     }
 
-    /// What is to be read now, if anything. [`Search::found`] or [`Search::failed`] must follow.
+    /// The page to read now, if any. [`Search::found`] or [`Search::failed`] must follow.
     pub fn next_page(&mut self) -> Option<Page> {
         if self.under_way {
             return None;
@@ -89,13 +89,13 @@ impl Search {
         self.under_way = true;
         Some(Page {
             from: self.pass.iter().map(|(shard, last)| (*shard, *last)).collect(),
-            // The fewer, the sooner they are read, if it failed because it took too long.
+            // Fewer rows are read sooner: a read may have failed because it took too long.
             limit: MOST_ROWS >> self.failures,
             pause: pause_after(self.failures),
         })
     }
 
-    /// The page was read.
+    /// Takes note that the page was read.
     pub fn found(&mut self, progress: &Progress) {
         (self.under_way, self.failures) = (false, self.failures / 2);
         for (shard, last) in &progress.last {
@@ -106,12 +106,12 @@ impl Search {
         self.pass.retain(|shard, _| !progress.ended.contains(shard));
     }
 
-    /// The page could not be read.
+    /// Takes note that the page could not be read.
     pub fn failed(&mut self) {
         (self.under_way, self.failures) = (false, MOST_ROWS.ilog2().min(self.failures + 1));
     }
 
-    /// Whether nothing is to be looked up any more.
+    /// Whether nothing is left to look up.
     pub fn is_done(&self) -> bool {
         self.pass.is_empty() && self.again.is_empty()
     }

@@ -1,11 +1,11 @@
 //! Shares of what all lanes have in common: attempts, buffer and bytes.
 //!
-//! Nothing is ever above its limit. Within it no lane and no account has all:
-//! - of what is free a lane takes more only while it has less than a quarter of it;
-//! - an eighth is kept for lanes that answered fast of late, and another for those of which that is not known
-//!   to be false: so the slow ones have at most three quarters, however many they are;
-//! - the lanes of one account that did not answer fast take more only while they have less than three times
-//!   what is free: at most three quarters, so that another account's find room at once.
+//! No limit is ever exceeded. Within the limits no lane and no account gets everything:
+//! - a lane takes more only while it has less than a quarter of what is free;
+//! - an eighth is reserved for lanes that answered fast of late, and another eighth for these and the lanes whose
+//!   speed is not known: so the slow ones have at most three quarters, however many they are;
+//! - the lanes of one account that are not fast take more only while they have less than three times what is
+//!   free: at most three quarters, so that other accounts find room at once.
 
 use super::speed::{Speed, Speeds};
 use crate::id::{AccountId, SubscriptionId};
@@ -14,19 +14,19 @@ use std::collections::HashMap;
 /// How much all lanes together may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Attempts at a time beyond the first of each lane. A lane alone gets a fifth of it.
+    /// Attempts at a time beyond the first of each lane. A lane that is alone gets a fifth of them.
     pub in_flight: usize,
-    /// Lanes that have an attempt under way.
+    /// Lanes that have an attempt under way: first attempts at a time.
     pub lanes_in_flight: usize,
-    /// Deliveries that wait in one lane, at least 1, and as many again of those that were just recorded.
+    /// Fetched deliveries that wait in one lane, at least 1, and as many again that were just recorded.
     pub lane_buffer: usize,
     /// Deliveries that wait in all lanes, or are being read.
     pub buffered: usize,
-    /// Bytes of payload that wait, are in flight or are being read: at least twice those of the largest.
-    /// Every delivery counts by itself, though those of one event share it while they wait: the request of
-    /// each is a copy.
+    /// Bytes of payload that wait, are in flight or are being read: at least twice the largest payload.
+    /// Every delivery counts by itself. Deliveries of one event share its payload while they wait, but the
+    /// request of each is a copy.
     pub bytes: usize,
-    /// Attempts whose outcome is not in the ledger yet; when there are more, none is begun.
+    /// Attempts whose outcome is not in the ledger yet; at this number no attempt begins.
     pub recording: usize,
     /// Reads of the ledger at a time.
     pub fetches: usize,
@@ -53,7 +53,7 @@ impl Limits {
         (smaller - smaller / 4).max(1)
     }
 
-    /// How much lanes of that speed and slower ones may have.
+    /// How much the lanes of that speed and the slower ones may have together.
     fn for_speed(&self, speed: Speed) -> Use {
         let most = |limit: usize| limit - limit / 8 * speed as usize;
         Use {
@@ -65,12 +65,12 @@ impl Limits {
     }
 }
 
-/// How much of what is still free of something common one lane may have.
+/// How much one lane may have of something common of which `free` is left.
 pub(super) fn share(free: usize) -> usize {
     free.div_ceil(4)
 }
 
-/// How much somebody has of what is common, or may have.
+/// An amount of what is common: how much a lane or a group has, or may have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Use {
     /// First attempts of lanes.
@@ -102,7 +102,7 @@ impl Use {
     }
 }
 
-/// Among which lanes a lane shares.
+/// The lanes with which a lane shares: those of its group, and those of its speed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Member {
     /// The number of its account's group.
@@ -113,17 +113,17 @@ pub(super) struct Member {
 /// The lanes of one account.
 #[derive(Debug, Default)]
 struct Group {
-    /// None of those whose account is not known yet.
+    /// The account; none for the group of lanes whose account is not known yet.
     owner: Option<AccountId>,
     lanes: usize,
-    /// What those lanes have that did not answer fast.
+    /// What the lanes of the group have that are not fast.
     used: Use,
 }
 
 /// The group of lanes whose account is not known yet.
 const STRANGERS: usize = 0;
 
-/// Who has how much.
+/// How much each group and each speed has.
 #[derive(Debug)]
 pub(super) struct Shares {
     /// For each speed, what lanes as slow as that or slower may have.
@@ -182,7 +182,7 @@ impl Shares {
         }
     }
 
-    /// The member that a lane of that account is, if it is not yet.
+    /// Moves a lane into the group of its account. Returns its new membership, or nothing if it is there already.
     pub(super) fn of_owner(&mut self, member: Member, owner: AccountId) -> Option<Member> {
         if self.groups[member.group].owner == Some(owner) {
             return None;
@@ -200,7 +200,7 @@ impl Shares {
         Some(Member { group, ..member })
     }
 
-    /// Whether the group of a lane that has just joined it has more than its part of the memory.
+    /// Whether a group that a lane has just joined has more than its part of the memory.
     pub(super) fn is_over(&self, member: Member) -> bool {
         let (most, used) = (self.most[member.speed as usize], self.groups[member.group].used);
         let over = |used: usize, most: usize| used * 4 > most * 3;
@@ -212,7 +212,7 @@ impl Shares {
         self.speeds.heard(subscription, speed);
     }
 
-    /// A lane has more or less than before.
+    /// Counts what a lane has now in place of what it had before.
     pub(super) fn change(&mut self, member: Member, before: Use, now: Use) {
         let used = &mut self.by_speed[member.speed as usize];
         *used = used.plus(now).minus(before);
@@ -222,12 +222,12 @@ impl Shares {
         }
     }
 
-    /// Rows are being read.
+    /// Counts in the rows of a read that begins.
     pub(super) fn reserve(&mut self, coming: Use) {
         self.coming = self.coming.plus(coming);
     }
 
-    /// They were read, or could not be.
+    /// Counts out the rows of a read that has ended or failed.
     pub(super) fn arrived(&mut self, coming: Use) {
         self.coming = self.coming.minus(coming);
     }

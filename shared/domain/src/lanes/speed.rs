@@ -1,13 +1,14 @@
-//! How fast a subscriber answers: those that answer fast are served though others are slow.
+//! How fast a subscriber answers. Fast ones are served however many others are slow.
 
 use crate::id::SubscriptionId;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// An answer within this time is a fast one. What is kept for fast lanes turns over as often.
+/// The longest time that a fast answer takes. What is reserved for fast lanes is free again as soon.
 pub(super) const FAST: Duration = Duration::from_secs(2);
 
-/// How many subscribers are remembered beyond their lanes: so many, or half of them, of some 40 bytes each.
+/// The most subscribers whose speed is remembered when they have no lane, at some 40 bytes each. The latest half
+/// of them is always remembered.
 const REMEMBERED: usize = 65_536;
 
 /// How fast a subscriber answered last.
@@ -22,13 +23,13 @@ pub(super) enum Speed {
 impl Speed {
     pub(super) const ALL: [Self; 3] = [Self::Fast, Self::Unknown, Self::Slow];
 
-    /// That of an answer, or of waiting for one in vain.
+    /// The speed of an answer that took so long, or of a wait in vain for one.
     pub(super) fn of(took: Duration) -> Self {
         if took <= FAST { Self::Fast } else { Self::Slow }
     }
 }
 
-/// The speeds of those that were asked of late, also while they have no lane.
+/// The speeds of the subscribers that were asked of late, also while they have no lane.
 #[derive(Debug, Default)]
 pub(super) struct Speeds {
     young: HashMap<SubscriptionId, Speed>,

@@ -1,4 +1,4 @@
-//! Whose turn it is: attempts and reads, as shares, limits and time allow.
+//! The turns of the lanes: which one begins an attempt or a read next, as shares, limits and time allow.
 
 use super::lane::{Fetch, Place, Queued};
 use super::pace::{Gate, is_long};
@@ -11,19 +11,19 @@ use crate::time::Timestamp;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// How many lanes a poll looks at in vain, of those that wait for what others have: it is not to take the
-/// longer the more there are.
+/// The most lanes that a poll looks at in vain, of those that wait for what others have. A poll must not take
+/// longer the more such lanes there are.
 const TRIES: usize = 64;
 
 /// Why a lane begins nothing more now.
 enum Stop {
-    /// It has nothing to send, or must not; it is touched when that changes.
+    /// It has nothing to send, or may not send it; it is touched when that changes.
     Own,
-    /// It has its share of what is free.
+    /// It has used up its share.
     Full,
-    /// Retries have their share, and it has nothing else.
+    /// Retries have used up their share, and the lane has nothing else.
     FullOfRetries,
-    /// It has nothing in flight any more: it is the turn of those that have waited longer for their first.
+    /// It has nothing in flight any more: lanes that have waited longer for their first attempt come before it.
     NotMore,
 }
 
@@ -36,14 +36,14 @@ enum Sated {
 }
 
 impl<P> Lanes<P> {
-    /// Nothing of the lane begins for a while, for a reason that is none of its subscriber's.
+    /// Pauses the lane for `wait`, for a reason that has nothing to do with its subscriber.
     pub fn hold_back(&mut self, subscription: SubscriptionId, wait: Duration, now: Timestamp) {
         if let Some(lane) = self.by_subscription.get_mut(&subscription) {
             lane.pace.wait(wait, now);
         }
     }
 
-    /// What is to be done now. `terms_of` gives what a subscription says about its lane.
+    /// The actions to do now. `terms_of` gives what a subscription says about its lane.
     pub fn poll(&mut self, now: Timestamp, terms_of: impl Fn(SubscriptionId) -> Terms) -> Vec<Action<P>> {
         while let Some((due, subscription)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
             self.timers.remove(&(due, subscription));
@@ -67,7 +67,7 @@ impl<P> Lanes<P> {
         }
     }
 
-    /// Sees what the lane may do now, and when to look again.
+    /// Puts the lane into the queues of what it may do now, and sets the time to look at it again.
     fn attend_to(&mut self, subscription: SubscriptionId, now: Timestamp, terms: Terms) {
         let owned = self.owns(Shard::of(subscription));
         let Some(lane) = self.by_subscription.get_mut(&subscription) else {
@@ -90,7 +90,7 @@ impl<P> Lanes<P> {
             self.shares.change(member, Use::default(), has);
             self.shares.leave(former);
             if lane.waits() > 0 && self.shares.is_over(member) {
-                // It came in while nobody knew whose it is; it is looked at again.
+                // What waits came in while the lane's account was not known. The lane is looked at again.
                 return self.let_go(subscription);
             }
         }
@@ -102,7 +102,7 @@ impl<P> Lanes<P> {
         };
         let long = held_until.filter(|then| is_long(*then, now));
         if long.is_some() && lane.waits() > 0 {
-            // And it is looked at again.
+            // The lane is looked at again.
             return self.let_go(subscription);
         }
         if let Queued::ForRetry(number) = lane.queued
@@ -200,8 +200,8 @@ impl<P> Lanes<P> {
         }
     }
 
-    /// The lanes with nothing in flight and the others take turns: neither starves where no more outcomes may
-    /// wait. With the number of one that has something in flight.
+    /// The lane that begins an attempt next, with its number if it has something in flight. Lanes with nothing in
+    /// flight and the others take turns, so that neither starve while few more outcomes may wait.
     fn next_lane(&mut self, tries: usize) -> Option<(Option<u64>, SubscriptionId)> {
         self.more_is_next = !self.more_is_next;
         let first = |lanes: &mut Self| lanes.next_first().map(|subscription| (None, subscription));
@@ -214,8 +214,7 @@ impl<P> Lanes<P> {
         next.or_else(|| self.next_more(|lanes| lanes.full.pop_front_if(|_| may_be_full)))
     }
 
-    /// The next of those that may have more to send, as they stand in one of their queues; what is out of date there
-    /// is passed over.
+    /// The next lane of a queue of those that may have more to send. Entries that are out of date are passed over.
     fn next_more(
         &mut self,
         pop: impl Fn(&mut Self) -> Option<(u64, SubscriptionId)>,
@@ -237,8 +236,8 @@ impl<P> Lanes<P> {
         }
     }
 
-    /// The lane that begins its first attempt next: that which waits longest of those that answer fast or have
-    /// not answered yet, in turn with the slow ones.
+    /// The lane that begins its first attempt next. Fast lanes and those of unknown speed take turns with the slow
+    /// ones; among the former the lane comes first that has waited longest.
     fn next_first(&mut self) -> Option<SubscriptionId> {
         let Self { first, shares, .. } = self;
         let mut number = |speed: Speed| {
@@ -289,7 +288,7 @@ impl<P> Lanes<P> {
         match lane.in_flight.checked_sub(1) {
             None if !is_first => return Err(Stop::NotMore),
             Some(own) if own >= share(free.more) => return Err(Stop::Full),
-            // Else those that have one in flight all the time would keep its account's others from their first.
+            // Else lanes that always have one in flight would keep the account's others from their first attempt.
             Some(_) if free.first == 0 && self.first.iter().any(|rota| rota.has(lane.member.group)) => {
                 return Err(Stop::Full);
             }
@@ -308,8 +307,8 @@ impl<P> Lanes<P> {
         Ok(())
     }
 
-    /// Closes what has expired of what was read for a probe, sends the first of the rest, and lets go of
-    /// what is left.
+    /// Closes the expired ones of the deliveries that were read for a probe, sends the first of the others, and
+    /// leaves the rest to the ledger.
     fn probe(&mut self, subscription: SubscriptionId, now: Timestamp, actions: &mut Vec<Action<P>>) {
         let Some(lane) = self.by_subscription.get_mut(&subscription) else {
             return;
@@ -332,7 +331,7 @@ impl<P> Lanes<P> {
             lane.known.remove(&work.delivery.id);
             lane.bytes -= work.bytes;
         }
-        // What was taken out is counted out; the probe waits until it starts, a moment later.
+        // What was taken out is counted out. The probe counts as waiting until it starts, a moment later.
         let mut left = lane.uses();
         left.waiting += usize::from(probe.is_some());
         self.shares.change(lane.member, before, left);
@@ -349,7 +348,7 @@ impl<P> Lanes<P> {
         let Some(lane) = self.by_subscription.get_mut(&work.delivery.subscription) else {
             return;
         };
-        // It was taken out of what waits a moment ago.
+        // The delivery was taken out of what waits a moment ago.
         let mut before = lane.uses();
         before.waiting += 1;
         let turn = lane.pace.begin(work.delivery.id, now);
@@ -369,7 +368,7 @@ impl<P> Lanes<P> {
         if self.fetch_not_before.is_some_and(|then| then > now) {
             return;
         }
-        // What is past is nothing to wake for.
+        // A time that has passed is no reason to wake up.
         self.fetch_not_before = None;
         if self.fetches >= self.limits.fetches {
             return;
@@ -388,8 +387,8 @@ impl<P> Lanes<P> {
         }
     }
 
-    /// The next lane that may want to fetch and whose account and speed have room; fast ones, slow ones, and
-    /// those of which that is not known take turns.
+    /// The next lane that may want to fetch and whose account and speed have room. Fast lanes, slow lanes and those
+    /// of unknown speed take turns.
     fn next_hungry(&mut self) -> Option<SubscriptionId> {
         let has_room = |free: Use| free.waiting > 0 && free.bytes > 0;
         for n in 0..Speed::ALL.len() {
@@ -432,7 +431,7 @@ impl<P> Lanes<P> {
         Ok(Action::Fetch {
             subscription,
             from: lane.reading_from,
-            // Rows of what is known come first, for they have been due longest.
+            // Rows of known deliveries come first, for they have been due longest.
             limit: lane.known.len() + room,
         })
     }
