@@ -1,20 +1,21 @@
-//! Requests to receivers: every address is checked after name resolution, at every connect.
+//! Requests to receivers. Every address is checked after name resolution, at every connect.
 //!
-//! A literal address in a URL never reaches the resolver, so [`check_literal`](crate::target::check_literal) asks when a URL is prepared for
-//! its requests; names are judged by what they resolve to, at each connect, so an answer that changes between
-//! two look-ups changes nothing. Redirects are not followed, and proxies from the environment are ignored,
-//! because either could lead elsewhere.
+//! A literal address in a URL never reaches the resolver, so
+//! [`check_literal`](crate::target::check_literal) checks it when the URL is prepared for its requests. Names are
+//! judged by what they resolve to, at each connect, so an answer that changes between two look-ups gets nobody past
+//! the check. Redirects are not followed, and proxies from the environment are ignored, because either could lead
+//! elsewhere.
 //!
-//! To receivers that offer it over TLS, HTTP/2 is spoken (ALPN), and requests to a host share connections. Those
-//! that hang would use these up for every other subscription on that host; so one of whose requests was not
-//! answered in time has connections of its own for some minutes, over HTTP/1.1, whether it was what hangs or what
-//! waited. The same becomes of one whose receiver says that it wants HTTP/1.1 (RFC 9113, 7). A receiver that speaks
-//! nothing but HTTP/2 refuses such a connection (RFC 7301, 3.2), and its requests share connections again.
+//! Receivers that offer HTTP/2 over TLS (ALPN) get it, and requests to a host share connections. Requests that hang
+//! would use these up for every other subscription on that host. So a subscription with a request that was not
+//! answered in time is isolated: it has connections of its own for some minutes, over HTTP/1.1, whether its request
+//! hung or only waited for others. A subscription whose receiver says that it wants HTTP/1.1 (RFC 9113, 7) is
+//! isolated too. A receiver that speaks only HTTP/2 refuses such a connection (RFC 7301, 3.2); then its requests
+//! share connections again.
 //!
-//! A request is sent again at once, as the same attempt, where its receiver cannot be said to have failed: where
-//! it did nothing with it and says so (RFC 9113, 8.7), wants HTTP/1.1 or nothing but HTTP/2, or closed a connection
-//! that had been kept before a byte of the answer came (RFC 9112, 9.3.1), which it may do whenever it has waited long
-//! enough. The `webhook-id` makes that safe.
+//! A request is sent again at once, as the same attempt, if the receiver has not failed: it says that it did nothing
+//! with the request (RFC 9113, 8.7), it wants HTTP/1.1 or only HTTP/2, or it closed an idle connection before a byte
+//! of the answer came (RFC 9112, 9.3.1), as it may at any time. The `webhook-id` makes that safe.
 
 mod chain;
 mod connect;
@@ -45,24 +46,24 @@ pub use tls::parse_certificates;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How often a request is sent again as the same attempt, at most.
+/// The most times that a request is sent again as the same attempt.
 const MAX_REPEATS: usize = 2;
 
 /// Why requests cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {
-    /// No authority is trusted, or one of the given certificates is none.
+    /// No authority is trusted, or a given certificate is not valid.
     #[error("the authorities that are trusted could not be loaded")]
     Tls(#[from] rustls::Error),
     /// A metric of that name exists already.
     #[error("a metric could not be registered")]
     Metrics(#[from] prometheus::Error),
-    /// The system's settings for looking up names are no settings.
+    /// The system's settings for looking up names are not valid.
     #[error("names cannot be looked up")]
     Names(#[from] hickory_resolver::net::NetError),
 }
 
-/// Sends requests where they may go.
+/// Sends requests to permitted addresses.
 #[derive(Debug)]
 pub(crate) struct Sender {
     policy: Arc<EgressPolicy>,
@@ -134,7 +135,7 @@ impl Sender {
                 continue;
             }
             let mut lease = match (taken, broken.take()) {
-                // Something was sent, so it is not as if there had been no attempt.
+                // Something was sent, so this counts as an attempt.
                 (Err(SendError::Want(_)), Some(earlier)) => return Err(earlier),
                 (taken, _) => taken?,
             };
@@ -163,7 +164,7 @@ impl Sender {
             let addresses = self.addresses(&target.host).await?;
             connect::connect(target, &addresses, &self.tls, !host.may_share, changed).await
         };
-        // Few requests connect, and those that do not should not be as large.
+        // Few requests connect. Boxed, so that the futures of the others stay small.
         let taken = self
             .pool
             .take(&host, new, async |changed| Box::pin(connect(changed)).await);
@@ -228,7 +229,7 @@ fn again(lease: &Lease, error: &hyper::Error) -> Again {
     }
 }
 
-/// Whether it may be what a receiver said of a connection that was idle too long, and not of the request.
+/// Whether the answer may be about a connection that was idle too long, and not about the request.
 fn is_stray(response: &Response<Incoming>) -> bool {
     let closes = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"close");
     response.status() == StatusCode::REQUEST_TIMEOUT && response.headers().get_all(CONNECTION).iter().any(closes)
@@ -243,9 +244,9 @@ impl Exchange {
         self.response.headers()
     }
 
-    /// Reads the body into `beginning`, no more of it than `kept` bytes, and lets the next request have the
-    /// connection if it ends within `most` bytes. What goes wrong with it changes nothing: the status is the answer.
-    /// Whether the beginning is the whole of it.
+    /// Reads the body into `beginning`, at most `kept` bytes of it. If the body ends within `most` bytes, the next
+    /// request may have the connection. An error while reading changes nothing: the status is the answer. Returns
+    /// whether `beginning` has the whole body.
     pub(crate) async fn read(self, beginning: &mut Vec<u8>, kept: usize, most: usize) -> bool {
         let mut body = self.response.into_body();
         let mut read = 0;

@@ -14,13 +14,13 @@ pub(crate) enum Change {
     Give(usize),
 }
 
-/// The most shards of one of that many processes. Rounded up, so that all shares together are never fewer
-/// than all shards, and none stays free.
+/// The most shards that each of so many processes may have. It is rounded up, so that the shares together are
+/// never fewer than all shards, and none stays free.
 pub(crate) fn share(workers: usize) -> usize {
     usize::from(SHARDS).div_ceil(workers.max(1))
 }
 
-/// What a process with that many shards does, one of that many processes.
+/// What a process with so many shards does, if it is one of so many processes.
 pub(crate) fn change(held: usize, workers: usize) -> Change {
     let share = share(workers);
     match held.cmp(&share) {
@@ -30,8 +30,8 @@ pub(crate) fn change(held: usize, workers: usize) -> Change {
     }
 }
 
-/// Which shards to give: those with the fewest attempts under way, for what is in flight waits for its end
-/// before anybody tries it again.
+/// Which shards to give: those with the fewest attempts under way, because the next owner must wait for these
+/// attempts to end.
 pub(crate) fn to_give(
     held: impl IntoIterator<Item = Shard>,
     busy: &HashMap<Shard, usize>,

@@ -1,4 +1,4 @@
-//! Keeps this process's share of the shards of a ledger that several processes share.
+//! The keeper holds this process's share of the shards of a ledger that several processes share.
 //!
 //! ```text
 //!  every 5 s   renew ─▶ which shards are still ours, and how many we are
@@ -6,9 +6,9 @@
 //!              above the share: tell the owner of the lanes, then release the surplus
 //!  at the end  tell the owner, release all at once, leave
 //! ```
-//! Whoever gives a shard back first publishes an [`Ownership`] without it, then asks the owner of the lanes
-//! what is in flight of it until when. The owner answers after it has followed that change, so nothing
-//! begins any more, and only then the ledger is told.
+//! To give a shard back, the keeper first publishes an [`Ownership`] without it. Then it asks the owner of the lanes
+//! which of its deliveries are in flight, and until when. The owner follows the change before it answers, so no
+//! attempt begins any more. Only then is the shard released in the ledger.
 
 use crate::fair_share::{Change, change, share, to_give};
 use crate::metrics::{Direction, Metrics};
@@ -24,10 +24,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// How long a lease holds: others take over from a dead process after that.
+/// How long a lease holds. Others take over from a dead process after that.
 const LEASE: Duration = Duration::from_secs(15);
 
-/// How often it is renewed. Two renewals may fail, and one may hang, before the lease is over.
+/// How often the lease is renewed. Two renewals may fail, and one may hang, before the lease is over.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 /// How often the number of shards is looked at, and how soon a failed renewal is tried again.
@@ -38,14 +38,14 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 const PART: &str = "shards";
 
-/// Asks the owner of the lanes what of these shards is in flight, or not known to be recorded.
+/// A question to the owner of the lanes: which deliveries of these shards are in flight, or not known to be recorded.
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) shards: HashSet<Shard>,
     pub(crate) answer: oneshot::Sender<Vec<Busy>>,
 }
 
-/// A delivery that nobody else should send until then.
+/// A delivery that no other process should send before `until`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Busy {
     pub(crate) shard: Shard,
@@ -66,12 +66,12 @@ pub struct Keeper {
     /// When the next renewal is due.
     renew_at: Instant,
     workers: usize,
-    /// Given up here, and perhaps not in the ledger yet.
+    /// Shards that are given up here, and perhaps not yet in the ledger.
     giving: HashSet<Shard>,
 }
 
 impl Keeper {
-    /// The keeper of a process with this fresh id, and what it owns from moment to moment: nothing yet.
+    /// The keeper of a process with this fresh id, and a view of what the process owns: nothing yet.
     pub fn new(ledger: Ledger, owner: Uuid) -> (Self, watch::Receiver<Ownership>) {
         let now = Instant::now();
         let (owned, receiver) = watch::channel(Ownership::leased(owner, HashMap::new(), now));
@@ -113,7 +113,7 @@ impl Keeper {
             }
             let holds = self.holds();
             if !holds {
-                // They may be another's by now, and nothing is sent of them here.
+                // The shards may have another owner by now, and nothing of them is sent here.
                 metrics.shards_owned(0);
             }
             match ailment(self.epochs.len(), holds, self.workers) {
@@ -131,10 +131,10 @@ impl Keeper {
         if Instant::now() >= self.renew_at || !self.holds() {
             self.renew(metrics).await?;
         }
-        // Again, if it failed before.
+        // A release that failed before is tried again.
         self.release(questions, metrics).await?;
         let Look { free, workers } = limited(self.ledger.look_at_shards(LEASE)).await?;
-        // At least itself, also when its own lease is over.
+        // This process counts, also when its own lease is over.
         self.workers = workers.max(1);
         match change(self.epochs.len(), self.workers) {
             Change::Take(most) if free > 0 => self.take(most, metrics).await,
@@ -154,7 +154,7 @@ impl Keeper {
     }
 
     async fn renew(&mut self, metrics: &Metrics) -> Result<(), Error> {
-        // Counted from before the renewal was sent, so it never holds longer here than there.
+        // The lease is counted from before the renewal was sent, so it never holds longer here than in the ledger.
         let (began, slept_before) = (Instant::now(), slept());
         let Renewal { epochs, workers } = limited(self.ledger.renew(self.owner, LEASE)).await?;
         let before = self.epochs.len();
@@ -208,7 +208,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Gives everything back at once, and then leaves, so that the others' shares have room for it.
+    /// Gives all shards back at once, and then leaves the workers, so that the shares of the others grow.
     async fn leave(&mut self, questions: &mpsc::Sender<Question>, metrics: &Metrics) {
         let all: Vec<_> = self.epochs.keys().copied().collect();
         self.give_up(all, metrics);
@@ -219,7 +219,7 @@ impl Keeper {
             };
             match left {
                 Ok(()) | Err(Error::Closed) => return,
-                // Nobody needs to be told any more.
+                // The lease is over, so the others take the shards anyway.
                 Err(_) if !self.holds() => return,
                 Err(error) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -236,7 +236,7 @@ impl Keeper {
             .send_replace(Ownership::leased(self.owner, self.epochs.clone(), self.until()));
     }
 
-    /// When the lease ends: it ran on while the machine slept.
+    /// When the lease ends. It ran on while the machine slept.
     fn until(&self) -> Instant {
         let slept = slept().saturating_sub(self.slept);
         self.until.checked_sub(slept).unwrap_or_else(Instant::now)
@@ -247,7 +247,7 @@ impl Keeper {
     }
 }
 
-/// What the owner of the lanes answers; none if it is gone, and with it whatever was in flight.
+/// Asks the owner of the lanes. Returns `None` if it is gone, and with it everything that was in flight.
 pub(crate) async fn ask(questions: &mpsc::Sender<Question>, shards: HashSet<Shard>) -> Option<Vec<Busy>> {
     let (answer, answered) = oneshot::channel();
     questions.send(Question { shards, answer }).await.ok()?;
@@ -266,7 +266,7 @@ fn ailment(owned: usize, holds: bool, workers: usize) -> Option<String> {
     if !holds {
         return Some("the ledger cannot be reached".to_owned());
     }
-    // One for each is the least share; whoever is beyond that is there for when another dies.
+    // The least share is one shard. With more workers than shards, some have none until another dies.
     let surplus = share(workers) * (workers.saturating_sub(1)) >= usize::from(SHARDS);
     (owned == 0 && !surplus).then(|| format!("no shard is free yet; {workers} workers share {SHARDS}"))
 }

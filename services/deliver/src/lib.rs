@@ -1,9 +1,9 @@
-//! Turns deliveries into HTTP requests.
+//! Deliver turns deliveries into HTTP requests.
 //!
-//! One task owns the lanes of this process and only decides; requests, reads of the ledger and writes
+//! One task owns the lanes of this process and only decides. Requests, reads of the ledger and writes
 //! to it are tasks of their own that report back. See [`herald_domain::lanes`] for what is sent when,
-//! and [`herald_domain::delivery::decide`] for what follows. Where several processes share a ledger, the
-//! [`Keeper`] keeps this one's share of its shards.
+//! and [`herald_domain::delivery::decide`] for what follows from an attempt. Where several processes share a
+//! ledger, the [`Keeper`] holds this process's share of its shards.
 #![warn(missing_docs)]
 
 mod answer;
@@ -49,22 +49,22 @@ pub const MAX_DESCRIPTORS: u64 = 9000;
 /// The parts that deliver works with.
 #[derive(Debug)]
 pub struct Parts {
-    /// Where deliveries are.
+    /// The ledger, which has the deliveries.
     pub ledger: Ledger,
-    /// Who may be sent to.
+    /// The registry, which says to whom messages may be sent.
     pub registry: Arc<Registry>,
-    /// The shards whose lanes this process runs: the keeper's, or for good those of a process that has its
-    /// ledger to itself.
+    /// The shards whose lanes this process runs: those of the keeper, or all of them for good where the process has
+    /// its ledger to itself.
     pub owned: watch::Receiver<Ownership>,
-    /// Keeps them where several processes share the ledger.
+    /// The keeper of these shards, where several processes share the ledger.
     pub keeper: Option<Keeper>,
     /// Where copies of dead deliveries go, if there is a broker to take them.
     pub dead_letters: Option<Arc<dyn DeadLetters>>,
     /// What dispatch hands over.
     pub hand_over: HandOver,
-    /// Where deliver says how it is.
+    /// The health to which deliver reports.
     pub health: Health,
-    /// Where its spans go.
+    /// The traces to which its spans go.
     pub traces: Traces,
     /// Which addresses requests may go to.
     pub egress: Arc<EgressPolicy>,
@@ -83,7 +83,7 @@ pub struct Deliver {
     keeper: Option<Keeper>,
     dead_letters: Option<Arc<dyn DeadLetters>>,
     hand_over: HandOver,
-    /// The ledger's: what is due when, and what is busy until when, are its times.
+    /// The ledger's clock, by which deliveries are due and busy.
     clock: Arc<dyn Clock>,
     health: Health,
     traces: Traces,
@@ -125,9 +125,8 @@ impl Deliver {
         })
     }
 
-    /// Runs until shutdown: then no attempt begins any more, the keeper's shards are given to others at
-    /// once, and attempts in flight may end until `hard` is cancelled. Whatever is left lies in the ledger
-    /// as it was.
+    /// Runs until shutdown. Then no attempt begins any more, the keeper gives its shards back at once, and attempts
+    /// in flight may end until `hard` is cancelled. What is left after that stays in the ledger as it was.
     pub async fn run(mut self, shutdown: CancellationToken, hard: CancellationToken) {
         let (questions, asked) = mpsc::channel(1);
         let outbox = outbox::Outbox {
@@ -142,7 +141,7 @@ impl Deliver {
         let keeper = self.keeper.take();
         let (health, metrics) = (self.health.clone(), self.metrics.clone());
         if keeper.is_none() {
-            // For good; where there is a keeper it says so as they come and go.
+            // These are owned for good. Where there is a keeper, it sets the gauge as shards come and go.
             metrics.shards_owned(self.owned.borrow().shards().count());
         }
         let keep = async {

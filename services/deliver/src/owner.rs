@@ -1,8 +1,8 @@
-//! The task that owns the lanes: hears what happened, asks them what to do, has it done.
+//! The task that owns the lanes. It tells them what happened, asks them what to do, and has it done.
 //!
-//! It follows the process's [`Ownership`]: the lanes own a shard while the last one that was seen has it,
-//! at that epoch, and an attempt begins only while the lease holds. The epoch goes with each attempt to
-//! its outcome, however late that comes.
+//! The task follows the process's [`Ownership`]: the lanes own a shard while the [`Ownership`] seen last has that
+//! shard, at the same epoch. An attempt begins only while the lease holds. The epoch goes with each attempt to its
+//! outcome, however late that comes.
 
 mod acting;
 mod outcomes;
@@ -35,43 +35,44 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait before a failed read of the ledger is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How long it is remembered that a delivery was not permitted; by then it is closed, or gone.
+/// How long to remember that a delivery was not permitted. After that time it is closed, or gone.
 const DOUBT: Duration = Duration::from_mins(1);
 
-/// An outcome's way to the ledger, with one write that hangs. The next owner leaves what was in flight
-/// alone for so long after its attempt must have ended; only if this process dies does it wait in vain.
+/// The time that an outcome may take to the ledger, with one write that hangs. The next owner leaves a delivery
+/// that was in flight alone for so long after its attempt must have ended. It waits in vain only if this process
+/// dies.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Room beside an event's `Data` for what is kept with it in memory.
+/// The memory that a delivery takes beside its event's `Data`.
 const OVERHEAD_BYTES: usize = 512;
 
 const PART: &str = "deliver";
 
 struct Owner {
     deliver: Deliver,
-    /// What the lanes own.
+    /// The shards that the lanes own.
     owned: Ownership,
     lanes: Lanes<Arc<EventRecord>>,
-    /// Of each attempt under way, when it must have ended.
+    /// When each attempt under way must have ended.
     under_way: HashMap<DeliveryId, Timestamp>,
     outcomes: mpsc::UnboundedSender<Finish>,
     reports: mpsc::UnboundedSender<Report>,
     tasks: TaskTracker,
     hard: CancellationToken,
-    /// Subscriptions whose subscriber answered 410, until the registry knows: nothing more is sent there.
+    /// Subscriptions whose subscriber answered 410, until the registry knows it. Nothing more is sent to them.
     gone: HashMap<SubscriptionId, Gone>,
-    /// Deliveries that the registry would not have sent, and when it was first asked.
+    /// Deliveries that the registry does not permit, and when it was first asked about each.
     doubted: HashMap<DeliveryId, tokio::time::Instant>,
     /// The registry's version that the lanes follow.
     followed: i64,
     /// Whether rights are being looked up.
     checking: bool,
-    /// When it was last said that this process is short of something.
+    /// When the log last said that this process is short of something.
     short_said_at: Option<Instant>,
     /// Whether wake-ups are being looked for, and whether there was a hint since.
     looking: bool,
     look_again: bool,
-    /// How often in succession they could not be read.
+    /// How often in succession wake-ups could not be read.
     looks_failed: u32,
     /// How often in succession the ledger was away when a lane's rows were read.
     fetches_failed: u32,
@@ -126,12 +127,12 @@ pub(crate) async fn run(
         let mut owned = owner.deliver.owned.clone();
         owner.follow(&mut owned);
         if owner.owned.shards().next().is_none() {
-            // Nothing to look up.
+            // There is nothing to look up.
             owner.deliver.health.ok(PART);
         }
         owner.work(&mut reported, &mut owned, &mut questions, &shutdown).await;
         owner.drain(&mut reported, &mut owned, &mut questions).await;
-        // With the owner goes the sender of outcomes, and the recorder ends with what it has.
+        // The sender of outcomes is dropped with the owner, and the recorder ends with what it has.
     };
     tokio::join!(recorder, work);
 }
@@ -160,7 +161,7 @@ impl Owner {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = reported.recv_many(&mut batch, 256) => batch.drain(..).for_each(|report| self.hear(report)),
-                // No more, where the shards are this process's for good.
+                // Never, where this process owns its shards for good.
                 Ok(()) = owned.changed() => self.follow(owned),
                 Some(question) = questions.recv() => self.answer(question, owned),
                 () = hand_over.arrived() => self.take_over(),
@@ -200,7 +201,7 @@ impl Owner {
         }
     }
 
-    /// Makes the lanes own what this process owns now. A shard at another epoch was another's in between.
+    /// Makes the lanes own what this process owns now. A shard at another epoch had another owner in between.
     fn follow(&mut self, owned: &mut watch::Receiver<Ownership>) {
         let now = owned.borrow_and_update().clone();
         let differ = |one: &Ownership, other: &Ownership| -> Vec<Shard> {
@@ -210,7 +211,7 @@ impl Owner {
         let (lost, new) = (differ(&self.owned, &now), differ(&now, &self.owned));
         self.owned = now;
         if !lost.is_empty() {
-            // Whoever has them now asks anew.
+            // The new owner asks the registry anew.
             self.doubted.clear();
             self.search.release(lost.iter().copied());
             self.lanes.release(lost);
@@ -222,9 +223,9 @@ impl Owner {
         }
     }
 
-    /// Says what is in flight of shards that are given back, or not known to be recorded.
+    /// Answers which deliveries of shards that are given back are in flight or not known to be recorded.
     fn answer(&mut self, question: Question, owned: &mut watch::Receiver<Ownership>) {
-        // Whoever asks has published before that they are not owned any more.
+        // The keeper has published an ownership without these shards before it asks.
         self.follow(owned);
         let now = self.deliver.clock.now();
         let busy = self
@@ -240,13 +241,13 @@ impl Owner {
                     .map_or(now, |end| now.max(*end))
                     .plus(GRACE),
             });
-        // If nobody listens any more, nothing is given back.
+        // If the keeper does not listen any more, nothing is given back.
         drop(question.answer.send(busy.collect()));
     }
 
     fn until_next_wake(&self) -> Duration {
         let now = self.deliver.clock.now();
-        // Looked at again after a while at most, in case the clock was set.
+        // Not longer than this, because the clock may be set.
         self.lanes
             .next_wake()
             .map_or(GAUGE_INTERVAL, |due| due.since(now).min(GAUGE_INTERVAL))
@@ -265,7 +266,7 @@ impl Owner {
                 for outcome in recorded {
                     match outcome.closed {
                         Some(end) => self.deliver.metrics.closed_as(end, outcome.webhook, 1),
-                        // If it was a 410, it did not count.
+                        // The delivery is not closed: if the answer was a 410, it did not count.
                         None => self.gone.retain(|_, gone| gone.delivery != outcome.id),
                     }
                     self.lanes.recorded(outcome.subscription, outcome.id, outcome.due_at);

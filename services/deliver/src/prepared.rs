@@ -1,4 +1,4 @@
-//! What all requests of one subscription have in common, made once for each version of it.
+//! Request templates: what all requests of a subscription have in common, made once for each version of it.
 
 use crate::target::{LiteralRefused, Target, check_literal};
 use herald_domain::address::EgressPolicy;
@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use url::Url;
 
-/// How long a subscription's requests have connections of their own. What is wrong with a receiver passes, and over
-/// HTTP/1.1 each request under way takes a connection.
+/// How long an isolated subscription's requests have connections of their own. It is bounded, because a receiver's
+/// trouble passes, and over HTTP/1.1 each request under way takes a connection.
 const APART: Duration = Duration::from_mins(10);
 
-/// Subscriptions that are kept prepared, of one to two kilobytes each. A working set beyond it costs what
-/// it would cost to keep none.
+/// The most request templates that are kept, of one to two kilobytes each. A larger working set costs as much as
+/// keeping none.
 const KEPT: usize = 4096;
 
 /// Why a request could not be made at all.
@@ -38,15 +38,15 @@ pub(crate) enum Impossible {
     HeaderName(#[from] http::header::InvalidHeaderName),
 }
 
-/// A subscription, ready for its requests.
+/// The request template of a subscription.
 pub(crate) struct Prepared {
-    /// The version that this was made of.
+    /// The version of the subscription that this was made of.
     of: Arc<Subscription>,
     uri: Uri,
     target: Target,
     headers: HeaderMap,
     signers: Signers,
-    /// Until when its requests have connections of their own.
+    /// Until when the subscription is isolated: its requests have connections of their own.
     apart_until: Mutex<Option<Instant>>,
 }
 
@@ -69,7 +69,7 @@ impl Prepared {
         };
         let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
         let uri = Uri::try_from(format!("{}://{authority}{}{query}", url.scheme(), url.path()))?;
-        // Room for seven that differ from one request to the next: a clone has a table of the same size.
+        // Room for seven headers that differ from one request to the next: a clone has a table of the same size.
         let mut headers = HeaderMap::with_capacity(16);
         headers.insert(HOST, HeaderValue::try_from(authority)?);
         headers.insert(
@@ -93,39 +93,39 @@ impl Prepared {
         })
     }
 
-    /// One of its requests was not answered in time, or its receiver wants HTTP/1.1: for [`APART`] they have
-    /// connections of their own.
+    /// Isolates the subscription for [`APART`], because a request was not answered in time or the receiver wants
+    /// HTTP/1.1: its requests have connections of their own.
     pub(crate) fn keep_apart(&self, now: Instant) {
         *self.apart_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + APART);
     }
 
-    /// Its receiver speaks nothing but HTTP/2: they share connections again.
+    /// Ends the isolation, because the receiver speaks only HTTP/2: requests share connections again.
     pub(crate) fn share_again(&self) {
         *self.apart_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Whether its requests have connections of their own.
+    /// Whether the subscription is isolated: its requests have connections of their own.
     pub(crate) fn is_apart(&self, now: Instant) -> bool {
         let until = *self.apart_until.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| now < until)
     }
 
-    /// Where they go.
+    /// Where the requests go.
     pub(crate) fn target(&self) -> &Target {
         &self.target
     }
 
-    /// The whole of it.
+    /// The whole URL.
     pub(crate) fn uri(&self) -> &Uri {
         &self.uri
     }
 
-    /// The headers that all of them have.
+    /// The headers that all requests have.
     pub(crate) fn headers(&self) -> HeaderMap {
         self.headers.clone()
     }
 
-    /// What signs them.
+    /// The credentials that sign them.
     pub(crate) fn signers(&self) -> &Signers {
         &self.signers
     }
@@ -147,9 +147,9 @@ impl Prepare {
         }
     }
 
-    /// The subscription, prepared now or before. Another version of it is another subscription.
+    /// The template of the subscription, made now or before. Another version of it has another template.
     pub(crate) fn get(&self, subscription: &Arc<Subscription>) -> Result<Arc<Prepared>, Impossible> {
-        // Nothing is left half done where this could panic.
+        // A panic leaves nothing half done here.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(prepared) = kept.get(&subscription.id)
             && Arc::ptr_eq(&prepared.of, subscription)

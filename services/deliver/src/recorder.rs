@@ -1,11 +1,12 @@
-//! Writes outcomes to the ledger, as many at a time as come within a moment.
+//! The recorder writes outcomes to the ledger, in batches of those that come within a moment.
 //!
-//! While the ledger is away outcomes wait here; the lanes begin no more attempts than it may hold (see
-//! `Limits::recording`), so they are bounded.
+//! While the ledger is away outcomes wait here. Their number is bounded by `Limits::recording`: at that number the
+//! lanes begin no more attempts.
 //!
-//! A batch that the ledger refuses or takes too long for is set apart: it is tried again in ever smaller parts, beside
-//! the batches that come after it. So an outcome that cannot be recorded, for what is in it or because somebody holds
-//! its row, is soon alone. It is tried again after growing pauses, and holds up no other.
+//! A batch that the ledger refuses or takes too long for is isolated: it is tried again in ever smaller parts, beside
+//! the batches that come after it. An outcome may be impossible to record because of its content, or because another
+//! transaction has locked its row. It is soon alone in its batch, is tried again after growing pauses, and delays no
+//! other.
 
 mod company;
 
@@ -26,27 +27,27 @@ use tokio_util::sync::CancellationToken;
 /// The most outcomes in one transaction.
 const MAX_BATCH: usize = 512;
 
-/// How long an outcome waits for others to be recorded with it. The lane goes on meanwhile, and a transaction less is
-/// one that nobody's event waits behind. A crash in that time repeats the request.
+/// How long an outcome waits for others to be recorded with it. The lane goes on meanwhile, and fewer transactions
+/// delay fewer events. A crash in that time repeats the request.
 const COMPANY: Duration = Duration::from_millis(20);
 
-/// How long outcomes wait after a failure before they are tried again as they are.
+/// How long outcomes wait after a failure before the same batch is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// How long an outcome waits at most that takes too long by itself, again and again.
+/// The longest pause before an outcome is tried again that takes too long each time, though it is alone.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// How often outcomes are tried after an error of which nobody knows whether they are to blame for it.
+/// How often a batch is tried after an error that may or may not be due to its outcomes.
 const DOUBTS: u32 = 10;
 
-/// Into how many parts a batch is cut that cannot be recorded whole.
+/// The number of parts into which a batch is cut that cannot be recorded whole.
 const PARTS: usize = 8;
 
-/// How many of the batches that are set apart are tried at a time. Each may hang on a connection of its own, of
-/// which the ledger has a few for all that write.
+/// How many isolated batches are tried at a time. Each may hang on a connection of its own, and the ledger has only
+/// a few connections for all writers.
 const APART_AT_A_TIME: usize = 2;
 
-/// When a delivery whose outcome cannot be recorded is attempted again.
+/// How long after its outcome was found impossible to record a delivery is attempted again.
 const LEFT: Duration = Duration::from_mins(5);
 const PART: &str = "deliver";
 
@@ -56,7 +57,7 @@ pub(crate) struct Recorder {
     pub(crate) ledger: Ledger,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
-    /// From then on what cannot be recorded is left: the ledger has the deliveries as they were.
+    /// Cancelled when what cannot be recorded is to be left: the ledger has the deliveries as they were.
     pub(crate) hard: CancellationToken,
 }
 
@@ -64,11 +65,11 @@ pub(crate) struct Recorder {
 #[derive(Debug)]
 struct Batch {
     outcomes: Vec<Finish>,
-    /// It was set apart from those that come after it.
+    /// Whether the batch is isolated from those that come after it.
     apart: bool,
-    /// How often it was tried as it is.
+    /// How often this same batch has failed.
     failures: u32,
-    /// How long it waits before it is tried.
+    /// How long to wait before the batch is tried.
     pause: Duration,
 }
 
@@ -82,7 +83,7 @@ impl Batch {
         }
     }
 
-    /// The same in several parts, each set apart.
+    /// The same outcomes in several batches, each isolated.
     fn cut(self) -> Vec<Self> {
         let each = self.outcomes.len().div_ceil(PARTS).max(1);
         let part = |outcomes: &[Finish]| Self {
@@ -94,8 +95,8 @@ impl Batch {
 }
 
 impl Recorder {
-    /// Records what comes until the sender is gone. One batch at a time is taken up; those that are set apart are
-    /// tried beside it.
+    /// Records what comes until the sender is gone. One new batch at a time is taken up; isolated batches are tried
+    /// beside it.
     pub(crate) async fn run(self, outcomes: mpsc::UnboundedReceiver<Finish>, reports: mpsc::UnboundedSender<Report>) {
         let turns = Semaphore::new(APART_AT_A_TIME);
         let mut under_way = FuturesUnordered::new();
@@ -126,8 +127,8 @@ impl Recorder {
                         under_way.push(self.attempt(batch, &turns));
                     }
                 }
-                // The process ends, or the writer is gone and it ends because of that. What else has come is tried
-                // once more only if what failed was set apart from it.
+                // The process ends, perhaps because the ledger's writer is gone. Outcomes that have come meanwhile are
+                // tried once only if this batch was an isolated one.
                 None | Some(Err(_)) => {
                     left += batch.outcomes.len();
                     is_open &= batch.apart;
@@ -142,7 +143,7 @@ impl Recorder {
         }
     }
 
-    /// Tries to record a batch when its turn has come; nothing if the process ends before.
+    /// Tries to record a batch when its turn has come. Returns no result if the process ends before that.
     async fn attempt(&self, batch: Batch, turns: &Semaphore) -> (Batch, Option<Result<delivering::Recorded, Error>>) {
         let is_new = batch.failures == 0 && !batch.apart;
         let (pause, apart) = (batch.pause, batch.apart);
@@ -170,7 +171,7 @@ impl Recorder {
         outcomes.map(|(finish, came)| recorded(finish, came, now)).collect()
     }
 
-    /// What is to be tried after that failure.
+    /// The batches to try after that failure.
     fn failed(&self, batch: Batch, error: &Error, reports: &mpsc::UnboundedSender<Report>) -> Vec<Batch> {
         let failures = batch.failures + 1;
         let verdict = verdict(error, batch.outcomes.len(), failures);
@@ -190,14 +191,15 @@ impl Recorder {
             Verdict::Cut => batch.cut(),
             Verdict::Hopeless => {
                 let left = batch.outcomes.iter().map(|finish| self.leave(finish)).collect();
-                // Nobody listens any more only where the process ends.
+                // The receiver is gone only when the process ends.
                 drop(reports.send(Report::Recorded(left)));
                 Vec::new()
             }
         }
     }
 
-    /// Says what failed. One outcome that only takes too long says nothing of the ledger.
+    /// Reports what failed, in the log and in the health. A single outcome that takes too long says nothing about the
+    /// health of the ledger.
     fn tell(&self, batch: &Batch, error: &Error, verdict: &Verdict) {
         if let ([finish], true, Verdict::Apart(pause)) = (batch.outcomes.as_slice(), batch.apart, verdict) {
             tracing::warn!(
@@ -244,17 +246,17 @@ impl Recorder {
 /// What to do with outcomes that could not be recorded.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// The same again, before any other: the ledger is away.
+    /// Try the same batch again before any other: the ledger is away.
     Again,
-    /// The same again after that pause, beside those that come after them.
+    /// Isolate the batch, and try it again after that pause.
     Apart(Duration),
-    /// In parts, beside those that come after them.
+    /// Isolate the batch in parts.
     Cut,
-    /// Without it, because it is refused however often it is tried.
+    /// Leave the outcome, because the ledger refuses it however often it is tried.
     Hopeless,
 }
 
-/// What to do after that error with so many outcomes, which failed so often as they are.
+/// What to do after that error with a batch of so many outcomes, which has failed so often.
 fn verdict(error: &Error, outcomes: usize, failures: u32) -> Verdict {
     match error.cause() {
         Cause::Away if !matches!(error, Error::Slow(_)) => Verdict::Again,
@@ -282,8 +284,8 @@ fn recorded(finish: &Finish, finished: Finished, again_at: Timestamp) -> Recorde
         subscription: delivery.subscription,
         id: delivery.id,
         due_at,
-        // What was late may be this very outcome, recorded before its answer was lost; a shard that was another's in
-        // between may have come back meanwhile.
+        // A late outcome may be this very one, recorded before its answer was lost. After a stale one the shard, which
+        // had another owner in between, may have come back meanwhile. In both cases only the ledger can tell.
         look_at: matches!(
             (finish.then, finished),
             (Then::Retry(_), Finished::Late) | (_, Finished::Stale)

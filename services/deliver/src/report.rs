@@ -18,9 +18,9 @@ pub(crate) type Item = Work<Arc<EventRecord>>;
 #[derive(Debug)]
 pub(crate) struct Begun {
     pub(crate) work: Item,
-    /// As it was then.
+    /// The subscription as it was then.
     pub(crate) subscription: Arc<Subscription>,
-    /// The shard's, at which it began.
+    /// The epoch of the shard when the attempt began.
     pub(crate) epoch: i64,
 }
 
@@ -31,11 +31,11 @@ pub(crate) struct Recorded {
     pub(crate) id: DeliveryId,
     /// When the delivery is due again, if it is.
     pub(crate) due_at: Option<Timestamp>,
-    /// When the ledger is to be asked what has become of it, if only it knows.
+    /// When to read the ledger for what has become of the delivery, if that is not known here.
     pub(crate) look_at: Option<Timestamp>,
-    /// How it was closed, if this closed it.
+    /// How the delivery was closed, if this outcome closed it.
     pub(crate) closed: Option<Closed>,
-    /// The delivery's.
+    /// The webhook of the delivery.
     pub(crate) webhook: Webhook,
 }
 
@@ -54,10 +54,10 @@ pub(crate) enum Report {
     Fetched(SubscriptionId, usize, Option<Vec<(Delivery, Option<Arc<EventRecord>>)>>),
     /// A read failed because the ledger is away.
     Away,
-    /// The wake-ups that there were, or that could not be read.
+    /// The wake-ups were read, or could not be.
     Woken(Option<Vec<Wakeup>>),
     /// A page of the search for lanes was read, or could not be.
     Searched(Option<(Vec<Wakeup>, Progress)>),
-    /// Rights were looked up, well or not.
+    /// Rights were looked up, with success or without.
     RightsChecked,
 }

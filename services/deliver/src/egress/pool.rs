@@ -1,15 +1,15 @@
-//! Connections that are kept for the next request.
+//! The connection pool: connections are kept for the next request to the same host.
 //!
-//! Over HTTP/1.1 a connection bears one request at a time, and waits among the idle ones for the next. Over
-//! HTTP/2 all requests to a host share one, as many at a time as its receiver allows, and beyond that another
-//! is opened: no request waits for another one's answer.
+//! Over HTTP/1.1 a connection carries one request at a time, and then waits among the idle ones for the next. Over
+//! HTTP/2 all requests to a host share a connection, as many at a time as the receiver allows. Beyond that another
+//! connection is opened, so no request waits for the answer to another one.
 //!
-//! Whether a host speaks HTTP/2 is learnt from its first connection, which the other requests wait for,
+//! The first connection to a host shows whether it speaks HTTP/2. The other requests wait for that connection,
 //! [`FOLLOW`] at most.
 //!
-//! A connection takes no new request once it is [`MAX_AGE`] old, however busy it is: so requests follow a name
-//! that has moved, and a certificate or a policy that has changed. What waits idle is bounded in time, and over
-//! all hosts in number.
+//! A connection takes no new request once it is [`MAX_AGE`] old, however busy it is. So requests follow a name
+//! that has moved, and a certificate or a policy that has changed. Idle connections are bounded in time, and in
+//! number over all hosts.
 
 use super::connect::{Body, Connection};
 use super::failure::SendError;
@@ -25,17 +25,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
 
-/// Connections that are kept idle, over all hosts. Beside them are those of the attempts under way, some
-/// 2,000 at the most.
+/// The most idle connections, over all hosts. Attempts under way have some 2,000 more at the most.
 pub(super) const MAX_IDLE: usize = 4096;
 
-/// How long one is kept without a request.
+/// How long a connection is kept without a request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How old a connection may be that a request begins on.
+/// The age at which a connection takes no more requests.
 const MAX_AGE: Duration = Duration::from_mins(3);
 
-/// How often what is over these limits is looked for.
+/// How often connections beyond these limits are looked for and closed.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// How long a request waits for the connection that another one is making, before it makes its own.
@@ -53,7 +52,7 @@ pub(super) struct Host {
     pub(super) may_share: bool,
 }
 
-/// The pool.
+/// The connections to all hosts.
 #[derive(Debug)]
 pub(super) struct Pool {
     max_idle: usize,
@@ -72,15 +71,15 @@ struct State {
 /// The connections to one host.
 #[derive(Debug)]
 struct Lines {
-    /// Over HTTP/1.1, without a request; the last was used last.
+    /// Connections over HTTP/1.1 without a request; the last one was used last.
     idle: Vec<Idle>,
-    /// Over HTTP/2.
+    /// Connections over HTTP/2.
     shared: Vec<Shared>,
     /// Connections that are being made.
     connecting: usize,
     /// Requests that wait for one of these.
     waiting: usize,
-    /// Requests at a time that the last connection over HTTP/2 allowed; 0 where it was over HTTP/1.1.
+    /// How many requests at a time the last connection allowed, if it was over HTTP/2; 0 if it was over HTTP/1.1.
     each: Option<usize>,
     changed: watch::Sender<()>,
 }
@@ -97,11 +96,11 @@ struct Idle {
 struct Shared {
     number: u64,
     sender: http2::SendRequest<Body>,
-    /// How many requests at a time its receiver allows; 0 before it has said so.
+    /// How many requests at a time the receiver allows; 0 before it has said so.
     limit: Arc<AtomicUsize>,
     in_use: usize,
     made_at: Instant,
-    /// Since when there is no request, if there is none.
+    /// Since when the connection has no request, if it has none.
     since: Instant,
 }
 
@@ -115,7 +114,7 @@ fn is_young(made_at: Instant, now: Instant) -> bool {
     now.saturating_duration_since(made_at) < MAX_AGE
 }
 
-/// What there is for a request.
+/// What the pool has for a request.
 enum Found {
     Use(Lease),
     Wait(Waiting),
@@ -123,7 +122,7 @@ enum Found {
 }
 
 impl Pool {
-    /// Keeps that many idle connections.
+    /// A pool that keeps at most so many idle connections.
     pub(super) fn new(max_idle: usize) -> Arc<Self> {
         Arc::new(Self {
             max_idle,
@@ -132,11 +131,12 @@ impl Pool {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing is left half done where this could panic.
+        // A panic leaves nothing half done here.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection for one request: one that is there, unless a new one is wanted, else what `connect` makes.
+    /// A connection for one request: one from the pool, or, if there is none or a `new` one is wanted, what `connect`
+    /// makes.
     pub(super) async fn take(
         self: &Arc<Self>,
         host: &Host,
@@ -144,7 +144,7 @@ impl Pool {
         connect: impl AsyncFnOnce(watch::Sender<()>) -> Result<Connection, SendError>,
     ) -> Result<Lease, SendError> {
         let mut may_wait = !new;
-        // For all turns together: others' answers must not make it longer.
+        // One limit for all turns together: the answers to other requests must not make it longer.
         let until = tokio::time::Instant::now() + FOLLOW;
         let connecting = loop {
             match self.find(host, new, may_wait, Instant::now()) {
@@ -206,7 +206,7 @@ impl Pool {
         }
     }
 
-    /// A connection was made, for one request to begin with.
+    /// Takes in a connection that was made, with one request to begin with.
     fn enter(self: &Arc<Self>, host: &Host, made: Connection, now: Instant) -> Lease {
         let mut state = self.state();
         state.numbered += 1;
@@ -233,12 +233,12 @@ impl Pool {
         self.lease(host, line, false)
     }
 
-    /// Closes what has waited too long or is too old, and forgets hosts that nothing is left of.
+    /// Closes connections that have been idle too long or are too old, and forgets hosts without a connection.
     pub(super) fn sweep(&self, now: Instant) {
         self.close_idle(now, IDLE_TIMEOUT);
     }
 
-    /// Closes every connection without a request, so that others have their descriptors.
+    /// Closes every idle connection, so that other parts can have the descriptors.
     pub(super) fn make_room(&self) {
         self.close_idle(Instant::now(), Duration::ZERO);
     }
@@ -271,7 +271,7 @@ impl Lines {
         }
     }
 
-    /// A connection over HTTP/2 that another request may begin on; it is counted.
+    /// A connection over HTTP/2 on which another request may begin. The request is counted in.
     fn shared_with_room(&mut self, now: Instant) -> Option<&Shared> {
         for shared in &self.shared {
             match shared.limit.load(Ordering::Relaxed) {
@@ -279,7 +279,7 @@ impl Lines {
                 limit => self.each = Some(limit),
             }
         }
-        // What others use is not closed by leaving it; see `give_back`.
+        // A connection in use that takes no more requests is not closed here: its last request closes it.
         let shared = self
             .shared
             .iter_mut()
@@ -288,7 +288,7 @@ impl Lines {
         Some(shared)
     }
 
-    /// How many requests may find room on connections that are about to be there.
+    /// How many requests may find room on connections that are being made or have not told their limit yet.
     fn expected(&self, now: Instant) -> usize {
         let each = match self.each {
             Some(0) => return 0,
@@ -301,7 +301,7 @@ impl Lines {
     }
 }
 
-/// A request waits for a connection that another one makes.
+/// A request that waits for a connection that another request makes.
 struct Waiting {
     pool: Arc<Pool>,
     host: Host,
@@ -316,7 +316,7 @@ impl Drop for Waiting {
     }
 }
 
-/// A connection is being made.
+/// A connection that is being made.
 struct Connecting {
     pool: Arc<Pool>,
     host: Host,
@@ -338,7 +338,7 @@ pub(super) struct Lease {
     pool: Arc<Pool>,
     host: Host,
     line: Option<Line>,
-    /// Whether it bore requests before.
+    /// Whether it carried requests before.
     pub(super) reused: bool,
 }
 
@@ -369,7 +369,7 @@ impl Line {
     }
 }
 
-/// What a request says, whatever the version of HTTP.
+/// The content of a request, whatever the version of HTTP.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
     /// With scheme and host.
@@ -382,14 +382,14 @@ pub(super) struct Message {
 impl Lease {
     async fn is_ready(&mut self) -> bool {
         match &mut self.line {
-            // One whose receiver answered before it had read the request may never be.
+            // It may never be ready if the receiver answered before it had read the whole request.
             Some(Line::Own { sender, .. }) => matches!(timeout(READY, sender.ready()).await, Ok(Ok(()))),
             Some(Line::Shared { sender, .. }) => sender.ready().await.is_ok(),
             None => false,
         }
     }
 
-    /// Sends it.
+    /// Sends the request over this connection.
     pub(super) async fn send(&mut self, message: Message) -> hyper::Result<Response<Incoming>> {
         let mut request = Request::new(Body::new(message.body));
         *request.method_mut() = Method::POST;
@@ -407,16 +407,16 @@ impl Lease {
         }
     }
 
-    /// Whether not a byte was read since the request was sent, as far as can be told.
+    /// Whether it is certain that no byte was read since the request was sent.
     pub(super) fn was_silent(&self) -> bool {
         match &self.line {
             Some(Line::Own { read, read_before, .. }) => read.load(Ordering::Relaxed) == *read_before,
-            // Its receiver may have been at work on it while it answered others; where it was not, HTTP/2 says so.
+            // The receiver may have worked on this request while it answered others. If it has not, HTTP/2 says so.
             Some(Line::Shared { .. }) | None => false,
         }
     }
 
-    /// The connection takes no request any more.
+    /// Takes the connection out of use: it gets no more requests.
     pub(super) fn retire(&self) {
         if let Some(Line::Shared { number, .. }) = &self.line
             && let Some(lines) = self.pool.state().hosts.get_mut(&self.host)
@@ -425,7 +425,7 @@ impl Lease {
         }
     }
 
-    /// The answer was read to its end: the next request may have the connection.
+    /// Keeps the connection for the next request, after the answer was read to its end.
     pub(super) fn keep(mut self) {
         let Some(Line::Own {
             sender, read, made_at, ..
@@ -465,7 +465,7 @@ impl Drop for Lease {
         let shared = &mut lines.shared[at];
         shared.in_use -= 1;
         shared.since = now;
-        // The connection ends when nobody holds it.
+        // Dropping the last sender closes the connection.
         if shared.in_use == 0 && !shared.is_usable(now) {
             lines.shared.swap_remove(at);
         }
@@ -473,7 +473,7 @@ impl Drop for Lease {
     }
 }
 
-/// What stands in the first line of a request over HTTP/1.1.
+/// The URI as it stands in the first line of a request over HTTP/1.1.
 fn origin_form(uri: Uri) -> Uri {
     let mut parts = uri.into_parts();
     parts.scheme = None;

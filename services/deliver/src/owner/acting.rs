@@ -1,4 +1,4 @@
-//! What the owner has done: attempts, while rights are fresh and the lease holds.
+//! The actions of the owner: attempts begin while rights are fresh and the lease holds.
 
 use super::{Owner, RETRY_AFTER};
 use crate::attempt;
@@ -16,12 +16,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How soon a delivery that may not be sent is looked at again, for the registry to be compared meanwhile.
+/// How soon a delivery that is not permitted is looked at again. Meanwhile the registry is compared with the ledger.
 const CERTAIN_AFTER: Duration = Duration::from_millis(20);
 
 impl Owner {
-    /// Does what the lanes want done. Rights must be fresh for that, and the lease must hold; false while
-    /// it waits for either.
+    /// Does what the lanes want done, if rights are fresh and the lease holds. Returns false while it waits for
+    /// either.
     pub(super) fn act(&mut self) -> bool {
         if !self.owned.holds(Instant::now()) {
             return false;
@@ -43,7 +43,7 @@ impl Owner {
         let terms_of = |id| view.subscription(id).map_or(Terms::UNKNOWN, |it| terms(it));
         for action in self.lanes.poll(now, terms_of) {
             match action {
-                // It may be over by now, in the middle of a batch.
+                // The lease may end in the middle of a batch.
                 Action::Attempt(work) if !self.owned.holds(Instant::now()) => {
                     self.lanes.abandoned(&work, now.plus(RETRY_AFTER), now);
                 }
@@ -79,9 +79,9 @@ impl Owner {
         view.permit(delivery)
     }
 
-    /// Whether the registry was compared with the ledger since this was first asked about a delivery that
-    /// may not be sent. Another process may have recorded it by a change that this one has not heard of,
-    /// such as the making of its subscription.
+    /// Whether it is certain that a delivery is not permitted: the registry was compared with the ledger since the
+    /// question first came up. Before that, another process may have recorded the delivery after a change that this
+    /// one has not heard of, such as a new subscription.
     fn is_certain(&mut self, id: DeliveryId) -> bool {
         let doubted = *self.doubted.entry(id).or_insert_with(tokio::time::Instant::now);
         let certain = self.deliver.registry.checked_at() > doubted;
@@ -91,7 +91,7 @@ impl Owner {
         certain
     }
 
-    /// The epoch of the shard of what the lanes just gave; they give nothing of a shard without one.
+    /// The epoch of the delivery's shard. The lanes give no delivery of a shard that has none.
     pub(super) fn epoch(&self, work: &Item) -> Option<i64> {
         self.owned.epoch(Shard::of(work.delivery.subscription))
     }
@@ -108,7 +108,7 @@ impl Owner {
             epoch,
         };
         let sender = Arc::clone(&self.deliver.sender);
-        // The receiver compares it with its own.
+        // The receiver compares this time with its own clock.
         let clock = self.deliver.ledger.time_of_day();
         let traces = self.deliver.traces.clone();
         let (reports, hard) = (self.reports.clone(), self.hard.clone());
@@ -123,7 +123,7 @@ impl Owner {
             drop(match outcome {
                 Ok(Ok(attempt)) => reports.send(Report::Attempted(begun, attempt)),
                 Ok(Err(want)) => reports.send(Report::Postponed(begun.work, want)),
-                // The panic is in the log, by the panic hook; the delivery is not lost by it.
+                // The panic hook has written the panic to the log; the delivery is not lost.
                 Err(_panic) => reports.send(Report::Abandoned(begun.work)),
             });
         });

@@ -1,4 +1,4 @@
-//! What becomes of a delivery, as the owner tells the lanes and the ledger.
+//! The outcomes of deliveries, as the owner tells them to the lanes and the ledger.
 
 use super::{Gone, Owner, RETRY_AFTER};
 use crate::attempt::Want;
@@ -14,7 +14,7 @@ use herald_ledger::dispatching::EventRecord;
 use std::time::{Duration, Instant};
 use tracing::field::display;
 
-/// How often it is said that this process is short of something.
+/// How often the log says that this process is short of something.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
 impl Owner {
@@ -27,7 +27,7 @@ impl Owner {
         self.record_unsent(work, epoch, status, reason);
     }
 
-    /// Its give-up time passed behind an open breaker.
+    /// Closes a delivery whose give-up time passed behind an open breaker.
     pub(super) fn give_up(&mut self, work: &Item, now: Timestamp) {
         match self.epoch(work) {
             Some(epoch) => self.record_unsent(work, epoch, Closed::Dead, Reason::GaveUp),
@@ -111,7 +111,8 @@ impl Owner {
         });
     }
 
-    /// An attempt was not made because this process is short of something: none is counted, and its lane waits.
+    /// Takes back an attempt that was not made because this process is short of something: it is not counted, and its
+    /// lane waits.
     pub(super) fn postpone(&mut self, work: &Item, want: &Want, now: Timestamp) {
         let Delivery { id, subscription, .. } = work.delivery;
         self.under_way.remove(&id);
@@ -150,7 +151,7 @@ fn log(delivery: &Delivery, event: &EventRecord, attempt: &Attempt, then: Then) 
             tracing::info!(delivery = %id, %event, %subscription, trace_id, number, status, error, %due_at, "an attempt failed; it is tried again");
         }
         (_, Then::Close { reason, .. }) => {
-            // Of an address that is refused it is Herald's own, and names the flag that would allow it.
+            // Only for a refused address: there the detail is Herald's own, and names the flag that would allow it.
             let detail = attempt
                 .detail
                 .as_deref()

@@ -1,5 +1,5 @@
-//! What the owner has read from the ledger: tasks of their own that report back, each within a time limit,
-//! for a connection that hangs says nothing for long.
+//! The owner's reads of the ledger. Each is a task of its own that reports back, within a time limit, because a
+//! connection that hangs says nothing for long.
 
 use super::{Owner, PART, WAKEUP_INTERVAL};
 use crate::report::Report;
@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// Longer than the ledger gives a statement.
+/// The time limit of a read: longer than the ledger gives a statement.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Rights are asked for again soon, or not needed any more.
+/// The time limit of a look-up of rights. It is short, because rights are asked for again soon.
 const RIGHTS_PATIENCE: Duration = Duration::from_secs(2);
 
 async fn limited<T>(patience: Duration, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -67,7 +67,7 @@ impl Owner {
         });
     }
 
-    /// Takes wake-ups, unless that is under way: then once more when it has ended.
+    /// Takes wake-ups. If a task is taking them already, it is done once more when that has ended.
     pub(super) fn look_for_wakeups(&mut self) {
         if self.owned.shards().next().is_none() {
             return;
@@ -104,7 +104,7 @@ impl Owner {
             self.note(wakeups);
         } else {
             self.looks_failed = self.looks_failed.saturating_add(1);
-            // They may have been taken all the same.
+            // The wake-ups may have been taken all the same, so all lanes are looked up.
             self.find_lanes(self.owned.shards().collect());
         }
         if again {
@@ -112,7 +112,7 @@ impl Owner {
         }
     }
 
-    /// Has the registry compared with the ledger's, unless that is under way.
+    /// Has the registry compared with the ledger, unless a task does so already.
     pub(super) fn check_rights(&mut self) {
         if self.checking {
             return;

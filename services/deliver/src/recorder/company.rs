@@ -1,18 +1,18 @@
-//! What comes one by one, in batches.
+//! Batches of outcomes that come one by one.
 
 use super::MAX_BATCH;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// Makes batches of what comes.
+/// Makes batches of what comes within a short time.
 #[derive(Debug)]
 pub(super) struct Company<T> {
     coming: mpsc::UnboundedReceiver<T>,
     batch: Vec<T>,
     /// How long the first of a batch waits for others.
     wait: Duration,
-    /// When it has waited that long.
+    /// When the first of the present batch has waited that long.
     until: Instant,
 }
 
@@ -26,8 +26,8 @@ impl<T> Company<T> {
         }
     }
 
-    /// The next batch: what has come when its first has waited long enough, or nothing more will come, or it is full.
-    /// Empty when there is none any more. Nothing is lost if this is dropped before it is done.
+    /// The next batch. It ends when its first has waited long enough, when it is full, or when nothing more will come;
+    /// an empty batch is the last. Nothing is lost if this future is dropped before it is done.
     pub(super) async fn next(&mut self) -> Vec<T> {
         while self.batch.len() < MAX_BATCH {
             let room = MAX_BATCH - self.batch.len();
