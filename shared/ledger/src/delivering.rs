@@ -1,8 +1,9 @@
-//! The delivery queue: what is due, and what came of it.
+//! The delivery queue: due deliveries, and the outcomes of their attempts.
 //!
-//! A delivery is closed by deleting its row from `deliveries_open`; that delete is the only gate, and
-//! what it finds goes to `deliveries_closed` in the same transaction. A success counts whoever reports
-//! it, and whenever it comes (see [`late`]); a failure counts only from the shard's present owner.
+//! A delivery is closed by deleting its row from `deliveries_open`. Only the transaction whose delete finds the row
+//! closes the delivery; it inserts the row into `deliveries_closed`. A success counts from every process and at any
+//! time (see [`late`]). A failure counts only from the shard's present owner, or from the former owner while the
+//! delivery is reserved for it (see [`former`]).
 
 mod due;
 mod former;
@@ -22,62 +23,62 @@ use sea_orm::{QueryResult, Value};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-/// What is to be recorded about a delivery.
+/// An outcome to be recorded for a delivery.
 #[derive(Debug, Clone)]
 pub struct Finish {
     /// The delivery, as it was before the attempt.
     pub delivery: Delivery,
     /// Its event.
     pub event: EventUid,
-    /// The epoch of its shard at which it was taken up.
+    /// The epoch of its shard when it was taken up.
     pub epoch: i64,
     /// The attempt; none when it was closed without one.
     pub attempt: Option<Attempt>,
-    /// What follows.
+    /// What follows from the outcome.
     pub then: Then,
 }
 
 /// What follows from an attempt, or from the look before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
-    /// It is closed.
+    /// The delivery is closed.
     Close {
-        /// How.
+        /// How it ended.
         status: Closed,
-        /// Why, unless it was delivered.
+        /// Why it ended so, unless it was delivered.
         reason: Option<Reason>,
-        /// The subscriber wants no more (410): its subscription is deactivated too, if it is still as it
-        /// was when the attempt began, last changed at this time.
+        /// The subscriber wants no more (410): the subscription is deactivated too, if it has not changed
+        /// since the attempt began. This is the time of its last change before that.
         deactivate: Option<Timestamp>,
     },
-    /// It stays open and is due then.
+    /// The delivery stays open and is due at this time.
     Retry(Timestamp),
 }
 
-/// What became of a [`Finish`].
+/// The result of recording a [`Finish`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
-    /// As it asked.
+    /// It was recorded as asked.
     Done,
     /// The delivery had ended without success. The success counts, and it is Delivered now.
     Corrected,
-    /// Somebody else had closed the delivery; the attempt is kept.
+    /// The delivery was closed already; the attempt is kept.
     Late,
     /// The shard has another owner by now; nothing was written.
     Stale,
 }
 
-/// What became of a batch of outcomes.
+/// The result of recording a batch of outcomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
-    /// What became of each, in order.
+    /// The result of each outcome, in order.
     pub finished: Vec<Finished>,
     /// Subscriptions that were deactivated because their subscribers answered 410.
     pub deactivated: Vec<SubscriptionId>,
 }
 
 impl Finish {
-    /// Whose subscription is deactivated by this, if it was last changed then.
+    /// The subscription that this deactivates, if any, and the time at which it must have been changed last.
     fn deactivates(&self) -> Option<(SubscriptionId, Timestamp)> {
         match self.then {
             Then::Close { deactivate, .. } => Some((self.delivery.subscription, deactivate?)),
@@ -162,5 +163,5 @@ fn returned_ids(rows: &[QueryResult]) -> Result<HashSet<DeliveryId>, Error> {
     rows.iter().map(|row| Ok(DeliveryId(uuid(row, "id")?))).collect()
 }
 
-/// What an attempt that failed sets in its delivery's row: `due_at`, `attempts`, `last_status_code`, `last_error`.
+/// What a failed attempt sets in its delivery's row: `due_at`, `attempts`, `last_status_code`, `last_error`.
 type Reopening = (DeliveryId, [Value; 4]);

@@ -1,12 +1,12 @@
-//! Recording events: each once, with the deliveries that follow from it.
+//! Recording of events: each once, with the deliveries that follow from it.
 //!
-//! One transaction per batch inserts the events that are new, their open deliveries and
-//! `matched_count`. It reads the registry's version under a lock that keeps changes out. If subscriptions have
-//! changed since the batch was matched, its matches are brought up to date there and then: however often
-//! subscriptions change, a batch is recorded at the first or second try. An event that matches more than [`CHUNK`] subscriptions gets the first of them
-//! there and the others in further transactions, each of which moves the event's cursor on; the
-//! cursor's old value is the gate, so whoever continues (the dispatcher, or a sweep after a crash)
-//! does so once.
+//! One transaction per batch inserts the events that are new, their open deliveries and `matched_count`. It
+//! reads the registry's version under a lock that keeps changes out. If subscriptions have changed since the batch
+//! was matched, the transaction brings the matches up to date. So a batch is recorded at the first or second try,
+//! however often subscriptions change. An event that matches more than [`CHUNK`] subscriptions gets the first
+//! [`CHUNK`] deliveries in that transaction and the others in further ones. Each of these moves the event's cursor on,
+//! and only if it still has its old value. So each chunk is recorded once, be it by the dispatcher or by a sweep
+//! after a crash.
 
 mod postgres;
 mod transaction;
@@ -36,7 +36,7 @@ pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_hours(7 * 24);
 pub(crate) const EVENT_COLUMNS: &str = "uid, id, type, occurred_at, objects, data, accepted_at, traceparent, \
     CASE WHEN type >= 1000 THEN (SELECT name FROM event_types WHERE code = type) END AS type_name";
 
-/// What a delivery's message is made of; shared by all deliveries of the event.
+/// A recorded event: what messages are made of, shared by all deliveries of the event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventRecord {
     /// Its identity in the ledger.
@@ -53,7 +53,7 @@ pub struct EventRecord {
     pub data: String,
     /// When ingest accepted it.
     pub accepted_at: Timestamp,
-    /// What its attempts follow from: the span in which it was dispatched, or the producer's, if there is one.
+    /// The parent span of its attempts: that of its dispatch, or the producer's, if there is one.
     pub traceparent: Option<TraceContext>,
 }
 
@@ -62,48 +62,47 @@ pub struct EventRecord {
 pub struct NewEvent {
     /// The event; its uid counts only if it is new.
     pub record: Arc<EventRecord>,
-    /// In whose scope its `Id` is unique.
+    /// The account in whose scope its `Id` is unique.
     pub account: Arc<str>,
-    /// Tells apart two bodies with one `Id`.
+    /// A hash that tells apart two bodies with one `Id`.
     pub body_hash: i64,
     /// The subscriptions that it matches, ordered by GUID.
     pub matches: Vec<(SubscriptionId, Webhook)>,
 }
 
-/// The most changed subscriptions that a batch's matches are brought up to date with. Beyond it the registry is
-/// to be refreshed first, which leaves fewer.
+/// The most changed subscriptions with which a transaction brings a batch's matches up to date. If more have changed,
+/// the registry must be refreshed first, which leaves fewer.
 pub const MAX_AMENDED: u64 = 512;
 
-/// What became of a batch.
+/// The result of recording a batch of events.
 #[derive(Debug)]
 pub enum Recorded {
-    /// More has changed in the registry since the batch was matched than can be made up for in the transaction;
-    /// nothing was written.
+    /// Nothing was written: since the batch was matched, more than [`MAX_AMENDED`] subscriptions have changed.
     Stale,
-    /// All is in the ledger: the events, with what they match by the registry's present version, and one
+    /// Everything is in the ledger: the events, with what they match by the registry's present version, and one
     /// disposition for each, in order.
     Done(Vec<NewEvent>, Vec<Disposition>),
 }
 
-/// What became of the next chunk of a large fan-out.
+/// The result of recording the next chunk of a large fan-out.
 #[derive(Debug)]
 pub enum Extended {
-    /// As [`Recorded::Stale`].
+    /// Nothing was written, as with [`Recorded::Stale`].
     Stale,
-    /// Somebody else went on from that cursor.
+    /// Another process or task has recorded this chunk.
     Overtaken,
     /// The chunk is in the ledger.
     Done {
-        /// Its matches.
+        /// The matches of the chunk.
         recorded: Vec<(SubscriptionId, Webhook)>,
-        /// Of their deliveries those that this process may send at once, as in [`Disposition::New`].
+        /// The deliveries among them that this process may send at once, as in [`Disposition::New`].
         mine: Vec<Delivery>,
         /// If there are more matches: the last one recorded.
         cursor: Option<SubscriptionId>,
     },
 }
 
-/// What became of an event.
+/// The result of recording one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
     /// It was new.
@@ -116,7 +115,7 @@ pub enum Disposition {
     },
     /// An event with that `Id` was there already.
     Repeated {
-        /// It came with another body, which was discarded.
+        /// Whether it came with another body, which was discarded.
         differs: bool,
     },
 }
@@ -159,8 +158,8 @@ impl Ledger {
         Ok(Recorded::Done(events, dispositions))
     }
 
-    /// Continues an event's fan-out with the next of `matches` behind `cursor`. They are in order, and all that the
-    /// event matches by the registry's `version`.
+    /// Continues an event's fan-out with the next of `matches` behind `cursor`. `matches` are ordered, and are
+    /// everything that the event matches by the registry's `version`.
     pub async fn extend(
         &self,
         event: Arc<EventRecord>,

@@ -1,7 +1,7 @@
-//! From dispatch to deliver within a process: a short cut, not a queue.
+//! The hand-over of deliveries from dispatch to deliver within a process: a short cut, not a queue.
 //!
-//! What is handed over is in the ledger already, open and due. So what does not fit, or is lost, is
-//! found there; [`HandOver`] only has to remember whose lane to look into.
+//! A delivery that is handed over is in the ledger already, open and due. So one that does not fit, or is lost, is
+//! found there, and [`HandOver`] only has to remember which lanes to look into.
 
 use crate::dispatching::EventRecord;
 use herald_domain::delivery::Delivery;
@@ -24,26 +24,26 @@ pub struct HandOver {
 #[derive(Debug, Default)]
 struct Inner {
     waiting: Mutex<Waiting>,
-    /// The lanes' present ticket, as they last said.
+    /// The last ticket that the lanes have set.
     ticket: Mutex<Ticket>,
     arrived: Notify,
 }
 
-/// What was handed over.
+/// What was handed over and waits to be taken.
 #[derive(Debug, Default)]
 pub struct Waiting {
     /// Deliveries with their events, in the order of recording, and the ticket of each.
     pub fresh: Vec<(Delivery, Arc<EventRecord>, Ticket)>,
-    /// Lanes that have more in the ledger, due from then on.
+    /// Lanes that have more in the ledger, each with the earliest due time.
     pub behind: HashMap<SubscriptionId, Timestamp>,
-    /// Something was recorded that was not handed over, and it is not known what: every lane is to be
+    /// Whether deliveries may have been recorded but not handed over, and it is not known which: every lane must be
     /// looked up.
     pub look_everywhere: bool,
 }
 
 impl HandOver {
-    /// The lanes' ticket; drawn before the transaction that records deliveries, and shown when they are
-    /// offered, so that the lanes can tell whether they may have read them from the ledger in between.
+    /// The lanes' ticket. It is drawn before the transaction that records deliveries, and shown when they are
+    /// offered. So the lanes can tell whether they may have read them from the ledger in between.
     pub fn ticket(&self) -> Ticket {
         *self.inner.ticket.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,8 +71,8 @@ impl HandOver {
         self.inner.arrived.notify_one();
     }
 
-    /// Says that a transaction may have recorded deliveries although its answer was lost. Trying it again
-    /// finds its events there and hands over none.
+    /// Has every lane looked up, because a transaction may have recorded deliveries although its answer was lost. When
+    /// it is tried again it finds its events there, and hands over none.
     pub fn look_everywhere(&self) {
         self.inner
             .waiting

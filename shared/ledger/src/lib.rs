@@ -6,16 +6,16 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`dispatching`] | records events with what they matched |
-//! | [`delivering`] | gives lanes their rows, and takes outcomes |
-//! | [`shards`] | says who owns which subscriptions' deliveries |
+//! | [`delivering`] | reads the deliveries of lanes, and records outcomes |
+//! | [`shards`] | leases that say which process sends a subscription's deliveries |
 //! | [`wakeups`] | has the owner of a shard look at a lane |
-//! | [`consumers`] | says what is in hand and not recorded yet |
+//! | [`consumers`] | tells how many events are in hand and not recorded yet |
 //! | [`handover`] | the short cut from dispatch to deliver within a process |
 //! | [`ids`] | identifiers that begin with the ledger's time |
 //! | [`outbox`] | does what must follow from a change |
 //! | [`subscriptions`], [`accounts`] | what the management API changes |
 //! | [`registry`] | the changes since a version |
-//! | [`history`], [`audit`] | what happened, what is retried by hand, and whether it adds up |
+//! | [`history`], [`audit`] | lists of events and deliveries, manual retries; whether everything adds up |
 //! | [`rejected`] | keeps messages that are no events |
 //! | [`partitions`] | makes room for the days to come |
 //! | [`retention`] | removes what has expired |
@@ -23,7 +23,7 @@
 //! | [`reconnect`] | how long to wait for a part that is away |
 //! | [`store`] | the connection: group commit |
 //! | [`sql`], `rows` | statements over many rows; the columns of deliveries and attempts |
-//! | `locks`, `version` | who waits for whom; the registry's version and the log of changes |
+//! | `locks`, `version` | advisory locks; the registry's version and the log of changes |
 //!
 //! Each method is one statement or one transaction.
 #![warn(missing_docs)]
@@ -95,10 +95,10 @@ pub enum Error {
          needs: copy them to a folder that can", .0.display(), .0.display()
     )]
     ReadOnlyFolder(PathBuf),
-    /// Another process does what only one does at a time.
+    /// Another process does what only one may do at a time.
     #[error("another process is at it")]
     Busy,
-    /// The database cannot be a ledger's, or not be reached as it is asked for: nothing changes that but people.
+    /// The database cannot hold a ledger, or cannot be reached with these settings: somebody must change them.
     #[error("{0}")]
     Unfit(String),
     /// The server takes no writes.
@@ -145,7 +145,7 @@ pub struct Ledger {
     events: Arc<Mutex<delivering::SharedEvents>>,
 }
 
-/// Hints between those who share this handle. What they hint at stands in the ledger too, and is
+/// Hints between the parts that share this handle. What they hint at is in the ledger too, and is
 /// looked for there at intervals, so a hint may be missed.
 #[derive(Debug, Default)]
 pub struct Signals {
@@ -155,9 +155,9 @@ pub struct Signals {
     pub wakeup: Notify,
     /// The outbox has work.
     pub outbox: Notify,
-    /// How many deliveries are open: of a ledger that a process has to itself counted once at its start
-    /// and at every change that it makes; of one that several share, in the shards that this process owns,
-    /// as of the last [`Ledger::count_open`].
+    /// How many deliveries are open. If the process has the ledger to itself, they are counted once at its start and
+    /// with every change. If several processes share it, they are those in the shards of this process at the last
+    /// [`Ledger::count_open`].
     pub open_deliveries: AtomicI64,
     shared: bool,
 }
@@ -184,8 +184,8 @@ pub fn file_in(data: &Path) -> PathBuf {
 }
 
 impl Ledger {
-    /// Opens the ledger in that file, made and migrated if need be. The caller runs the writer. The ledger goes by
-    /// `clock` as long as that does not go back behind what the file holds, and see [`Monotone`].
+    /// Opens the ledger in that file, which is made and migrated if need be. The caller runs the writer. The ledger
+    /// goes by `clock`, but never back behind the latest time that the file holds; see [`Monotone`].
     pub async fn open(file: &Path, clock: Arc<dyn Clock>) -> Result<(Self, Writer), Error> {
         let (store, mut writer) = Store::open(file, Arc::clone(&clock)).await?;
         Migrator::up(writer.connection(), None).await?;
@@ -206,13 +206,13 @@ impl Ledger {
         Ok(Self::over(store, Arc::clone(&clock), clock))
     }
 
-    /// Makes or updates the schema of a PostgreSQL database, and its partitions of the days to come. Of
-    /// several that do so at once, one does and the others wait.
+    /// Makes or updates the schema of a PostgreSQL database, and its partitions of the days to come. If several
+    /// processes do so at once, one does it and the others wait.
     pub async fn migrate(url: &str) -> Result<(), Error> {
         partitions::migrate(url).await
     }
 
-    /// Reads a URL of a PostgreSQL database without connecting: the names of its parameters that are ignored.
+    /// Checks a URL of a PostgreSQL database without connecting. Returns the names of parameters that are ignored.
     ///
     /// # Errors
     /// If it cannot be used; the words contain nothing secret.
@@ -220,14 +220,14 @@ impl Ledger {
         Ok(store::postgres::Address::read(url)?.ignored)
     }
 
-    /// The clock that the ledger goes by, and with it whatever is compared with its rows.
+    /// The ledger's clock. Every time that is compared with its rows must come from this clock.
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock)
     }
 
-    /// The clock for what others compare with their own, such as the time in a signature. On PostgreSQL that is the
-    /// ledger's: one for all processes, whatever their machines' clocks say. On a file it is the machine's, which
-    /// the ledger's may be ahead of after it was set back.
+    /// The clock for times that others compare with their own clocks, such as the time in a signature. On PostgreSQL
+    /// it is the ledger's clock: one for all processes, whatever their machines' clocks say. On a file it is the
+    /// machine's clock; after that was set back, the ledger's may be ahead of it.
     pub fn time_of_day(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.time_of_day)
     }
@@ -277,7 +277,7 @@ impl Ledger {
         &self.store
     }
 
-    /// What was hinted at since.
+    /// The hints between the parts of this process.
     pub fn signals(&self) -> &Signals {
         &self.signals
     }

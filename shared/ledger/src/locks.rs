@@ -1,14 +1,14 @@
-//! The advisory locks, with their numbers. On SQLite there is one writer at a time, and nothing to lock.
+//! The advisory locks of PostgreSQL, with their numbers. SQLite has one writer at a time, and needs none.
 //!
 //! | number | shared by | alone with |
 //! |---|---|---|
-//! | 18501 | whoever relies on the registry and the owners of shards as they are: [`hold`] | whoever changes either: [`change`] |
-//! | 18502 | | whoever makes partitions: `herald_make_partitions` |
-//! | [`DAYS`] | a manual retry, a late success | whoever drops a day: `herald_drop_day` |
-//! | [`REMOVAL`] | | whoever removes what has expired |
-//! | [`SCHEMA`] | | whoever changes the schema |
+//! | 18501 | what relies on the registry and on shards' owners: [`hold`] | a change of either: [`change`] |
+//! | 18502 | | the making of partitions: `herald_make_partitions` |
+//! | [`DAYS`] | a manual retry, a late success | the dropping of a day: `herald_drop_day` |
+//! | [`REMOVAL`] | | the removal of expired records |
+//! | [`SCHEMA`] | | a change of the schema |
 //!
-//! Those of 18501, 18502 and of dropping a day are taken by functions in `migrations/src/postgres`.
+//! Functions in `migrations/src/postgres` take 18501 and 18502, and [`DAYS`] for dropping a day.
 
 use crate::sql::{all, corrupt, execute, get, one, timestamp};
 use crate::store::postgres::ESTIMATED;
@@ -16,17 +16,18 @@ use crate::{Error, version};
 use herald_domain::time::Timestamp;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, QueryResult};
 
-/// Closed deliveries of a day that may be dropped.
+/// The lock on days of closed deliveries, which may be dropped.
 const DAYS: i64 = 18503;
 
-/// Removing what has expired, so that one does.
+/// The lock on the removal of expired records, which one process does at a time.
 const REMOVAL: i64 = 18504;
 
-/// The schema.
+/// The lock on the schema.
 const SCHEMA: i64 = 0x4845_5241_4c44;
 
-/// Holds the registry and the ownership of shards as they are until the transaction ends: the version,
-/// and a time that is after every change before and before every change after. Many may hold at once.
+/// Keeps the registry and the ownership of shards as they are until the transaction ends. Many transactions may hold
+/// them at once. Returns the registry's version, and a time that is after every earlier change and before every later
+/// one.
 pub(crate) async fn hold(txn: &DatabaseTransaction, now: Timestamp) -> Result<(i64, Timestamp), Error> {
     if txn.get_database_backend() != DbBackend::Postgres {
         return Ok((version::of(txn).await?, now));
@@ -34,8 +35,8 @@ pub(crate) async fn hold(txn: &DatabaseTransaction, now: Timestamp) -> Result<(i
     held(txn, "SELECT version, now FROM herald_hold()").await
 }
 
-/// Waits until nobody holds what [`hold`] holds, and then has it alone until the transaction ends; the
-/// time of the change. Every change of the registry begins with it, so changes come one after the other.
+/// Waits until no transaction holds what [`hold`] holds, and then has it alone until the transaction ends. Returns the
+/// time of the change. Every change of the registry begins with this, so changes come one after the other.
 pub(crate) async fn change(txn: &DatabaseTransaction, now: Timestamp) -> Result<Timestamp, Error> {
     if txn.get_database_backend() != DbBackend::Postgres {
         return Ok(now);
@@ -56,7 +57,7 @@ pub(crate) async fn keep_days(txn: &DatabaseTransaction) -> Result<(), Error> {
     Ok(())
 }
 
-/// As [`keep_days`], without waiting: whether no day was being dropped.
+/// Does the same as [`keep_days`] without waiting. Returns false if a day is being dropped.
 pub(crate) async fn try_to_keep_days(txn: &DatabaseTransaction) -> Result<bool, Error> {
     if txn.get_database_backend() != DbBackend::Postgres {
         return Ok(true);
@@ -65,8 +66,8 @@ pub(crate) async fn try_to_keep_days(txn: &DatabaseTransaction) -> Result<bool, 
     is_taken(&all(txn, sql, [DAYS.into()]).await?)
 }
 
-/// Takes removing what has expired for this transaction, whose statements are then planned by estimates; whether
-/// nobody else has it.
+/// Takes the lock on the removal of expired records for this transaction, whose statements are then planned by
+/// estimates. Returns false if another transaction has the lock.
 pub(crate) async fn try_to_remove(txn: &DatabaseTransaction) -> Result<bool, Error> {
     if txn.get_database_backend() != DbBackend::Postgres {
         return Ok(true);
@@ -75,7 +76,8 @@ pub(crate) async fn try_to_remove(txn: &DatabaseTransaction) -> Result<bool, Err
     is_taken(&all(txn, &sql, [REMOVAL.into()]).await?)
 }
 
-/// Takes the schema of a PostgreSQL database for this transaction; whether nobody else has it.
+/// Takes the lock on the schema of a PostgreSQL database for this transaction. Returns false if another transaction
+/// has the lock.
 pub(crate) async fn try_to_change_schema(txn: &DatabaseTransaction) -> Result<bool, Error> {
     let sql = "SELECT pg_try_advisory_xact_lock($1) AS taken";
     is_taken(&all(txn, sql, [SCHEMA.into()]).await?)

@@ -1,4 +1,5 @@
-//! What must follow from a change: a row written with it, done after it, removed when it is done.
+//! The outbox: jobs that must follow from a change. Each is a row that is written in the same transaction as the
+//! change, and removed when the job is done.
 
 use crate::rows::{self, LAST, Last, closed_row, delivery, insert_closed};
 use crate::shards::{self, Ownership};
@@ -11,22 +12,22 @@ use herald_domain::time::Timestamp;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Value};
 use std::collections::HashSet;
 
-/// How many deliveries one transaction cancels; other writes wait for it.
+/// The most deliveries that one transaction cancels. Other writes wait for it.
 const CANCEL_CHUNK: usize = 1024;
 
 /// How many jobs are read at a time.
 const JOBS: u64 = 1024;
 
-/// A job of the outbox.
+/// A job that cancels the open deliveries of a subscription that were opened before a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Job {
     /// Its number.
     pub id: i64,
-    /// Cancel the open deliveries of this subscription,
+    /// The subscription.
     pub subscription: SubscriptionId,
-    /// which were opened before this,
+    /// The time of the change. It counts only where a version was not noted.
     pub opened_before: Timestamp,
-    /// or rather, where that is noted, before the registry's version that this made.
+    /// The registry's version that the change made; 0 if it was not noted.
     pub opened_before_version: i64,
 }
 
@@ -36,13 +37,13 @@ impl Job {
         self.opened_before
     }
 
-    /// The shard of its deliveries; whoever owns it does the job, because it knows what is in flight.
+    /// The shard of its deliveries. Its owner does the job, because it knows what is in flight.
     pub fn shard(&self) -> Shard {
         Shard::of(self.subscription)
     }
 }
 
-/// What a part of a [`Job`] did.
+/// The result of a part of a [`Job`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cancelled {
     /// The webhooks of the deliveries that it cancelled.
@@ -62,7 +63,7 @@ pub struct DeadLetterJob {
     pub created_at: Timestamp,
 }
 
-/// Writes the jobs that cancel what is open now of these subscriptions.
+/// Writes the jobs that cancel the deliveries of these subscriptions that are open now.
 pub(crate) async fn cancel_deliveries(
     txn: &DatabaseTransaction,
     subscriptions: &[SubscriptionId],
@@ -106,8 +107,8 @@ pub(crate) async fn copy_dead_letters(
 }
 
 impl Ledger {
-    /// The oldest jobs that publish copies of dead deliveries. Asked for as a range of kind and id, which has one
-    /// index: with the kind alone, jobs of the other kinds might be read past in the order of their ids.
+    /// The oldest jobs that publish copies of dead deliveries. The condition is a range of kind and id, which has an
+    /// index of its own. With the kind alone, the database might read past jobs of other kinds in the order of ids.
     pub async fn dead_letter_jobs(&self, limit: u64) -> Result<Vec<DeadLetterJob>, Error> {
         if !self.store.is_shared() {
             return Ok(Vec::new());
@@ -175,8 +176,9 @@ impl Ledger {
         }
     }
 
-    /// Does a part of a job, in one transaction. What the shard's owner has in flight is left alone until its
-    /// outcome is known, so the job stays for so long. Nothing may begin any more that the job cancels.
+    /// Does a part of a job, in one transaction. Deliveries that the shard's owner has in flight are left alone until
+    /// their outcome is known, and the job stays for so long. The caller must not begin any more deliveries that the
+    /// job cancels.
     pub async fn work_on(
         &self,
         job: Job,
@@ -201,7 +203,7 @@ async fn cancel_chunk(
     in_flight: HashSet<DeliveryId>,
     now: Timestamp,
 ) -> Result<Cancelled, Error> {
-    // Held, so that the shard stays whose it is: another owner might send what this cancels.
+    // The lock keeps the owner of the shard: another owner might send what this cancels.
     let (_version, now) = locks::hold(txn, now).await?;
     if shards::epochs(txn, [job.shard()]).await?.get(&job.shard()).copied() != epoch {
         return Ok(Cancelled::default());
@@ -224,7 +226,7 @@ async fn cancel_chunk(
     let mut chosen = Vec::with_capacity(rows.len());
     for row in &rows {
         let id = uuid(row, "id")?;
-        // Of a former owner's it is not known yet.
+        // A delivery that a former owner has in flight is left until its reservation ends.
         if !in_flight.contains(&DeliveryId(id)) && timestamp(row, "busy_until")? <= now {
             chosen.push(id.into());
         }
@@ -237,14 +239,14 @@ async fn cancel_chunk(
     Ok(Cancelled { webhooks, more })
 }
 
-/// Closes these as cancelled; the webhooks of those that were open.
+/// Closes these deliveries as cancelled. Returns the webhooks of those that were open.
 async fn cancel(txn: &DatabaseTransaction, job: Job, ids: Vec<Value>, now: Timestamp) -> Result<Vec<Webhook>, Error> {
     let is_deleted = "SELECT deleted FROM subscriptions WHERE id = $1";
     let reason = match all(txn, is_deleted, [job.subscription.0.into()]).await?.first() {
         Some(row) if !get::<bool>(row, "deleted")? => Reason::SubscriptionInactive,
         _ => Reason::SubscriptionDeleted,
     };
-    // The delete is the gate: what an outcome has closed since is not cancelled too.
+    // Only what this delete finds is cancelled: an outcome may have closed some of them since.
     let returning = format!("RETURNING {}, {LAST}", rows::selected("due_at"));
     let rows = for_values(txn, "DELETE FROM deliveries_open WHERE id", ids, &returning).await?;
     let mut closed = Vec::with_capacity(rows.len());

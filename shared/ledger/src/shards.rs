@@ -1,10 +1,10 @@
-//! Who owns which shard: the row of a shard names its owner, an epoch that grows with every change of
-//! owner, and until when the owner has leased it (the pattern of Kinesis' lease table).
+//! The leases of shards. The row of a shard names its owner, an epoch that grows with every change of owner, and
+//! the end of the owner's lease (the pattern of Kinesis' lease table).
 //!
-//! On SQLite one process has the data folder to itself, so it takes every shard when it starts, for
-//! good. What a former process may still have believed is void with its epoch. On PostgreSQL every
-//! process that delivers renews its lease, takes its share of what is free, and gives back what is
-//! above its share; see [`Ledger::renew`], [`Ledger::take_free`] and [`Ledger::release`].
+//! On SQLite one process has the data folder to itself, so it takes every shard for good when it starts. What a
+//! former process still reports is void, because its epoch is over. On PostgreSQL every process that delivers
+//! renews its lease, takes free shards up to its share, and gives back those above its share; see
+//! [`Ledger::renew`], [`Ledger::take_free`] and [`Ledger::release`].
 
 mod sleep;
 
@@ -31,13 +31,13 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Owns nothing: what such a process records, others send.
+    /// The ownership of a process that owns nothing: others send what it records.
     pub fn none() -> Self {
         Self::leased(Uuid::nil(), HashMap::new(), Instant::now())
     }
 
-    /// Owns these until then, unless the lease is renewed. `until` must be counted from before the
-    /// renewal was sent.
+    /// The ownership of these shards until the lease ends, unless it is renewed. `until` must be counted from
+    /// before the renewal was sent.
     pub fn leased(owner: Uuid, epochs: HashMap<Shard, i64>, until: Instant) -> Self {
         Self {
             owner,
@@ -46,7 +46,7 @@ impl Ownership {
         }
     }
 
-    /// The process that owns them.
+    /// The process that owns the shards.
     pub fn owner(&self) -> Uuid {
         self.owner
     }
@@ -79,8 +79,8 @@ pub(crate) fn shard(row: &sea_orm::QueryResult) -> Result<Shard, Error> {
         .map_err(|_out_of_range| Error::Corrupt("a shard above 255"))
 }
 
-/// These shards' epochs. They stay as they are until the transaction ends if it holds the registry, because who
-/// takes shards waits for that.
+/// The epochs of these shards. If the transaction holds the registry, they stay as they are until it ends, because a
+/// process that takes shards waits for that.
 pub(crate) async fn epochs(
     txn: &DatabaseTransaction,
     shards: impl IntoIterator<Item = Shard>,
@@ -96,7 +96,7 @@ pub(crate) fn numbers(shards: impl IntoIterator<Item = Shard>) -> Vec<Value> {
     shards.into_iter().map(|shard| i16::from(shard.0).into()).collect()
 }
 
-/// What came of a renewal.
+/// The result of a renewal.
 #[derive(Debug, Clone)]
 pub struct Renewal {
     /// The shards that the process still owns, each at its epoch.
@@ -105,7 +105,7 @@ pub struct Renewal {
     pub workers: usize,
 }
 
-/// How things stand.
+/// How many shards are free, and how many processes deliver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
     /// Shards that nobody owns, or whose owner's lease ran out.
@@ -114,7 +114,7 @@ pub struct Look {
     pub workers: usize,
 }
 
-/// What was taken.
+/// The shards that were taken.
 #[derive(Debug, Clone)]
 pub struct Taken {
     /// The shards, each at its new epoch.
@@ -123,11 +123,11 @@ pub struct Taken {
     pub from_dead: usize,
 }
 
-/// How many leases a lease may last from now on. One that lasts longer was given before the database's clock was set
-/// back, and not renewed since.
+/// How far in the future a lease may end, in lengths of a lease. One that ends later was given before the database's
+/// clock was set back, and was not renewed since: its shard is free.
 const LEASES: u32 = 4;
 
-/// Which shards are free, with `$1` for the time and `$2` for the latest that a lease can last until.
+/// The condition for a free shard, with `$1` for the time and `$2` for the latest end that a lease can have.
 const FREE: &str = "(owner IS NULL OR lease_until NOT BETWEEN $1 AND $2)";
 
 async fn take_free(
@@ -137,10 +137,11 @@ async fn take_free(
     lease: Duration,
     (now, clock): (Timestamp, Option<Arc<DatabaseClock>>),
 ) -> Result<Taken, Error> {
-    // Whoever records a batch meanwhile has it recorded before this, and the look at the lanes finds it; or
-    // it sees the new owner, and wakes it.
+    // A batch that is recorded meanwhile is either recorded before this change, and the search for lanes finds its
+    // deliveries, or it sees the new owner, and wakes it.
     let now = locks::change(txn, now).await?;
-    // Who lives renews its lease by the new time before a lease is over; until then all of them look free.
+    // After the clock was set all leases look over. Living owners renew theirs by the new time within a lease's length,
+    // so until then only shards without an owner are taken.
     let stepped = clock.is_some_and(|clock| clock.stepped(lease, now));
     let free = if stepped {
         "owner IS NULL AND $1::bigint <= $2::bigint"
@@ -173,7 +174,7 @@ async fn take_free(
             ])
         })
         .collect::<Result<Vec<[Value; 5]>, Error>>()?;
-    // Looked at again in the update: a renewal may have come in between, and its owner was told so.
+    // The update checks the condition again: a renewal may have come in between, and its owner was told so.
     let taken = for_rows(
         txn,
         "WITH taken (shard, owner, until, now, far) AS (",
@@ -188,7 +189,7 @@ async fn take_free(
     Ok(Taken { epochs, from_dead })
 }
 
-/// Has the next owner leave these alone, each until then, where their shard is still that owner's.
+/// Reserves deliveries of shards that `owner` still owns: the next owner leaves each alone until the given time.
 async fn mark_busy(
     txn: &DatabaseTransaction,
     owner: Uuid,
@@ -212,7 +213,7 @@ async fn mark_busy(
     if in_flight.is_empty() {
         return Ok(());
     }
-    // In one order, as every statement that takes many rows.
+    // In one order, as in every statement that locks many rows.
     in_flight.sort_unstable_by_key(|(id, _)| *id);
     let ids = sql::array(ArrayType::Uuid, in_flight.iter().map(|(id, _)| id.0.into()));
     let untils = in_flight.iter().map(|(_, until)| until.as_micros().into());
@@ -222,8 +223,8 @@ async fn mark_busy(
 }
 
 impl Ledger {
-    /// Takes every shard for `owner`, a fresh id of this process, for good. For a process that has the
-    /// data folder to itself.
+    /// Takes every shard for good, for a process that has the data folder to itself. `owner` is a fresh id of the
+    /// process.
     pub async fn take_all_shards(&self, owner: Uuid) -> Result<Ownership, Error> {
         let epochs = self
             .store
@@ -241,7 +242,7 @@ impl Ledger {
         })
     }
 
-    /// Renews the lease of a process that delivers on all its shards, and says that it lives.
+    /// Renews the lease of a process on all its shards, and counts it among the workers.
     pub async fn renew(&self, owner: Uuid, lease: Duration) -> Result<Renewal, Error> {
         self.store
             .write(move |txn, now| {
@@ -280,7 +281,7 @@ impl Ledger {
             .await
     }
 
-    /// How things stand, without holding anything.
+    /// How many shards are free and how many processes deliver, without taking a lock.
     pub async fn look_at_shards(&self, lease: Duration) -> Result<Look, Error> {
         let now = self.now();
         let rows = self
@@ -311,8 +312,7 @@ impl Ledger {
             .await
     }
 
-    /// Gives shards back at once. What is still in flight of them, each until when, is left alone by the
-    /// next owner until then.
+    /// Gives shards back at once. The next owner leaves each delivery of `in_flight` alone until the time beside it.
     pub async fn release(
         &self,
         owner: Uuid,
@@ -322,9 +322,9 @@ impl Ledger {
         self.store
             .write(move |txn, _now| {
                 Box::pin(async move {
-                    // Of shards that are still its own: of others the present owner has them in flight.
+                    // Only on shards that are still its own: on others the present owner decides.
                     mark_busy(txn, owner, in_flight).await?;
-                    // Those that are still its own: another may have taken one whose lease ran out.
+                    // Only shards that are still its own: another may have taken one whose lease ran out.
                     let rows = shards
                         .into_iter()
                         .map(|shard| [i16::from(shard.0).into(), owner.into()])
@@ -343,7 +343,7 @@ impl Ledger {
             .await
     }
 
-    /// Says that a process delivers no more.
+    /// Takes a process that delivers no more out of the workers.
     pub async fn leave(&self, owner: Uuid) -> Result<(), Error> {
         self.store
             .write(move |txn, _now| {

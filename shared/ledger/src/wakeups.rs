@@ -1,4 +1,4 @@
-//! Wake-ups: rows that have the owner of a shard look at a lane.
+//! Wake-ups: rows that tell the owner of a shard to look at a lane.
 
 use crate::notices::{self, Notice};
 use crate::shards::{Ownership, shard};
@@ -17,7 +17,7 @@ pub const MOST_WAKEUPS: usize = 4096;
 /// A lane to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wakeup {
-    /// Whose.
+    /// The subscription of the lane.
     pub subscription: SubscriptionId,
     /// When the earliest of its deliveries is due.
     pub due_at: Timestamp,
@@ -25,7 +25,7 @@ pub struct Wakeup {
 
 /// Writes wake-ups for the lanes of these deliveries.
 pub(crate) async fn wake(txn: &DatabaseTransaction, deliveries: &[Delivery]) -> Result<(), Error> {
-    // In one order, as whoever takes them: else two who write the same rows could wait for one another.
+    // In the order in which they are taken too: else two transactions with the same rows could wait for each other.
     let mut lanes = BTreeMap::new();
     for delivery in deliveries {
         let lane = (Shard::of(delivery.subscription), delivery.subscription);
@@ -55,8 +55,8 @@ pub(crate) async fn wake(txn: &DatabaseTransaction, deliveries: &[Delivery]) -> 
     Ok(())
 }
 
-/// Keeps the deliveries whose shards are, in this transaction, still this process's; for the
-/// others, writes wake-ups for whoever owns them. Each comes with whatever belongs to it.
+/// Keeps the deliveries whose shards this process still owns in this transaction, and writes wake-ups for the owners
+/// of the others. Each delivery comes with a value that belongs to it.
 pub(crate) async fn keep_mine<T: Send>(
     owned: &Ownership,
     txn: &DatabaseTransaction,
@@ -86,13 +86,13 @@ pub(crate) async fn keep_mine<T: Send>(
 }
 
 impl Ledger {
-    /// Takes wake-ups of the shards that are owned: all, or [`MOST_WAKEUPS`] of them.
+    /// Takes the wake-ups of the shards that are owned, at most [`MOST_WAKEUPS`].
     pub async fn take_wakeups(&self, owned: &Ownership) -> Result<Vec<Wakeup>, Error> {
         let returned = "RETURNING subscription, due_at";
         let owner: Value = owned.owner().into();
         let rows = if self.store.is_shared() {
-            // Shard by shard, and by where they lie: joined to the shards or to what was chosen, all could be read.
-            // What somebody is just writing is taken next time.
+            // Shard by shard, and by physical place (ctid): with a join the database might read all rows. Rows that
+            // another transaction is writing are skipped, and taken next time.
             let take = format!(
                 "DELETE FROM wakeups WHERE ctid = ANY (ARRAY(SELECT w.place \
                  FROM (SELECT shard FROM shards WHERE owner = $1 ORDER BY shard OFFSET 0) s \
@@ -106,7 +106,7 @@ impl Ledger {
                  WHERE shard IN (SELECT shard FROM shards WHERE owner = $1) ORDER BY shard, subscription \
                  LIMIT {MOST_WAKEUPS}) {returned}"
             );
-            // Read first: mostly there is none, and a read does not wait for the writer.
+            // A read comes first: mostly there is no wake-up, and a read does not wait for the writer.
             let waiting = "SELECT 1 FROM wakeups w JOIN shards s ON s.shard = w.shard WHERE s.owner = $1 LIMIT 1";
             if self.ask(waiting, [owner.clone()]).await?.is_empty() {
                 return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! What is due, read for its lane.
+//! Reads of due deliveries for their lanes.
 
 use crate::dispatching::{EVENT_COLUMNS, EventRecord, event_record};
 use crate::rows::{self, delivery};
@@ -12,28 +12,28 @@ use herald_domain::time::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, Weak};
 
-/// How many events are read at a time, at most.
+/// The most events that are read at a time.
 const PART: usize = 32;
 
-/// Those events that were read, or looked for in vain.
+/// Events that were read; `None` for those that were not found.
 type Events = HashMap<EventUid, Option<Arc<EventRecord>>>;
 
-/// The events that deliveries in memory have, so that lanes with the same event share it, and it is read once.
+/// The events of the deliveries in memory. Lanes with the same event share it, and it is read once.
 #[derive(Debug, Default)]
 pub(crate) struct SharedEvents {
     events: HashMap<EventUid, Weak<EventRecord>>,
-    /// How many there may be before those are forgotten that nobody has any more.
+    /// The number of entries at which events that no delivery has any more are forgotten.
     most: usize,
 }
 
 impl SharedEvents {
-    /// Those of these that somebody has.
+    /// The wanted events that some delivery still has.
     fn find(&self, wanted: &[EventUid]) -> HashMap<EventUid, Arc<EventRecord>> {
         let found = |uid: &EventUid| Some((*uid, self.events.get(uid)?.upgrade()?));
         wanted.iter().filter_map(found).collect()
     }
 
-    /// The event that everybody shares: this one, unless another read it meanwhile.
+    /// The event that all deliveries share: this one, unless another read has brought it meanwhile.
     fn share(&mut self, event: EventRecord) -> Arc<EventRecord> {
         if let Some(shared) = self.events.get(&event.uid).and_then(Weak::upgrade) {
             return shared;
@@ -49,10 +49,10 @@ impl SharedEvents {
 }
 
 impl Ledger {
-    /// The open deliveries of a subscription that are due and the one that is due next, in that order; at most
-    /// `limit`, and with their events as the scope has it. Only those that are due from `from` on, so that what
-    /// was closed before is not read past; and those that a former owner had in flight whenever they are due,
-    /// which is not before that owner has them no more.
+    /// The open deliveries of a subscription that are due, and after them the one that is due next. There are at
+    /// most `limit`, with their events as the scope says. Rows due before `from` are left out, so that closed ones
+    /// need not be read past. Deliveries that a former owner had in flight come whenever they are due, which is not
+    /// before its reservation ends.
     pub async fn open_deliveries(
         &self,
         subscription: SubscriptionId,

@@ -1,4 +1,4 @@
-//! Whose outcomes count: those of the present owner of a delivery's shard, and whose else.
+//! Outcomes from a process that no longer owns the delivery's shard: whether they count.
 
 use super::Finish;
 use crate::Error;
@@ -9,17 +9,18 @@ use herald_domain::time::Timestamp;
 use sea_orm::DatabaseTransaction;
 use std::collections::{HashMap, HashSet};
 
-/// What an outcome counts that is not the present owner's.
+/// Whether an outcome counts that does not come from the shard's present owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Former {
-    /// The delivery is the former owner's until then, as it said when it gave the shard back.
+    /// It counts: when the former owner gave the shard back, it reserved the delivery until `busy_until`, and that
+    /// time has not come.
     Busy,
-    /// Nothing: the present owner may have sent the delivery too.
+    /// It does not count: the present owner may have sent the delivery too.
     Void,
 }
 
-/// Of the outcomes that count only from an owner, those whose shard has changed hands since. For a transaction
-/// that holds the registry: so no shard is taken between this and what it writes.
+/// The outcomes, other than successes, whose shard has changed its owner since. The transaction must hold the
+/// registry, so that no shard is taken between this and what it writes.
 pub(super) async fn outcomes(
     txn: &DatabaseTransaction,
     batch: &[Finish],

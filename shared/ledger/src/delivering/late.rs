@@ -1,4 +1,4 @@
-//! Attempts whose delivery had ended before they did.
+//! Late attempts: those whose delivery was closed before they ended.
 //!
 //! A success counts whenever it comes: a delivery that was cancelled, refused or given up meanwhile is
 //! Delivered all the same. Every attempt counts in `attempts`, also one that failed.
@@ -13,13 +13,13 @@ use herald_domain::time::Timestamp;
 use sea_orm::{DatabaseTransaction, Value};
 use std::collections::{HashMap, HashSet};
 
-/// Corrects the closed deliveries that these attempts belong to; those that are Delivered by it.
+/// Corrects the closed deliveries that these attempts belong to. Returns those that become Delivered.
 pub(super) async fn correct(
     txn: &DatabaseTransaction,
     late: &[&Finish],
     now: Timestamp,
 ) -> Result<HashSet<DeliveryId>, Error> {
-    // Of several of one delivery the success counts.
+    // If a delivery has several, the success counts.
     let mut attempts: HashMap<DeliveryId, &Attempt> = HashMap::new();
     for finish in late {
         if let Some(attempt) = &finish.attempt {
@@ -67,10 +67,10 @@ pub(super) async fn correct(
     let changed = delivered.iter().map(|(_, values)| values).chain(&counted);
     let changed = changed.map(|[id, ..]| id.clone());
     keep_attempts(txn, changed.collect()).await?;
-    // One by one: there are few, and joined to them all that is closed could be read.
+    // One by one: there are few, and for a join the database might read all closed rows.
     let update = "UPDATE deliveries_closed SET attempts = $2, attempt_at = NULL, attempt_duration_us = NULL, \
                   attempt_detail = NULL";
-    // Of what is delivered the success stays to be seen as the last.
+    // Of a delivery that was delivered the success stays the last attempt that lists show.
     let shown = "last_status_code = CASE status WHEN 1 THEN last_status_code ELSE $3 END, \
                  last_error = CASE status WHEN 1 THEN last_error ELSE $4 END";
     for values in counted {

@@ -1,7 +1,7 @@
 //! Outcomes on PostgreSQL, where every statement is a round trip.
 //!
-//! What was delivered is closed in one statement. What that does not find open is left to the transaction that
-//! every other outcome goes through. What is due again is set so in one call.
+//! Successes are closed in one statement. Those that it does not find open are left to the transaction that every
+//! other outcome goes through. Deliveries that are due again are updated in one call.
 
 use super::{Finish, Reopening, Then, returned_ids};
 use crate::rows::{CLOSED, micros};
@@ -13,7 +13,7 @@ use sea_orm::sea_query::ArrayType;
 use sea_orm::{DatabaseTransaction, Value};
 use std::collections::HashSet;
 
-/// Closes those of the batch that were delivered and are open; which they were.
+/// Closes the deliveries of the batch that were delivered and are open. Returns their ids.
 pub(super) async fn close(ledger: &Ledger, batch: &[Finish]) -> Result<HashSet<DeliveryId>, Error> {
     let mut delivered: Vec<(&Finish, &Attempt)> = batch
         .iter()
@@ -31,9 +31,9 @@ pub(super) async fn close(ledger: &Ledger, batch: &[Finish]) -> Result<HashSet<D
     if delivered.is_empty() {
         return Ok(HashSet::new());
     }
-    // In one order, as every statement that takes many rows.
+    // In one order, as in every statement that locks many rows.
     delivered.sort_by_key(|(finish, _)| finish.delivery.id);
-    // Told twice, because an answer was lost, it is closed once.
+    // An outcome that comes twice, because an answer was lost, closes its delivery once.
     delivered.dedup_by_key(|(finish, _)| finish.delivery.id);
     let column = |kind, value: fn(&Finish, &Attempt) -> Value| {
         array(kind, delivered.iter().map(|(finish, attempt)| value(finish, attempt)))
@@ -54,8 +54,8 @@ pub(super) async fn close(ledger: &Ledger, batch: &[Finish]) -> Result<HashSet<D
         column(ArrayType::BigInt, |_, attempt| micros(attempt.duration).into()),
         column(ArrayType::String, |_, attempt| attempt.detail.clone().into()),
     ];
-    // The open table by itself: joined to the arrays, it would be read from end to end where it was thought to be
-    // empty. `IS TRUE` keeps the condition from becoming a join too; what is looked up in it is hashed.
+    // The delete has the open table alone: in a join with the arrays a planner that takes the table for empty would
+    // read it from end to end. `IS TRUE` keeps the condition from becoming a join too; its look-ups are hashed.
     let sql = format!(
         "WITH closed AS (DELETE FROM deliveries_open WHERE id = ANY ($1::uuid[]) RETURNING id) \
          INSERT INTO deliveries_closed ({CLOSED}) \
@@ -70,13 +70,13 @@ pub(super) async fn close(ledger: &Ledger, batch: &[Finish]) -> Result<HashSet<D
     returned_ids(&ledger.store.run(&sql, values).await?)
 }
 
-/// Sets when these are due again, with what their attempts came to; which were open. See
+/// Sets when these deliveries are due again, with the outcome of their attempts. Returns those that were open. See
 /// `migrations/src/postgres/0015_by_index.sql`.
 pub(super) async fn reopen(txn: &DatabaseTransaction, mut rows: Vec<Reopening>) -> Result<HashSet<DeliveryId>, Error> {
     if rows.is_empty() {
         return Ok(HashSet::new());
     }
-    // In one order, as every statement that takes many rows.
+    // In one order, as in every statement that locks many rows.
     rows.sort_by_key(|(id, _)| *id);
     let column = |kind, n: usize| array(kind, rows.iter().filter_map(|(_, row)| row.get(n).cloned()));
     let values = vec![

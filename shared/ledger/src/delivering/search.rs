@@ -9,15 +9,15 @@ use sea_orm::{DbBackend, Value};
 use uuid::Uuid;
 
 impl Ledger {
-    /// A page of the lanes with open deliveries, each with its earliest `due_at`, and how far it came. One or
-    /// two index look-ups per lane, however many deliveries it has.
+    /// A page of the lanes with open deliveries, each with its earliest `due_at`, and how far the page came. It
+    /// costs one or two index look-ups per lane, however many deliveries that has.
     pub async fn open_lanes(&self, page: &Page) -> Result<(Vec<Wakeup>, Progress), Error> {
         let from = page.from.iter().map(|(shard, after)| -> [Value; 2] {
             let after = after.map_or(Uuid::nil(), |after| after.0);
             [i16::from(shard.0).into(), after.into()]
         });
         let limit = page.limit;
-        // PostgreSQL goes on only as long as rows are asked for, and SQLite only if it is told so here.
+        // PostgreSQL ends the recursion when no more rows are asked for. SQLite needs a limit of its own for that.
         let stop = match self.store.read().get_database_backend() {
             DbBackend::Postgres => String::new(),
             _ => format!("LIMIT {limit}"),
@@ -39,7 +39,8 @@ impl Ledger {
         let (mut lanes, mut progress) = (Vec::new(), Progress::default());
         for row in &self.store.soon(rows).await? {
             let shard = shards::shard(row)?;
-            // A lane whose last delivery was just closed has none that is due; the one after it may.
+            // A row without a subscription ends its shard. A lane whose last delivery was just closed has no `due_at`,
+            // but lanes may come after it.
             if get::<Option<Uuid>>(row, "subscription")?.is_none() {
                 progress.ended.insert(shard);
                 continue;

@@ -7,7 +7,7 @@ use herald_domain::id::DeliveryId;
 use sea_orm::DatabaseTransaction;
 use std::collections::HashSet;
 
-/// Sets when these are due again, with what their attempts came to; which were open.
+/// Sets when these deliveries are due again, with the outcome of their attempts. Returns those that were open.
 pub(super) async fn reopen(txn: &DatabaseTransaction, rows: Vec<Reopening>) -> Result<HashSet<DeliveryId>, Error> {
     let rows = rows
         .into_iter()

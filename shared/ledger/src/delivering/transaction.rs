@@ -11,8 +11,8 @@ use herald_domain::time::Timestamp;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
 use std::collections::{HashMap, HashSet};
 
-/// Outcomes that count, each with its position in its batch: those that close their deliveries, and those after which
-/// they are due again.
+/// Outcomes that count, each with its position in its batch: those that close their delivery, and those after which
+/// it is due again.
 struct Counted {
     closings: Vec<(usize, Finish)>,
     retries: Vec<(usize, Finish)>,
@@ -20,7 +20,7 @@ struct Counted {
 
 /// Where a batch found its deliveries.
 struct Found {
-    /// Those that were open and are closed now, with what their attempts before came to.
+    /// Those that were open and are closed now, with the outcome of their attempt before.
     closed: HashMap<DeliveryId, Last>,
     /// Those that were open and are due again.
     reopened: HashSet<DeliveryId>,
@@ -28,14 +28,14 @@ struct Found {
     corrected: HashSet<DeliveryId>,
 }
 
-/// Records a batch of outcomes; what became of each, and the subscriptions that were deactivated.
+/// Records a batch of outcomes. Returns the result of each, and the subscriptions that were deactivated.
 pub(super) async fn finish(
     txn: &DatabaseTransaction,
     batch: Vec<Finish>,
     now: Timestamp,
 ) -> Result<(Vec<Finished>, Vec<SubscriptionId>), Error> {
     let mut finished = vec![Finished::Stale; batch.len()];
-    // Before any row is locked, as everybody does who takes both.
+    // The registry is locked before any row, as in every transaction that locks both.
     let gone = subscriptions::still_active(txn, batch.iter().filter_map(Finish::deactivates)).await?;
     let now = if !gone.is_empty() {
         locks::change(txn, now).await?
@@ -64,7 +64,7 @@ pub(super) async fn finish(
 }
 
 impl Counted {
-    /// Without those that another owner's shard makes void.
+    /// The outcomes of the batch that count: those that are void because of a new owner are left out.
     fn of(batch: Vec<Finish>, former: &HashMap<DeliveryId, Former>) -> Self {
         let counts = |finish: &Finish| former.get(&finish.delivery.id) != Some(&Former::Void);
         let (closings, retries) = batch
@@ -91,7 +91,7 @@ impl Found {
         let all = counted.all().map(|(_, finish)| finish);
         let late: Vec<&Finish> = all.filter(|finish| !found.was_open(finish)).collect();
         found.corrected = late::correct(txn, &late, now).await?;
-        // A manual retry may have opened one of them again in between, where the success counts as well.
+        // A manual retry may have opened one of them again in between; the success counts there too.
         let missed = late
             .into_iter()
             .filter(|finish| finish.is_success() && !found.corrected.contains(&finish.delivery.id));
@@ -114,7 +114,7 @@ impl Found {
         }
     }
 
-    /// The rows of what was closed, and of the attempts that stand apart.
+    /// The rows of the deliveries that were closed, and of the attempts that have rows of their own.
     fn rows(&self, counted: &Counted, now: Timestamp) -> (Vec<ClosedRow>, Vec<AttemptRow>) {
         let (mut rows, mut attempts) = (Vec::with_capacity(counted.closings.len()), Vec::new());
         for (_, finish) in counted.all() {
@@ -136,7 +136,7 @@ impl Found {
     }
 }
 
-/// Leaves a job for each delivery that this batch closed as dead: others want a copy.
+/// Writes a job for each delivery that this batch closed as dead, to publish a copy of it.
 async fn copy_dead_letters(
     txn: &DatabaseTransaction,
     counted: &Counted,
@@ -156,7 +156,7 @@ async fn copy_dead_letters(
     outbox::copy_dead_letters(txn, dead.map(|(_, finish)| finish.delivery.id), now).await
 }
 
-/// Has those look at deliveries that are due again whose shards these are by now.
+/// Wakes the present owners of deliveries that are due again after an outcome of the former owner.
 async fn wake_next_owners(
     txn: &DatabaseTransaction,
     counted: &Counted,
@@ -177,7 +177,7 @@ async fn wake_next_owners(
     wakeups::wake(txn, &handed_over).await
 }
 
-/// Sets the next `due_at` of what failed and is still open; which it was.
+/// Sets the next `due_at` of deliveries whose attempt failed and that are still open. Returns these.
 async fn reopen(txn: &DatabaseTransaction, retries: &[(usize, Finish)]) -> Result<HashSet<DeliveryId>, Error> {
     let mut rows: Vec<Reopening> = Vec::with_capacity(retries.len());
     for (_, finish) in retries {
@@ -197,7 +197,7 @@ async fn reopen(txn: &DatabaseTransaction, retries: &[(usize, Finish)]) -> Resul
     }
 }
 
-/// The gate: whoever's delete finds the row closes the delivery.
+/// Deletes the open rows. Only the transaction whose delete finds the row closes the delivery.
 async fn delete_open(
     txn: &DatabaseTransaction,
     finishes: impl Iterator<Item = &Finish>,

@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 const RECORD: &str = "SELECT what, event, number FROM herald_record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
                       $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)";
 
-/// Records a batch; none where the registry's version is no longer `version`.
+/// Records a batch. Returns nothing if the registry's version is no longer `version`.
 pub(super) async fn record(
     ledger: &Ledger,
     events: &[NewEvent],
@@ -39,7 +39,7 @@ pub(super) async fn record_in(
     recorded(events, deliveries, &rows)
 }
 
-/// The deliveries of each event; the call says when they were opened.
+/// The deliveries of each event. The call tells when they were opened.
 fn not_yet_opened(events: &[NewEvent], version: i64) -> Vec<Vec<Delivery>> {
     let before = Timestamp::from_micros(0);
     let of = |event: &NewEvent| deliveries_of(&event.record, first_chunk(&event.matches).0, (version, before));
@@ -88,7 +88,7 @@ fn arguments(events: &[NewEvent], version: i64, owner: &Ownership, deliveries: &
         array(kind, all().map(|(event, delivery)| value(event, delivery)))
     };
     let shards: BTreeSet<u8> = all().map(|(_, delivery)| Shard::of(delivery.subscription).0).collect();
-    // An epoch that no shard has, where this process has none.
+    // Where this process does not own the shard: an epoch that no shard has.
     let epochs = shards
         .iter()
         .map(|shard| owner.epoch(Shard(*shard)).unwrap_or(-1).into());
@@ -126,17 +126,17 @@ fn arguments(events: &[NewEvent], version: i64, owner: &Ownership, deliveries: &
     ]
 }
 
-/// What the call says.
+/// The answer of the call.
 struct Answer {
     now: Timestamp,
-    /// Of the events that were there before, whether they came with another body.
+    /// For each event that was there before: whether it came with another body.
     repeated: HashMap<EventUid, bool>,
     /// The shards that are not this process's.
     others: HashSet<Shard>,
 }
 
 impl Answer {
-    /// None if the registry has another version.
+    /// Nothing if the registry has another version.
     fn read(rows: &[QueryResult]) -> Result<Option<Self>, Error> {
         let mut answer = Self {
             now: Timestamp::from_micros(0),

@@ -1,4 +1,4 @@
-//! Recording in a transaction, on either database.
+//! Recording of events in a transaction, on either database.
 
 use super::{
     Disposition, EventRecord, Extended, IDEMPOTENCY_WINDOW, MAX_AMENDED, NewEvent, count, deliveries_of, first_chunk,
@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Keeps changes of the registry out until the transaction ends; what changed since `version`, unless that is too
-/// much, the version, and the time.
+/// Keeps changes of the registry out until the transaction ends. Returns what has changed since `version`, the present
+/// version and the time; nothing if too much has changed.
 async fn hold(
     txn: &DatabaseTransaction,
     version: i64,
@@ -46,7 +46,7 @@ pub(super) async fn extend(
         return Ok(Extended::Stale);
     };
     amendment.apply(&event.kind, &event.objects, &mut matches);
-    // Nothing up to the cursor is matched again.
+    // Subscriptions up to the cursor are not matched again.
     matches.retain(|(subscription, _)| *subscription > cursor);
     let (chunk, next) = first_chunk(&matches);
     let moved = execute(
@@ -76,7 +76,7 @@ pub(super) async fn extend(
     })
 }
 
-/// Records a batch in a transaction; none where more has changed since `version` than can be made up for.
+/// Records a batch in a transaction. Returns nothing if too much has changed since `version`.
 pub(super) async fn record(
     txn: &DatabaseTransaction,
     mut events: Vec<NewEvent>,
@@ -140,14 +140,14 @@ pub(super) async fn record(
     Ok(Some((events, dispositions)))
 }
 
-/// Takes the keys that are free, or whose window is over; which events got theirs.
+/// Takes the keys that are free, or whose window is over. Returns the events that got their key.
 async fn insert_keys(
     txn: &DatabaseTransaction,
     events: &[NewEvent],
     now: Timestamp,
 ) -> Result<HashSet<EventUid>, Error> {
-    // Of one that comes twice in a batch the first counts; and all in one order, so that two who have the
-    // same events in hand wait for one another and never in a circle.
+    // If a key comes twice in a batch, the first event counts. All keys are taken in one order, so two transactions
+    // with the same events wait for one another but never in a circle.
     let mut keys = BTreeMap::new();
     for event in events {
         keys.entry((event.record.id.0, &*event.account)).or_insert(event);
@@ -177,7 +177,7 @@ async fn insert_keys(
     taken.iter().map(|row| Ok(EventUid(uuid(row, "uid")?))).collect()
 }
 
-/// Of the events that are not new, those whose body is not the first one's.
+/// The repeated events whose body differs from the first one's.
 async fn differing_repeats(
     txn: &DatabaseTransaction,
     events: &[NewEvent],

@@ -1,4 +1,4 @@
-//! Whether the ledger refuses an event, or any.
+//! A trial that tells whether the ledger refuses one event, or every event.
 
 use super::{EventRecord, NewEvent, postgres, transaction};
 use crate::shards::Ownership;
@@ -9,11 +9,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 impl Ledger {
-    /// Whether an event is recorded that is like this one but for what its producer wrote; nothing of it stays. Where
-    /// this one is refused at the same time, for a reason that the database's code does not tell, it is the event.
+    /// Tries to record an event like this one, without what its producer wrote, and undoes that. If the trial succeeds
+    /// while this event is refused for a reason that the database's code does not tell, the event itself is the reason.
     ///
     /// # Errors
-    /// If the like is refused too, which then says nothing of the event, or if it is not known.
+    /// If the trial is refused too, which says nothing about the event, or if its result is not known.
     pub async fn records_the_like(&self, event: &NewEvent, version: i64, owner: Ownership) -> Result<(), Error> {
         let like = NewEvent {
             record: Arc::new(EventRecord {
@@ -31,7 +31,7 @@ impl Ledger {
         let tried = self.store.write(move |txn, now| {
             Box::pin(async move {
                 let events = vec![like];
-                // By the same way as the event itself.
+                // The trial goes the same way as the event itself.
                 let recorded = if txn.get_database_backend() == DbBackend::Postgres {
                     postgres::record_in(txn, &events, version, &owner).await?.is_some()
                 } else {

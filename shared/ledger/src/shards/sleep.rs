@@ -4,13 +4,14 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How old what was read may be: an attempt that begins so soon after a machine woke is as one that had begun before.
+/// How long a reading is used again. An attempt that begins so soon after the machine woke counts as one that had
+/// begun before.
 const FRESH: Duration = Duration::from_millis(50);
 
-/// The kernel tells its time in hundredths of a second, so that much may be no sleep.
+/// The kernel tells its time in hundredths of a second, so a difference of that much need not be sleep.
 const LEAST: Duration = Duration::from_millis(200);
 
-/// When it was first asked, and how long the machine had been up then, sleep included.
+/// When this was first asked, and how long the machine had been up then, sleep included.
 static BEGAN: LazyLock<(Instant, Option<Duration>)> = LazyLock::new(|| (Instant::now(), uptime()));
 
 /// What was read last, in milliseconds, and when, in milliseconds since [`BEGAN`].
@@ -38,7 +39,7 @@ pub fn slept() -> Duration {
     Duration::from_millis(SLEPT.load(Ordering::Relaxed))
 }
 
-/// What of the time that passed was no time for an [`Instant`].
+/// The part of the time that passed for which an [`Instant`] stood still.
 fn difference(passed: Duration, awake: Duration) -> Duration {
     let slept = passed.saturating_sub(awake);
     if slept < LEAST { Duration::ZERO } else { slept }
