@@ -1,8 +1,8 @@
-//! When what has come is recorded: at once, beside what is being recorded, or together with what comes next.
+//! The times at which batches of events are recorded: at once, beside others, or together with what comes next.
 //!
-//! While few events come, each goes at once, also beside others: nobody waits behind another's transaction. Once many
-//! come, small batches side by side would only be more transactions. Then each waits for the one before it, and until it
-//! is worth one itself, or its first event has waited for [`COMPANY`].
+//! While few events come, each is recorded at once, also beside others: no event waits for another's transaction. When
+//! many come, small batches side by side would only mean more transactions. Then each batch waits for the one before
+//! it, and until it is large enough or its first event has waited for [`COMPANY`].
 
 use herald_queue::Received;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use std::time::Duration;
 /// The most batches that are being recorded at a time.
 const MAX_RECORDING: usize = 3;
 
-/// What makes a batch large enough not to wait for the one before.
+/// The size at which a batch does not wait for the one before.
 const LARGE: Size = Size {
     events: 128,
     bytes: 1 << 20,
 };
 
-/// How many events in a batch say that many more are coming.
+/// The number of events in a batch at which many more are expected.
 const MANY: usize = 8;
 
-/// How many events are worth a transaction when many come.
+/// The number of events at which a batch is recorded without further wait, when many come.
 const ENOUGH: usize = 64;
 
-/// How long an event waits for others at most, when many come.
+/// The longest time that an event waits for others, when many come.
 pub(crate) const COMPANY: Duration = Duration::from_millis(5);
 
-/// How much there is in a batch.
+/// The size of a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Size {
     events: usize,
@@ -40,7 +40,7 @@ impl Size {
         }
     }
 
-    /// Whether it is worth a transaction of its own while another is under way, and no more is to be added to it.
+    /// Whether the batch is recorded even while another is under way. No more is added to it.
     pub(crate) fn is_large(self) -> bool {
         self.events >= LARGE.events || self.bytes >= LARGE.bytes
     }
@@ -53,12 +53,12 @@ pub(crate) enum Turn {
     Begin,
     /// Wait for others, or until it has waited for [`COMPANY`].
     Wait,
-    /// Wait until something is recorded, or something has come.
+    /// Wait until a batch is recorded, or events have come.
     Idle,
 }
 
-/// What to do with `next`, whose first event has waited so long: behind a batch of the size `former`, with so many under
-/// way.
+/// What to do with the batch `next`, whose first event has `waited` so long. The batch before had the size `former`,
+/// and so many are under way.
 pub(crate) fn turn(next: Size, former: Size, under_way: usize, waited: Duration) -> Turn {
     let is_few = former.events < MANY && next.events < MANY;
     match under_way {

@@ -1,8 +1,8 @@
 //! Completing large fan-outs: events that match more subscriptions than one transaction takes.
 //!
-//! The same work whether the event was recorded a moment ago or before a crash: what is not complete
-//! says so in the ledger. Events take turns, a chunk each, so one that matches a million does not
-//! hold up the next.
+//! The work is the same whether the event was recorded a moment ago or before a crash: the ledger tells which events
+//! are not complete. Events take turns, a chunk each, so one that matches a million subscriptions does not delay the
+//! next.
 
 use crate::{Dispatch, RETRY_AFTER};
 use herald_ledger::Error;
@@ -10,7 +10,7 @@ use herald_ledger::dispatching::{Extended, Incomplete};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How often to look without being told: for what another process left behind.
+/// How often to look without a notice: another process may have left incomplete events behind.
 const INTERVAL: Duration = Duration::from_secs(30);
 
 /// How many events take turns.
@@ -61,7 +61,7 @@ impl Dispatch {
             .extend(record.clone(), *cursor, matches, version, owned)
             .await?;
         match extended {
-            // It is incomplete still, and comes again at once.
+            // The event is still incomplete, and is read again at once.
             Extended::Stale => self.registry.refresh().await?,
             Extended::Overtaken => {}
             Extended::Done { recorded, mine, .. } => {

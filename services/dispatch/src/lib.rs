@@ -1,10 +1,10 @@
-//! Turns queued events into deliveries.
+//! Dispatch turns queued events into deliveries.
 //!
-//! Takes what has arrived, matches it against the registry, and records events and deliveries in one
-//! transaction; then acknowledges, and hands to deliver what this process may send itself. A batch
-//! that fails is tried again until it is recorded, so nothing is acknowledged before all that follows
-//! from it is in the ledger. While nothing can be recorded nothing more is taken, and what is not recorded is
-//! given back to the queue, except for the batches under way.
+//! It takes the events that have arrived, matches them against the registry, and records events and deliveries in
+//! one transaction. Then it acknowledges the events, and hands to deliver the deliveries that this process may send
+//! itself. A batch that fails is tried again until it is recorded, so nothing is acknowledged before all that
+//! follows from it is in the ledger. While the ledger takes nothing, no more events are taken, and those that are not
+//! recorded are given back to the queue, except for the batches under way.
 #![warn(missing_docs)]
 
 mod batching;
@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-/// The most events in one transaction, and the bytes beside which no more are taken.
+/// The most events in one transaction, and the number of bytes at which no more are taken.
 const MAX_BATCH_EVENTS: usize = 512;
 const MAX_BATCH_BYTES: usize = 4 << 20;
 
@@ -53,7 +53,7 @@ pub struct Dispatch {
     health: Health,
     traces: Traces,
     metrics: Metrics,
-    /// An event was recorded whose fan-out is not complete.
+    /// Notified when an event was recorded whose fan-out is not complete.
     incomplete: Arc<Notify>,
     outage: Outage,
 }
@@ -61,19 +61,19 @@ pub struct Dispatch {
 /// The parts that dispatch works with.
 #[derive(Debug)]
 pub struct Parts {
-    /// Where events come from.
+    /// The queue that events come from.
     pub queue: Queue,
-    /// Where they are recorded.
+    /// The ledger in which they are recorded.
     pub ledger: Ledger,
-    /// What they are matched against.
+    /// The registry against which they are matched.
     pub registry: Arc<Registry>,
-    /// The shards whose deliveries this process sends itself, as they are at any time.
+    /// The shards whose deliveries this process sends itself, at any time.
     pub owned: watch::Receiver<Ownership>,
-    /// Where it hands those.
+    /// The hand-over of these deliveries to deliver.
     pub hand_over: HandOver,
-    /// Where dispatch says how it is.
+    /// The health to which dispatch reports.
     pub health: Health,
-    /// Where its spans go.
+    /// The traces to which its spans go.
     pub traces: Traces,
 }
 
@@ -104,8 +104,8 @@ impl Dispatch {
         })
     }
 
-    /// Runs until shutdown. What is taken from the queue then is recorded still; what is not
-    /// acknowledged comes again.
+    /// Runs until shutdown. Batches that are being recorded then are finished; events that are not acknowledged
+    /// come again.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut consumer = self.queue.consumer();
         self.health.ok(PART);
@@ -116,13 +116,13 @@ impl Dispatch {
         }
     }
 
-    /// Records what comes, in batches: see [`batching`]. They are acknowledged in their order.
+    /// Records what comes, in batches: see [`batching`]. Batches are acknowledged in their order.
     async fn take(&self, consumer: &mut Consumer, shutdown: &CancellationToken) {
         let mut taken: Vec<Received> = Vec::new();
         let mut recording = FuturesOrdered::new();
         let mut recorded = Vec::new();
         let mut acknowledging = pin!(Fuse::terminated());
-        // How large the batch before was, and since when the first of the next one is here.
+        // The size of the batch before, and when the first message of the next one came.
         let (mut former, mut since) = (Size::default(), Instant::now());
         loop {
             let next = Size::of(&taken);
@@ -131,7 +131,7 @@ impl Dispatch {
                 former = next;
                 for group in reading::groups(std::mem::take(&mut taken)) {
                     if group.iter().any(reading::is_doubtful) {
-                        // It may take the process with it, so what is done is put away first.
+                        // It may end the process, so everything recorded so far is acknowledged first.
                         while let Some(tag) = recording.next().await {
                             let Some(tag) = tag else { return };
                             recorded.push(tag);
@@ -142,7 +142,7 @@ impl Dispatch {
                 }
             }
             if acknowledging.is_terminated() && !recorded.is_empty() {
-                // It rides along with what is recorded next: nobody waits for its commit.
+                // Acknowledged in the background. On SQLite the delete joins the next group commit.
                 acknowledging.set(self.acknowledge(std::mem::take(&mut recorded)).fuse());
             }
             tokio::select! {
@@ -164,7 +164,7 @@ impl Dispatch {
                 },
             }
         }
-        // What is being recorded is recorded still; an acknowledgement is one of all before it, too.
+        // Batches under way are finished. An acknowledgement counts for all messages before it too.
         while let Some(Some(tag)) = recording.next().await {
             recorded.push(tag);
         }
@@ -174,7 +174,7 @@ impl Dispatch {
         self.acknowledge(recorded).await;
     }
 
-    /// Records messages; the last one's tag, unless shutdown came first.
+    /// Records messages. Returns the last one's tag, or nothing if shutdown came first.
     async fn record_group(&self, group: Vec<Received>, shutdown: &CancellationToken) -> Option<Tag> {
         let last = group.last().map(|received| received.tag);
         if self.record_until_done(group, shutdown).await {
@@ -191,7 +191,7 @@ impl Dispatch {
             "the event queue cannot be read"
         );
         tokio::time::sleep(RETRY_AFTER).await;
-        // An empty queue gives no batch to be well with.
+        // With an empty queue no batch would ever report that all is well.
         if self.queue.in_transit().await.is_ok() {
             self.health.ok(PART);
         }
@@ -200,7 +200,7 @@ impl Dispatch {
     async fn acknowledge(&self, tags: Vec<Tag>) {
         for up_to in tags {
             if let Err(error) = self.queue.acknowledge(up_to).await {
-                // They come again, and find their keys taken.
+                // The messages come again, and their events are recognised as repeated.
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "messages could not be acknowledged"

@@ -1,4 +1,4 @@
-//! What dispatch counts.
+//! The metrics of dispatch.
 
 use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::id::SubscriptionId;
@@ -7,7 +7,7 @@ use herald_ledger::dispatching::{CHUNK, NewEvent};
 use herald_queue::{Direction, Queue, Received};
 use prometheus::{Error, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
 
-/// From what the embedded queue takes to an hour behind a ledger that was away.
+/// Buckets from the time that the embedded queue takes up to an hour, as after an outage of the ledger.
 const LATENCY_BUCKETS: [f64; 13] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0, 3600.0,
 ];
@@ -22,13 +22,13 @@ pub(crate) enum Rejection {
     Utf8,
     /// It is neither a JSON object nor an array.
     Json,
-    /// It is an array from somebody who may not send one.
+    /// It is an array, and its publisher may not send one.
     Array,
     /// The event is too large.
     TooLarge,
     /// The event breaks a rule of the catalogue.
     Invalid,
-    /// It has no `Id`, or one that is none.
+    /// It has no `Id`, or a malformed one.
     Id,
     /// The ledger refused the event.
     Unrecordable,
@@ -58,7 +58,7 @@ impl Rejection {
     }
 }
 
-/// The entrance of what Herald's own ingest put into the queue, and of what anybody else did.
+/// The way in which a message came into the queue: by Herald's own ingest, or by another publisher.
 const ENTRANCES: [&str; 2] = ["http", "amqp"];
 
 #[derive(Debug, Clone)]
@@ -75,7 +75,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// What is counted here, and of `queue` what it holds and the connection that it is read over.
+    /// The metrics of dispatch, and those of `queue`: what it holds, and the connection over which it is read.
     pub(crate) fn register(registry: &Registry, queue: &Queue) -> Result<Self, Error> {
         queue.register_metrics(Direction::Consume, registry)?;
         let vector = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, Error> {
@@ -156,7 +156,7 @@ impl Metrics {
         })
     }
 
-    /// A message came out of the queue.
+    /// Counts a message that came out of the queue.
     pub(crate) fn received(&self, received: &Received) {
         let [http, amqp] = ENTRANCES;
         let entrance = if received.trusted { http } else { amqp };
@@ -164,13 +164,13 @@ impl Metrics {
         self.received.with_label_values(&[entrance]).inc_by(events);
     }
 
-    /// A batch of that many was recorded in one transaction.
+    /// Counts a batch of so many events that was recorded in one transaction.
     #[expect(clippy::cast_precision_loss, reason = "a batch has a few hundred")]
     pub(crate) fn batch(&self, events: usize) {
         self.batch_events.observe(events as f64);
     }
 
-    /// An event was recorded now, with at most the first [`CHUNK`] of its matches.
+    /// Counts an event that was recorded now, with at most the first [`CHUNK`] of its matches.
     pub(crate) fn dispatched(&self, event: &NewEvent, now: Timestamp) {
         let matches = &event.matches;
         self.dispatched.with_label_values(&[event.record.kind.label()]).inc();

@@ -1,9 +1,9 @@
-//! Since when nothing can be recorded.
+//! How long recording has been failing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long recording may fail before what is not recorded is given back to the queue; a blip is shorter.
+/// How long recording may fail before messages that are not recorded are given back to the queue. A blip is shorter.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether recording fails, and since when.
@@ -11,13 +11,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Outage(Arc<Mutex<Option<Instant>>>);
 
 impl Outage {
-    /// Recording has failed; whether it has for long.
+    /// Takes note that recording has failed. Returns whether it has been failing for long.
     pub(crate) fn failed(&self, now: Instant) -> bool {
         let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         now.saturating_duration_since(*since.get_or_insert(now)) >= PATIENCE
     }
 
-    /// Something was recorded; whether that had failed.
+    /// Takes note that something was recorded. Returns whether recording had failed before.
     pub(crate) fn ended(&self) -> bool {
         let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         since.take().is_some()

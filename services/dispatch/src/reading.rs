@@ -1,8 +1,8 @@
-//! Messages into events: what is malformed is set aside whole, with the reason, and never loops.
+//! The reading of messages into events. A malformed message is kept whole, with the reason, and never comes again.
 //!
-//! What a producer publishes itself is judged here. What ingest has accepted was judged there, before its producer was
-//! told 202; a message may have waited in the queue since an earlier version, whose rules were others, so it is taken
-//! as it is.
+//! A message that a producer published itself is checked here. A message from ingest was checked there, before its
+//! producer was told 202. It may have waited in the queue since an earlier version with other rules, so it is taken as
+//! it is.
 
 use crate::metrics::Rejection;
 use herald_domain::catalogue::Catalogue;
@@ -21,13 +21,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// How often a message may be handed out again before it is taken alone.
+/// How often a message may be handed out again before it is recorded alone.
 const MAX_REDELIVERIES: u64 = 20;
 
-/// Splits a batch so that the last message's acknowledgement is one of all in its group, and so that each
-/// message that was handed out over and over is alone: it may be what keeps ending the process, and then
-/// takes no other with it. The number alone is no reason to reject it: a process that is killed again and
-/// again, for whatever reason, hands out good events as often.
+/// Splits a batch into groups, in which the last message's acknowledgement counts for all. A message that was handed
+/// out over and over gets a group of its own: it may be the reason why the process keeps ending, and must not take
+/// other messages with it. The number alone is no reason to reject it: a process that is killed again and again, for
+/// any reason, hands out good events as often.
 pub(crate) fn groups(batch: Vec<Received>) -> Vec<Vec<Received>> {
     let mut groups: Vec<Vec<Received>> = Vec::with_capacity(1);
     let mut alone = true;
@@ -44,41 +44,41 @@ pub(crate) fn groups(batch: Vec<Received>) -> Vec<Vec<Received>> {
     groups
 }
 
-/// Whether it was handed out over and over.
+/// Whether the message was handed out over and over.
 pub(crate) fn is_doubtful(received: &Received) -> bool {
     received.redeliveries > MAX_REDELIVERIES
 }
 
-/// The spans of those events that are recorded as such.
+/// The spans of the events whose traces are recorded.
 pub(crate) type Spans = HashMap<EventUid, SpanPlace>;
 
-/// What a batch of messages holds.
+/// What was read from a batch of messages.
 #[derive(Debug, Default)]
 pub(crate) struct Read {
     /// Its events, not yet matched.
     pub(crate) events: Vec<NewEvent>,
-    /// What are none.
+    /// Messages that are no events.
     pub(crate) rejected: VecDeque<Refused>,
-    /// Each event is recorded by itself: one of them may be what keeps ending the process.
+    /// Whether each event is recorded by itself, because one of them may be the reason why the process keeps ending.
     pub(crate) one_by_one: bool,
-    /// Where its events stand in their traces.
+    /// The places of the events in their traces.
     pub(crate) spans: Spans,
-    /// Something was rejected for its type, which the catalogue does not have.
+    /// Whether an event was rejected for a type that the catalogue does not have.
     pub(crate) has_unknown_type: bool,
 }
 
-/// What is no event, or none that the ledger can hold.
+/// A message that is no event, or an event that the ledger cannot hold.
 #[derive(Debug, Clone)]
 pub(crate) struct Refused {
-    /// Why.
+    /// Why it is rejected.
     pub(crate) why: Rejection,
-    /// As it is kept.
+    /// The record that is kept of it.
     pub(crate) kept: Rejected,
-    /// By which it is kept: made before it is first written, and the same when that is tried again.
+    /// The id of that record. It is made before the first write, and stays the same when that is tried again.
     pub(crate) kept_as: Uuid,
-    /// Its `Id`, as far as it is known.
+    /// The event's `Id`, if it is known.
     pub(crate) id: Option<EventId>,
-    /// Where its dispatch stands in its trace.
+    /// The place of its dispatch in its trace.
     pub(crate) step: Step,
 }
 
@@ -89,7 +89,7 @@ struct Reader<'a> {
     catalogue: &'a Catalogue,
 }
 
-/// Reads messages; the uids of their events, and what those that are none are kept by, are made by `ids`.
+/// Reads messages. `ids` makes the uids of their events, and the ids of the records of rejected messages.
 pub(crate) fn events(batch: &[Received], traces: &Traces, ids: &Ids, catalogue: &Catalogue) -> Read {
     let mut reader = Reader {
         read: Read::default(),
@@ -109,7 +109,7 @@ pub(crate) fn events(batch: &[Received], traces: &Traces, ids: &Ids, catalogue: 
     read
 }
 
-/// An event that the ledger refuses, to be kept as what it is; `span` is its dispatch's, if that is recorded.
+/// The record of an event that the ledger refuses. `span` is that of its dispatch, if its trace is recorded.
 pub(crate) fn unrecordable(event: &NewEvent, span: Option<SpanPlace>) -> Refused {
     let record = &event.record;
     let fault = Fault::new(
@@ -118,7 +118,7 @@ pub(crate) fn unrecordable(event: &NewEvent, span: Option<SpanPlace>) -> Refused
         "the ledger cannot hold this event; its log says why",
     );
     let occurred_at = record.occurred_at.map(|at| format!(r#""OccurredAt":"{at}","#));
-    // What came is gone; this is what was read from it.
+    // The message itself is gone; this is made from what was read.
     let body = format!(
         r#"{{"Id":"{}",{}"Type":"{}","Objects":{},"Data":{}}}"#,
         record.id,
@@ -130,7 +130,7 @@ pub(crate) fn unrecordable(event: &NewEvent, span: Option<SpanPlace>) -> Refused
     Refused {
         why: Rejection::Unrecordable,
         kept: rejected(&event.account, body.as_bytes(), body.len(), &[fault]),
-        // Nothing else is kept by it.
+        // No other record has this id.
         kept_as: record.uid.0,
         id: Some(record.id),
         step: span.map_or(Step::Unrecorded(record.traceparent), Step::Recorded),
@@ -149,8 +149,8 @@ fn rejected(account: &Arc<str>, body: &[u8], body_bytes: usize, faults: &[Fault]
 }
 
 impl Read {
-    /// Has each event recorded by itself, and another one first each time that they are handed out: what ends the
-    /// process then keeps no other event from being recorded.
+    /// Has each event recorded by itself, and another one first each time that they are handed out. So an event that
+    /// ends the process keeps no other from being recorded.
     fn take_turns(&mut self, turn: u64) {
         self.one_by_one = true;
         let events = u64::try_from(self.events.len()).unwrap_or(u64::MAX).max(1);
@@ -158,8 +158,8 @@ impl Read {
             .rotate_left(usize::try_from(turn % events).unwrap_or_default());
     }
 
-    /// Gives the events other uids, after the ledger had no day for theirs: the clock by which they were made may
-    /// have been set right since. None of them is recorded under the former one.
+    /// Gives the events new uids, because the ledger had no partition for the day of the old ones: the clock by which
+    /// these were made may have been set right since. No event is recorded under its old uid.
     pub(crate) fn date_anew(&mut self, ids: &Ids) {
         for event in &mut self.events {
             let record = Arc::make_mut(&mut event.record);
@@ -172,7 +172,7 @@ impl Read {
 }
 
 impl Reader<'_> {
-    /// Judges a message by what costs least first: its length, whether its publisher may send an array, and
+    /// Checks a message, the cheapest rule first: its length, then whether its publisher may send an array, and
     /// only then its text.
     fn message(&mut self, received: &Received) {
         let (body, first) = (&received.body, &received.origins.first);
@@ -185,7 +185,7 @@ impl Reader<'_> {
                 &[too_large(received.trusted, bytes)],
             );
         }
-        // A batch is accepted whole or not at all, which only ingest sees to.
+        // A batch must be accepted whole or not at all, and only ingest ensures that.
         if !received.trusted && body.trim_ascii_start().starts_with(b"[") {
             let fault = Fault::new(
                 "",
@@ -212,7 +212,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes an event; `fallback` is its `Id` where it has none.
+    /// Takes an event. `fallback` becomes its `Id` if it has none.
     fn event(
         &mut self,
         received: &Received,
@@ -277,7 +277,8 @@ impl Reader<'_> {
         self.read.rejected.push_back(refused);
     }
 
-    /// Each event has a span of its own: those of a batch follow from one message, and lead to different places.
+    /// Begins the span of an event. Each event of a batch has its own: they come from one message, and go to different
+    /// places.
     fn step(&self, origin: &Origin) -> Step {
         self.traces.random_step(origin.traceparent)
     }
@@ -292,8 +293,8 @@ fn too_large(trusted: bool, bytes: usize) -> Fault {
     Fault::new("", "max_bytes", detail)
 }
 
-/// What is wrong with a body that is no JSON text because, as its publisher says, it is encoded otherwise. What its publisher calls it
-/// is no fault where it can be read: some name the character set there.
+/// The fault of a body that is no JSON text and that, by its publisher's word, has another encoding. If the body can be
+/// read, an encoding is no fault: some publishers name the character set there.
 fn encoded(received: &Received) -> Option<Fault> {
     let plain = |name: &&str| {
         ["identity", "utf-8", "utf8"]
@@ -345,7 +346,7 @@ fn new_event(
     }
 }
 
-/// Tells apart two bodies with one `Id`: what is sent and to whom.
+/// A hash that tells apart two bodies with one `Id`, made of what is sent and to whom.
 fn hash(record: &EventRecord) -> i64 {
     let mut hash = Sha256::new();
     hash.update(record.kind.code().to_be_bytes());

@@ -1,8 +1,8 @@
-//! Records what was read, until it is recorded.
+//! Recording of what was read, tried again until it succeeds.
 //!
-//! A ledger that is away is waited for, and so is one that lacks a right or a table: its refusal says nothing of
-//! the events. Data that the ledger refuses are found by halving, so that one event that cannot be recorded holds up
-//! no other; it is kept as rejected.
+//! Recording waits for a ledger that is away, and for one that lacks a right or a table: its refusal says nothing of
+//! the events. An event whose data the ledger refuses is found by halving the batch, so that it delays no other. It is
+//! kept as rejected.
 
 use crate::reading::{self, Read, Refused, Spans};
 use crate::{Dispatch, PART, RETRY_AFTER, spans};
@@ -17,7 +17,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 impl Dispatch {
-    /// Records a batch, however often it takes; false when shutdown came first.
+    /// Records a batch, with as many tries as it takes. Returns false if shutdown came first.
     pub(crate) async fn record_until_done(&self, batch: Vec<Received>, shutdown: &CancellationToken) -> bool {
         for received in &batch {
             self.metrics.received(received);
@@ -59,7 +59,7 @@ impl Dispatch {
         }
     }
 
-    /// Reads a batch, unless that is done, and writes what is left of it.
+    /// Reads a batch, unless it was read before, and writes what is left of it.
     async fn record_batch(&self, batch: &[Received], read: &mut Option<Read>, began: Timestamp) -> Result<(), Error> {
         let read = match read {
             Some(read) => read,
@@ -68,8 +68,8 @@ impl Dispatch {
         self.record_all(read, began).await
     }
 
-    /// Reads a batch by the catalogue. A type that this process does not know may have been registered at another a
-    /// moment ago, so the ledger is asked before anything is rejected for it.
+    /// Reads a batch by the catalogue. A type that this process does not know may have been registered at another
+    /// process a moment ago, so the ledger is asked before an event is rejected for its type.
     async fn read(&self, batch: &[Received]) -> Result<Read, Error> {
         let read = || {
             let catalogue = Arc::clone(self.registry.view().catalogue());
@@ -83,8 +83,8 @@ impl Dispatch {
         Ok(read())
     }
 
-    /// Writes what is left in `read`, and takes out what is written, so that trying again goes on from there. Neither
-    /// its events nor what is rejected wait for the other. It came out of the queue when it `began`.
+    /// Writes what is left in `read`, and takes out what is written, so that the next try goes on from there. Events
+    /// and rejected messages do not wait for each other. The batch came out of the queue at `began`.
     async fn record_all(&self, read: &mut Read, began: Timestamp) -> Result<(), Error> {
         let Read {
             events,
@@ -104,7 +104,7 @@ impl Dispatch {
         self.keep_rejected(rejected, began).await
     }
 
-    /// Records events, at most that many at a time; those that the ledger refuses for what is in them go to `unrecordable`.
+    /// Records events, at most `most` at a time. Events whose content the ledger refuses go to `unrecordable`.
     async fn record_events(
         &self,
         events: &mut Vec<NewEvent>,
@@ -114,7 +114,7 @@ impl Dispatch {
         began: Timestamp,
     ) -> Result<(), Error> {
         let mut limit = most;
-        // It was refused while its like was not: once more, and it is the event and not a moment.
+        // The event that was refused while its like was recorded. If it happens twice, the event is the reason.
         let mut suspected = None;
         while !events.is_empty() {
             let (matched, version) = self.match_some(events, limit);
@@ -154,7 +154,7 @@ impl Dispatch {
         Ok(())
     }
 
-    /// Keeps what is rejected, and takes out what is kept.
+    /// Writes rejected messages to the ledger, and takes out those that are written.
     async fn keep_rejected(&self, rejected: &mut VecDeque<Refused>, began: Timestamp) -> Result<(), Error> {
         while let Some(refused) = rejected.front() {
             self.reject(refused.clone(), began).await?;
@@ -163,8 +163,8 @@ impl Dispatch {
         Ok(())
     }
 
-    /// Whether what is at the head of `events` was refused for what is in it, so that trying again is of no use. Where
-    /// the ledger's code does not tell, the proof is that it takes the like of the first event meanwhile.
+    /// Whether the first events were refused for their content, so that another try is of no use. If the ledger's
+    /// error code does not tell, the proof is that the ledger records the like of the first event.
     async fn is_to_blame(&self, events: &[NewEvent], error: &Error) -> bool {
         match error.cause() {
             Cause::Data => true,

@@ -7,7 +7,7 @@ use herald_domain::trace::SpanPlace;
 use herald_ledger::dispatching::{Disposition, NewEvent};
 use herald_telemetry::traces::{Kind, Span, Value};
 
-/// An event was recorded, or found to be there.
+/// The span of an event that was recorded, or found to be there.
 pub(crate) fn dispatched(
     place: SpanPlace,
     times: (Timestamp, Timestamp),
@@ -27,7 +27,7 @@ pub(crate) fn dispatched(
     span
 }
 
-/// What came was no event, or none that the ledger can hold.
+/// The span of a message that was no event, or none that the ledger can hold.
 pub(crate) fn rejected(
     place: SpanPlace,
     times: (Timestamp, Timestamp),
