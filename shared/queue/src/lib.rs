@@ -1,11 +1,11 @@
 //! The durable event queue between ingest and dispatch.
 //!
-//! What it promises, whichever it is:
+//! The queue promises, in RabbitMQ and in a file alike:
 //! - [`Queue::publish`] returns only when the message survives a crash of the machine;
 //! - a message is handed out again, after a restart of the consumer, until it is acknowledged;
-//! - messages come in the order in which they were published, but for those handed out again.
+//! - messages come in the order in which they were published, except those that are handed out again.
 //!
-//! It takes whole messages; a batch of events is one, so it is accepted whole or not at all.
+//! The queue takes whole messages. A batch of events is one message, so it is accepted whole or not at all.
 #![warn(missing_docs)]
 
 mod embedded;
@@ -24,33 +24,33 @@ use std::sync::Arc;
 /// The name of the queue, and of the exchange before it.
 pub const NAME: &str = "herald.events";
 
-/// The most bytes of a message that Herald itself publishes: a request of ingest's, with an `Id` put into each
-/// of its events.
+/// The most bytes of a message that Herald itself publishes: a request to ingest, with an `Id` put into each of its
+/// events.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
-/// Where events come from that were accepted together.
+/// The origin of events that were accepted together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The publishing account: the scope of the events' `Id`s.
     pub account: Arc<str>,
     /// When ingest accepted them.
     pub accepted_at: Timestamp,
-    /// What they follow from: the span in which they were published, or the producer's, if there is one.
+    /// Their parent span: that in which they were published, or the producer's, if there is one.
     pub traceparent: Option<TraceContext>,
     /// How many they are; at least 1.
     pub events: usize,
 }
 
-/// What is published at a time: an event, or a JSON array of them.
+/// A message to publish: one event, or a JSON array of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Where its events come from.
+    /// The origin of its events.
     pub origin: Origin,
     /// The JSON text.
     pub body: Vec<u8>,
 }
 
-/// What a message is, for consumers beside Herald: it makes the routing key.
+/// What a message holds. Other consumers than Herald see it in the routing key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     /// One event, of that type and with that `Id`.
@@ -72,12 +72,12 @@ impl Route {
 /// A message handed out, to be acknowledged.
 #[derive(Debug)]
 pub struct Received {
-    /// Its place in the queue.
+    /// Its position in the queue.
     pub tag: Tag,
-    /// It was put into the queue by Herald itself, so it may be an array.
+    /// Whether Herald itself put it into the queue, so that it may be an array.
     pub trusted: bool,
-    /// Ingest accepted its events, as it says by the time at which it did. A producer that publishes as Herald's own
-    /// user does not say so.
+    /// Whether ingest accepted its events, which the message says by naming the time. A producer that publishes as
+    /// Herald's own user does not name it.
     pub accepted: bool,
     /// The publisher's id for it: the event's `Id`, if the event has none.
     pub message_id: Option<String>,
@@ -85,25 +85,25 @@ pub struct Received {
     pub redeliveries: u64,
     /// How its body is encoded, if the publisher said so.
     pub encoding: Option<String>,
-    /// How long its body was, if that is more than it may be; then only the beginning is here.
+    /// The length of its body, if it was too long; then only the beginning is here.
     pub cut: Option<usize>,
-    /// Where its events come from: of the first ones, of those behind them, and so on.
+    /// The origins of its events, in their order.
     pub origins: Origins,
     /// The JSON text.
     pub body: Vec<u8>,
 }
 
-/// Where the events of one message come from; there is at least one origin.
+/// The origins of the events of one message; there is at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origins {
-    /// Of the first events.
+    /// The origin of the first events.
     pub first: Origin,
-    /// Of those behind them, in their order.
+    /// The origins of the events behind them, in their order.
     pub others: Vec<Origin>,
 }
 
 impl Origins {
-    /// Each of them.
+    /// Each origin.
     pub fn iter(&self) -> impl Iterator<Item = &Origin> {
         std::iter::once(&self.first).chain(&self.others)
     }
@@ -113,7 +113,7 @@ impl Origins {
         self.iter().map(|origin| origin.events).sum()
     }
 
-    /// The origin of each event. Should there be more events than are counted, the last one's is theirs.
+    /// The origin of each event. Events beyond the number that is counted have the last origin.
     pub fn of_each(&self) -> impl Iterator<Item = &Origin> {
         let last = self.others.last().unwrap_or(&self.first);
         let counted = self
@@ -132,17 +132,17 @@ impl From<Origin> for Origins {
     }
 }
 
-/// A message's place in the queue; the default one is before all of them.
+/// A message's position in the queue. The default one is before all messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tag {
-    /// Which of the consumer's connections, or of the embedded queue's ways, handed it out; a place means
-    /// nothing to another.
+    /// The connection of the consumer, or the way of the embedded queue, that handed the message out. A tag means
+    /// nothing to another one.
     generation: u64,
     place: i64,
 }
 
 impl Tag {
-    /// Whether acknowledging `later` acknowledges this too, if it was handed out before it.
+    /// Whether acknowledging `later` acknowledges this message too, if this was handed out first.
     pub fn goes_with(self, later: Self) -> bool {
         self.generation == later.generation
     }
@@ -166,7 +166,7 @@ pub enum Error {
     /// Whether the message was kept is unknown.
     #[error("RabbitMQ did not confirm: {0}")]
     Unconfirmed(Arc<str>),
-    /// Somebody has to change something: the URL, the user's rights, what is declared.
+    /// The setup is wrong: somebody must change the URL, the user's rights, or what is declared.
     #[error("{0}")]
     Setup(Arc<str>),
 }
@@ -195,7 +195,7 @@ pub enum Queue {
 }
 
 impl Queue {
-    /// What the queue is, as OpenTelemetry's `messaging.system` has it.
+    /// The kind of queue, as OpenTelemetry's `messaging.system` names it.
     pub const fn system(&self) -> &'static str {
         match self {
             Self::Embedded(_) => "herald",
@@ -219,8 +219,8 @@ impl Queue {
         }
     }
 
-    /// Acknowledges this message and every one handed out before it. Of a message that was handed out
-    /// before the consumer lost its connection it is void: that message comes again.
+    /// Acknowledges this message and every one handed out before it. For a message that was handed out before the
+    /// consumer lost its connection this does nothing: that message comes again.
     pub async fn acknowledge(&self, up_to: Tag) -> Result<(), Error> {
         match self {
             Self::Embedded(queue) => queue.acknowledge(up_to).await,
@@ -231,9 +231,9 @@ impl Queue {
         }
     }
 
-    /// Takes nothing more, and gives back what is not acknowledged: while the ledger is away others may be
-    /// able to record it, and the broker does not wait for ever for what it has handed out. Of the embedded
-    /// queue, whose ledger is the same file, there is nothing to give back.
+    /// Takes no more messages, and gives back those that are not acknowledged. While the ledger is away, another
+    /// process may be able to record them, and the broker does not wait for ever for what it has handed out. The
+    /// embedded queue has nothing to give back, because its ledger is the same file.
     pub fn pause(&self) {
         match self {
             Self::Embedded(_) => {}
@@ -241,7 +241,7 @@ impl Queue {
         }
     }
 
-    /// Takes again.
+    /// Takes messages again.
     pub fn resume(&self) {
         match self {
             Self::Embedded(_) => {}
@@ -249,8 +249,8 @@ impl Queue {
         }
     }
 
-    /// How much is in the queue: of the embedded one, the events that are not acknowledged; of
-    /// RabbitMQ, the messages that no consumer holds (see [`Rabbit::held`] for those).
+    /// How much is in the queue: in the embedded one, the events that are not acknowledged; in RabbitMQ, the
+    /// messages that are not handed out (see [`Rabbit::held`] for those that are).
     pub async fn in_transit(&self) -> Result<u64, Error> {
         match self {
             Self::Embedded(queue) => queue.in_transit().await,
@@ -258,8 +258,8 @@ impl Queue {
         }
     }
 
-    /// Registers what is counted of one side of the queue: of publishing the connection, if there is one;
-    /// of consuming also what the queue holds.
+    /// Registers the metrics of one side of the queue: for publishing the connection, if there is one; for
+    /// consuming also what the queue holds.
     pub fn register_metrics(
         &self,
         direction: Direction,
@@ -271,8 +271,7 @@ impl Queue {
         }
     }
 
-    /// Looks again and again what the queue holds, for its metrics. Of RabbitMQ the consumer's connection
-    /// does that.
+    /// Keeps the metrics of what the queue holds up to date. With RabbitMQ the consumer's connection does that.
     pub async fn watch(&self) {
         match self {
             Self::Embedded(queue) => queue.watch().await,
@@ -284,15 +283,15 @@ impl Queue {
 /// Reads the queue; there is one per process.
 #[derive(Debug)]
 pub enum Consumer {
-    /// Of the embedded queue.
+    /// The consumer of the embedded queue.
     Embedded(Box<embedded::Consumer>),
-    /// Of RabbitMQ.
+    /// The consumer of RabbitMQ.
     Rabbit(rabbitmq::Consumer),
 }
 
 impl Consumer {
-    /// The next messages: waits for the first, and takes what else has arrived, as long as the
-    /// messages together stay near `max_events` and `max_bytes`. Safe to cancel.
+    /// The next messages. Waits for the first, and takes further ones that have arrived while together they stay near
+    /// `max_events` and `max_bytes`. Safe to cancel.
     pub async fn next(&mut self, max_events: usize, max_bytes: usize) -> Result<Vec<Received>, Error> {
         match self {
             Self::Embedded(consumer) => consumer.next(max_events, max_bytes).await,

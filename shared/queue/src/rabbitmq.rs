@@ -15,10 +15,10 @@
 //! | `window` | how much is received ahead, in bytes |
 //! | `client` | publishes for a producer that is not Herald |
 //!
-//! Publishing and consuming have a connection each, because RabbitMQ, when it is low on memory or disk,
-//! stops one that publishes as a whole, its acknowledgements too. Neither uses the client's own
-//! recovery, which lets confirms hang until the broker is back: any error drops the connection, answers
-//! what is in flight with "unknown", and after a while there is a new one.
+//! Publishing and consuming have a connection each: when RabbitMQ is low on memory or disk, it blocks every
+//! connection that publishes, with its acknowledgements. Neither connection uses the client's own recovery, which
+//! lets confirms hang until the broker is back. Instead any error drops the connection, the messages in flight are
+//! answered with "unknown", and a new connection is made after a while.
 
 mod client;
 mod connection;
@@ -47,12 +47,12 @@ use std::time::Duration;
 use topology::Standing;
 use uuid::Uuid;
 
-/// The parts under which the connections say how they are.
+/// The names of the parts under which the connections report their health.
 const PUBLISHER: &str = "queue publisher";
 const CONSUMER: &str = "queue consumer";
 
-/// How long a caller waits for its confirm. A broker that needs longer is in trouble, and a caller who
-/// knows so can try again.
+/// How long a caller waits for its confirm. A broker that needs longer is in trouble, and a caller that is told so
+/// can try again.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// The queue in one RabbitMQ; cheap to clone.
@@ -67,16 +67,16 @@ pub struct Rabbit {
     depths: Arc<Depths>,
 }
 
-/// How the connections are.
+/// The state of the connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
     /// Messages can be published.
     pub publisher_connected: bool,
     /// Messages are received.
     pub consumer_connected: bool,
-    /// How often each was made again.
+    /// How often the publisher's connection was made again.
     pub publisher_reconnections: u64,
-    /// How often each was made again.
+    /// How often the consumer's connection was made again.
     pub consumer_reconnections: u64,
     /// Messages received and not acknowledged, which [`depth`] does not see.
     pub held: u64,
@@ -84,18 +84,18 @@ pub struct Status {
     pub held_bytes: u64,
 }
 
-/// What a queue holds, as everybody may see it.
+/// The content of a queue, as RabbitMQ tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth {
-    /// Messages that no consumer holds.
+    /// Messages that are not handed out to a consumer.
     pub ready: u64,
     /// Consumers, in any process.
     pub consumers: u64,
 }
 
 impl Rabbit {
-    /// The queue there, and its publisher, which the caller runs; it connects, and connects again, by
-    /// itself, and ends when the last handle is gone. Both connections tell `health` how they are.
+    /// The queue in that RabbitMQ, and its publisher, which the caller runs. The publisher connects, and connects
+    /// again, by itself, and ends when the last handle is gone. Both connections report to `health`.
     pub fn open(
         settings: Settings,
         clock: Arc<dyn Clock>,
@@ -119,7 +119,7 @@ impl Rabbit {
         self.publisher.publish(message, route.clone()).await
     }
 
-    /// Publishes a copy of a dead letter, durably, for whoever reads them.
+    /// Publishes a copy of a dead letter, durably.
     pub async fn publish_dead_letter(&self, key: &str, message_id: Uuid, body: Vec<u8>) -> Result<(), Error> {
         let properties = wire::plain(self.settings.user()).with_message_id(wire::short(&message_id.to_string()));
         self.publisher
@@ -143,7 +143,7 @@ impl Rabbit {
         depth(&self.settings).await.map(|depth| depth.ready)
     }
 
-    /// How the connections are.
+    /// The state of the connections.
     pub fn status(&self) -> Status {
         let Links { publish, consume, .. } = &*self.links;
         let held = self.inbox.held();
@@ -162,7 +162,7 @@ impl Rabbit {
         self.inbox.held().messages
     }
 
-    /// Registers what is counted of one connection; of the one that consumes, what the queues hold too.
+    /// Registers the metrics of one connection; with the one that consumes, those of what the queues hold too.
     pub(crate) fn register_metrics(
         &self,
         direction: Direction,
@@ -176,8 +176,8 @@ impl Rabbit {
     }
 }
 
-/// Declares exchanges and queues, and returns when they are safe to use. A user who may not declare
-/// them is an error, unless they are there.
+/// Declares exchanges and queues, and returns when they are safe to use. If they are not there and the user may not
+/// declare them, that is an error.
 pub async fn declare(settings: &Settings) -> Result<(), Error> {
     let connection = settings.connect("herald migrate").await?;
     let standing = topology::try_ensure(&connection, settings, |what| tracing::info!("{what}")).await?;

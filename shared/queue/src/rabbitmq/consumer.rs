@@ -1,7 +1,7 @@
-//! One connection that fills an inbox.
+//! The consumer: one connection that fills an inbox.
 //!
-//! A task receives, so that what is wrong with the connection is seen however long dispatch is busy;
-//! dispatch takes from the inbox. What is received ahead is bounded in bytes, see [`super::window`].
+//! A task of its own receives, so that a fault of the connection is seen however long dispatch is busy. Dispatch takes
+//! messages from the inbox. The bytes that are received ahead are bounded, see [`super::window`].
 
 use super::connection::{Settings, words};
 use super::inbox::Inbox;
@@ -25,10 +25,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-/// How often to look whether a connection is there that nothing is received over.
+/// How often to look whether an idle connection is still there.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How long giving back may take; at the worst the connection's end does it.
+/// How long giving back may take. If it takes longer, the end of the connection gives back.
 const GIVE_BACK: Duration = Duration::from_secs(5);
 
 /// Reads the queue in RabbitMQ.
@@ -62,8 +62,8 @@ impl Consumer {
         }
     }
 
-    /// What has arrived, within those bounds, but at least one message; waits for it, also while the
-    /// broker is away.
+    /// Messages that have arrived, within those bounds, but at least one. Waits for the first, also while the broker is
+    /// away.
     pub(crate) async fn next(&mut self, max_events: usize, max_bytes: usize) -> Result<Vec<Received>, Error> {
         loop {
             let taken = self.inbox.take(max_events, max_bytes);
@@ -107,7 +107,7 @@ impl Receiver {
                         why = self.receive(&connection, &mut window) => why,
                         never = self.watch(&connection) => match never {},
                     };
-                    // Else the client would take in all that RabbitMQ has sent before it hears of the end.
+                    // Otherwise the client would read everything that RabbitMQ has sent before it notices the end.
                     valve.close();
                     drop(connection);
                     why
@@ -132,7 +132,7 @@ impl Receiver {
         Ok((connection, valve))
     }
 
-    /// Receives until it cannot; why.
+    /// Receives until that fails. Returns the reason.
     async fn receive(&self, connection: &Connection, window: &mut Window) -> Error {
         loop {
             tokio::select! {
@@ -146,7 +146,7 @@ impl Receiver {
         }
     }
 
-    /// Receives until nothing is wanted, and gives back what is held, which ends the channel.
+    /// Receives until no messages are wanted, and gives back those in hand by ending the channel.
     async fn receive_on_a_channel(&self, connection: &Connection, window: &mut Window) -> Result<(), Error> {
         let channel = connection.create_channel().await.map_err(away)?;
         let generation = self.inbox.begin(channel.clone());
@@ -222,7 +222,7 @@ impl Receiver {
         Ok(window.received(bytes, held))
     }
 
-    /// Looks again and again what the queues hold.
+    /// Keeps the metrics of what the queues hold up to date.
     async fn watch(&self, connection: &Connection) -> Infallible {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -230,7 +230,7 @@ impl Receiver {
         loop {
             looks.tick().await;
             self.depths.hold(self.inbox.held());
-            // On a channel of its own: one that asks for a queue that somebody deleted is closed.
+            // On a channel of its own: RabbitMQ closes the channel if somebody has deleted the queue.
             channel = match self.look(connection, channel).await {
                 Ok(channel) => Some(channel),
                 Err(error) => {
@@ -269,7 +269,7 @@ async fn subscribe(channel: &Channel, prefetch: u16) -> Result<lapin::Consumer, 
     consumer.await
 }
 
-/// Returns when it is no longer connected.
+/// Returns when the connection is lost.
 async fn lost(connected: impl Fn() -> bool) -> Error {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

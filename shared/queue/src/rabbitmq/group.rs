@@ -1,8 +1,8 @@
-//! What is published together.
+//! Groups of requests that are published together.
 //!
-//! A quorum queue costs its broker about as much for a small message as for one of some hundred events. So requests
-//! that arrive while others are being confirmed leave together, as one message, whichever account they come from.
-//! Nothing waits for company: what comes while fewer groups are under way than may be goes at once.
+//! A small message costs the broker of a quorum queue about as much as one of some hundred events. So requests that
+//! arrive while others are being confirmed are published together, as one message, whichever account they come from.
+//! No request waits for others while fewer groups are under way than may be.
 
 use super::wire;
 use crate::{Message, Origins, Route};
@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 /// The largest request that goes together with others, in bytes.
 pub(super) const MAX_SMALL_BYTES: usize = 64 << 10;
 
-/// The most bytes of a group: whoever takes events takes a message of this size.
+/// The most bytes of a group: every consumer of events takes a message of this size.
 const MAX_BYTES: usize = MAX_EVENT_BYTES;
 
 /// The most events of a group; dispatch records some groups in one transaction.
@@ -23,13 +23,13 @@ const MAX_EVENTS: usize = 256;
 /// The most requests of a group. Each has a line in a header, which is one frame.
 const MAX_REQUESTS: usize = 256;
 
-/// How many requests a group may have where a frame has at most so many bytes; the properties are one frame.
+/// How many requests a group may have if a frame has at most so many bytes. The properties must fit into one frame.
 pub(super) fn most_requests(frame_max: u32) -> usize {
     let frame = usize::try_from(frame_max).unwrap_or(usize::MAX);
     (frame / 2 / wire::ORIGIN_BYTES).clamp(1, MAX_REQUESTS)
 }
 
-/// How much of a group there is.
+/// The size of a group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Size {
     requests: usize,
@@ -51,7 +51,7 @@ impl Size {
     }
 }
 
-/// Takes from the front what goes together: as many as fit, and at least one.
+/// Takes a group of requests from the front: as many as fit, and at least one.
 pub(super) fn take<T>(waiting: &mut VecDeque<T>, most_requests: usize, message: impl Fn(&T) -> &Message) -> Vec<T> {
     let mut size = Size::default();
     let fits = waiting.iter().take_while(|waiting| {

@@ -1,7 +1,7 @@
-//! What has been received over one channel, until it is acknowledged.
+//! The inbox: messages that were received over one channel and are not acknowledged.
 //!
-//! With each channel a generation begins: tags of an earlier one mean nothing to the broker any more, which
-//! hands their messages out again, so the inbox is emptied and acknowledgements of them are void.
+//! A generation begins with each channel. Tags of an earlier generation mean nothing to the broker any more: it hands
+//! their messages out again. So the inbox is emptied, and acknowledgements of these messages are void.
 
 use crate::metrics::Held;
 use crate::{Received, Tag};
@@ -13,10 +13,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// How long an acknowledgement may take to be written; what does not take it is dead.
+/// How long an acknowledgement may take to be written. A connection that takes longer is dead.
 const ACKNOWLEDGE: Duration = Duration::from_secs(5);
 
-/// What has arrived and was not acknowledged; where dispatch and the connection's task meet.
+/// The messages that have arrived and are not acknowledged, shared by dispatch and the connection's task.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     state: Mutex<State>,
@@ -26,7 +26,7 @@ pub(super) struct Inbox {
     broken: Notify,
     /// Nothing is to be received.
     paused: watch::Sender<bool>,
-    /// How many events the last messages had, in the mean.
+    /// The mean number of events of the last messages.
     mean: Mutex<Mean>,
 }
 
@@ -67,14 +67,14 @@ impl Inbox {
     }
 
     pub(super) fn begin(&self, channel: Channel) -> u64 {
-        // What a former connection may have left behind.
+        // A former connection may have left messages behind.
         let _former = self.broken.notified().now_or_never();
         let mut state = self.lock();
         state.channel = Some(channel);
         state.generation
     }
 
-    /// The connection is gone: what came over it comes again.
+    /// Empties the inbox after the connection was lost: its messages come again.
     pub(super) fn end(&self) {
         let mut state = self.lock();
         *state = State {
@@ -83,7 +83,7 @@ impl Inbox {
         };
     }
 
-    /// Puts in what has come; how many bytes are held with it.
+    /// Puts in a message that has come. Returns how many bytes are in hand with it.
     pub(super) fn put(&self, received: Received) -> usize {
         let (events, bytes) = (received.origins.events(), received.body.len());
         self.mean.lock().unwrap_or_else(PoisonError::into_inner).add(events);
@@ -114,7 +114,7 @@ impl Inbox {
         state.arrived.drain(..fits).collect()
     }
 
-    /// What is received and not acknowledged.
+    /// The messages that are received and not acknowledged.
     pub(super) fn held(&self) -> Held {
         let state = self.lock();
         Held {
@@ -124,7 +124,7 @@ impl Inbox {
         }
     }
 
-    /// How many events the last messages had, in the mean.
+    /// The mean number of events of the last messages.
     pub(super) fn mean_events(&self) -> f64 {
         self.mean.lock().unwrap_or_else(PoisonError::into_inner).0
     }
@@ -141,7 +141,7 @@ impl Inbox {
         self.broken.notified().await;
     }
 
-    /// Returns when no more than so many bytes are held.
+    /// Returns when no more than so many bytes are in hand.
     pub(super) async fn room(&self, bytes: usize) {
         while self.held_bytes() > bytes {
             self.acknowledged.notified().await;
@@ -153,12 +153,12 @@ impl Inbox {
             .send_if_modified(|was| std::mem::replace(was, paused) != paused);
     }
 
-    /// Returns when something is to be received.
+    /// Returns when messages are to be received.
     pub(super) async fn wanted(&self) {
         self.until_paused(false).await;
     }
 
-    /// Returns when nothing is.
+    /// Returns when no messages are to be received.
     pub(super) async fn unwanted(&self) {
         self.until_paused(true).await;
     }
@@ -180,7 +180,7 @@ impl Inbox {
         }
     }
 
-    /// The channel to acknowledge on, if the tag is one of its own.
+    /// The channel on which to acknowledge, if the tag belongs to it.
     fn acknowledging(&self, up_to: Tag) -> Option<Channel> {
         let mut state = self.lock();
         if state.generation != up_to.generation || up_to.place <= state.acknowledged {

@@ -1,13 +1,13 @@
-//! One task that owns one connection and one confirm channel.
+//! The publisher: one task that owns one connection and one confirm channel.
 //!
-//! The channel is never shared: with the client, confirms of a channel that several tasks publish on
-//! go to the wrong ones, refusals as acceptances among them. So callers hand their messages to the
-//! task, which keeps several under way and answers each when its own confirm comes.
+//! No other task publishes on the channel. If several did, the client would give confirms to the wrong ones, and
+//! report refusals as acceptances. So callers hand their messages to the task, which keeps several under way and
+//! answers each when its own confirm comes.
 //!
-//! There are two ways to it. Small requests go together, see [`super::group`], a few groups under way. What is
-//! large, or goes elsewhere, goes alone, and no more of it is under way than a small request can wait behind.
-//! Each way has room for so many bytes, which a message holds until it is confirmed or given up, however long its
-//! caller waits.
+//! There are two ways to the task. Small requests go together, see [`super::group`], with a few groups under way. A
+//! message that is large, or goes to another exchange, goes alone, and only few bytes of such messages are under
+//! way, so that small requests do not wait long behind them. Each way has room for so many bytes. A message takes up
+//! its room until it is confirmed or given up, however long its caller waits.
 
 mod way;
 
@@ -31,20 +31,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use way::{Caller, Publication, Way};
 
-/// More in flight does not go faster, and makes every answer of the broker slower to take.
+/// The most messages in flight. More would not go faster, and would delay every answer of the broker.
 pub(super) const MAX_IN_FLIGHT: usize = 500;
 
 /// The most groups of small requests that are under way.
 const MAX_GROUPS: usize = 4;
 
-/// The most bytes under way of what goes alone, beside which no more is sent.
+/// The number of bytes under way at which no more messages are sent that go alone.
 const MAX_ALONE_BYTES: usize = 16 << 20;
 
-/// Room for small requests and for what goes alone, in bytes; the latter is twice the largest message and more.
+/// Room for small requests and for messages that go alone, in bytes. The latter is more than twice the largest message.
 const SMALL_ROOM: usize = 16 << 20;
 const ALONE_ROOM: usize = 64 << 20;
 
-/// How long closing may take; a broker that hangs says nothing.
+/// How long closing may take. A broker that hangs does not answer.
 const CLOSE: Duration = Duration::from_secs(1);
 
 /// How often to look whether the connection is alive and not blocked: it may die while nobody publishes.
@@ -72,7 +72,7 @@ struct Parcel {
     key: ShortString,
     properties: BasicProperties,
     body: Vec<u8>,
-    /// How many events it has; none, if it is a copy of a dead letter.
+    /// How many events it has; 0 for a copy of a dead letter.
     events: usize,
 }
 
@@ -104,7 +104,7 @@ pub(super) fn open(settings: Arc<Settings>, health: Health, links: Arc<Links>) -
 }
 
 impl Publisher {
-    /// Returns when the message is confirmed; an error says that it is not, or that nobody knows.
+    /// Publishes a message, and returns when it is confirmed. After an error it is refused, or its fate is unknown.
     pub(super) async fn publish(&self, message: Message, route: Route) -> Result<(), Error> {
         self.takes()?;
         let bytes = message.body.len();
@@ -121,7 +121,7 @@ impl Publisher {
         self.alone.publish(parcel, bytes).await
     }
 
-    /// The same of a message to another exchange.
+    /// Publishes a message to another exchange in the same way.
     pub(super) async fn publish_copy(
         &self,
         exchange: &'static str,
@@ -150,7 +150,7 @@ impl Publisher {
     }
 }
 
-/// What the outside sees of the task.
+/// The state of the task, as other parts see it.
 #[derive(Debug)]
 struct Face {
     health: Health,
@@ -175,7 +175,7 @@ impl Face {
     }
 }
 
-/// The task.
+/// The task that publishes.
 #[derive(Debug)]
 pub(super) struct Task {
     settings: Arc<Settings>,
@@ -183,7 +183,7 @@ pub(super) struct Task {
     face: Face,
 }
 
-/// Where both ways lead.
+/// The ends of both ways in the task.
 #[derive(Debug)]
 struct Taken {
     small: mpsc::Receiver<Publication<(Message, Route)>>,
@@ -191,7 +191,7 @@ struct Taken {
 }
 
 impl Taken {
-    /// Refuses what comes, until nothing can come any more.
+    /// Refuses all messages, until no more can come.
     async fn refuse(&mut self, why: &Error) {
         loop {
             let caller = tokio::select! {
@@ -213,7 +213,7 @@ impl Task {
             face,
         } = self;
         let mut delays = Delays::default();
-        // Said here and not before: a process that publishes nothing does not run this.
+        // Reported here and not before, because a process that publishes nothing does not run this.
         face.health.failing(PUBLISHER, "connecting");
         let mut why = Error::away("connecting");
         let mut wait = Duration::ZERO;
@@ -270,7 +270,7 @@ struct Line<'a> {
     most_requests: usize,
 }
 
-/// What has been confirmed or refused, and who waits to hear of it.
+/// A message that was confirmed or refused, and the callers that wait to hear of it.
 struct Settled {
     callers: Vec<Caller>,
     events: usize,
@@ -308,8 +308,8 @@ impl UnderWay {
     }
 }
 
-/// Publishes until the connection fails, which is an error, or nothing can come any more. What is in
-/// flight at an error is told so by its answer being dropped.
+/// Publishes until the connection fails, which is an error, or no more messages can come. At an error the callers of
+/// messages in flight are told by dropping their answers.
 async fn serve(line: &Line<'_>, taken: &mut Taken, face: &Face) -> Result<(), Error> {
     let mut in_flight = FuturesUnordered::new();
     let mut under_way = UnderWay::default();
@@ -373,7 +373,7 @@ async fn serve(line: &Line<'_>, taken: &mut Taken, face: &Face) -> Result<(), Er
             pulse.beat();
         }
     }
-    // The broker's books are closed in order; at the worst they are closed by the socket's end.
+    // A clean close. If it fails, the end of the socket closes the connection.
     drop(tokio::time::timeout(CLOSE, line.connection.close(200, "OK".into())).await);
     Ok(())
 }
@@ -436,7 +436,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Answers; an error is of the whole channel.
+/// Answers the callers of a message. An error concerns the whole channel.
 fn settle(callers: Vec<Caller>, confirmed: lapin::Result<Confirmation>) -> Result<(), Error> {
     let (told, channel) = match confirmed {
         Ok(Confirmation::Ack(_)) => (Ok(()), Ok(())),

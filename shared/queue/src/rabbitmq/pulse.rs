@@ -1,16 +1,16 @@
-//! Whether the broker keeps confirming.
+//! A watch on the broker's confirms.
 
 use super::{MAX_WAIT, PUBLISHER};
 use herald_telemetry::health::Health;
 use tokio::time::Instant;
 
-/// Whether confirms keep coming; tells health when that changes.
+/// Watches whether confirms keep coming, and reports to the health when that changes.
 #[derive(Debug)]
 pub(super) struct Pulse<'a> {
     health: &'a Health,
     last: Instant,
     said: Option<&'static str>,
-    /// Something waits for its confirm longer than a caller would.
+    /// Whether a message has waited for its confirm for longer than a caller does.
     pub(super) stopped: bool,
 }
 
@@ -24,7 +24,7 @@ impl<'a> Pulse<'a> {
         }
     }
 
-    /// A confirm came, or the first message since all were confirmed went out.
+    /// Takes note that a confirm came, or that a message went out while no other was under way.
     pub(super) fn beat(&mut self) {
         self.last = Instant::now();
     }

@@ -1,4 +1,4 @@
-//! The exchanges and queues, declared at deployment or start.
+//! The exchanges and queues, which are declared at deployment or start.
 //!
 //! ```text
 //! herald.events (topic) ──#──▶ herald.events (quorum)
@@ -7,9 +7,9 @@
 //! herald.settled (fanout), without a queue: says that the queues are old enough
 //! ```
 //!
-//! A quorum queue that is killed within moments of its declaration is lost, with what was confirmed
-//! into it. So nothing is accepted before the queues are some seconds old, and the broker itself says
-//! when they are: the exchange `herald.settled` is declared that long after them.
+//! A quorum queue is lost, with the messages that were confirmed into it, if its node is killed within moments of the
+//! declaration. So nothing is accepted before the queues are some seconds old. The broker itself tells when they are:
+//! the exchange `herald.settled` is declared that long after them.
 
 use super::Error;
 use super::connection::{Objection, Settings, words};
@@ -21,27 +21,27 @@ use std::time::Duration;
 /// The exchange that producers publish to, and the queue that dispatch reads.
 pub(super) const EVENTS: &str = crate::NAME;
 
-/// Where copies of dead letters go.
+/// The exchange and the queue for copies of dead letters.
 pub(super) const DEAD_LETTERS: &str = "herald.dead-letters";
 
-/// Catches what somebody's change of the bindings would otherwise lose without a word. It is not
-/// `mandatory`, which the client attributes to the wrong message when several are on their way.
+/// The exchange that catches messages which would be lost without a word if somebody changed the bindings. The flag
+/// `mandatory` is not used for that: the client attributes returns to the wrong message when several are on their way.
 const UNROUTED: &str = "herald.unrouted";
 
 /// Every queue.
 pub(super) const QUEUES: [&str; 3] = [EVENTS, UNROUTED, DEAD_LETTERS];
 
-/// The marker.
+/// The exchange that marks the queues as old enough.
 const SETTLED: &str = "herald.settled";
 
 const MAX_DEAD_LETTERS: i32 = 100_000;
 const MAX_DEAD_LETTER_BYTES: i64 = 1 << 30;
 
-/// How soon one who may not declare looks again.
+/// How soon a process that may not declare looks again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Returns when exchanges and queues are there and have settled, declaring them if need be; one who may
-/// not declare waits for one who may. `waiting` is told what is waited for.
+/// Declares exchanges and queues if need be, and returns when they are old enough. A user who may not declare them
+/// waits for one who may. `waiting` is told what is waited for.
 pub(super) async fn ensure(connection: &Connection, settings: &Settings, waiting: impl Fn(&str)) -> Result<(), Error> {
     loop {
         match try_ensure(connection, settings, &waiting).await? {
@@ -52,11 +52,11 @@ pub(super) async fn ensure(connection: &Connection, settings: &Settings, waiting
     }
 }
 
-/// How exchanges and queues stand.
+/// The state of exchanges and queues.
 #[derive(Debug)]
 pub(super) enum Standing {
     Settled,
-    /// They are not there, or too young, and this user may not change it.
+    /// They are not there, or too young, and this user may not declare them.
     MayNotDeclare(String),
 }
 
@@ -69,8 +69,8 @@ pub(super) async fn try_ensure(
     let there = queues_are_there(connection).await?;
     let settled = there && exists(connection, Thing::Exchange(SETTLED)).await?;
     let version = settings.major_version().await?;
-    // Also where all is there: a binding that somebody removed is mended, and a queue from before the
-    // server's update, which would have a limit now, is told.
+    // Also if everything is there: a binding that somebody removed is mended, and a queue is reported that was
+    // declared before an update of the server and now would have a delivery limit.
     match declare(connection, there, version).await {
         Ok(()) if settled => Ok(Standing::Settled),
         Ok(()) => {
@@ -81,7 +81,7 @@ pub(super) async fn try_ensure(
             declared.await.map_err(|error| refused(SETTLED, &error))?;
             Ok(Standing::Settled)
         }
-        // Who may has seen to it.
+        // A user who may declare them has done so.
         Err((_, error)) if settled && Objection::of(&error) == Objection::AccessRefused => Ok(Standing::Settled),
         Err((_, error)) if Objection::of(&error) == Objection::AccessRefused => Ok(Standing::MayNotDeclare(format!(
             "the queues are not declared yet, or not settled, and the user {} may not declare them: run herald migrate \
@@ -98,7 +98,7 @@ type Refused = (&'static str, lapin::Error);
 async fn declare(connection: &Connection, queues_are_there: bool, version: Option<u32>) -> Result<(), Refused> {
     let channel = connection.create_channel().await.map_err(|error| (EVENTS, error))?;
     if !queues_are_there {
-        // It speaks of queues that are gone.
+        // The marker was made for queues that are gone.
         let deleted = channel.exchange_delete(SETTLED.into(), ExchangeDeleteOptions::default());
         deleted.await.map_err(|error| (SETTLED, error))?;
     }
@@ -136,9 +136,9 @@ async fn declare(connection: &Connection, queues_are_there: bool, version: Optio
     Ok(())
 }
 
-/// The arguments of a queue without a delivery limit: an outage of the ledger must not use up an
-/// event's deliveries. RabbitMQ 4 has a limit unless there is to be none. RabbitMQ 3 has none, and
-/// must not be told so: it takes -1 without a word, and drops what is delivered a second time.
+/// The arguments of a queue without a delivery limit: an outage of the ledger must not use up an event's deliveries.
+/// RabbitMQ 4 sets a limit unless it is told to set none. RabbitMQ 3 sets none, and must not be told: it accepts -1,
+/// and then drops messages that are delivered a second time.
 fn unlimited(major_version: Option<u32>) -> FieldTable {
     match major_version {
         Some(4..) => table([("x-delivery-limit", AMQPValue::LongInt(-1))]),
@@ -180,7 +180,8 @@ enum Thing {
     Queue(&'static str),
 }
 
-/// Whether it is there, on a channel of its own: one that asks for what is not is closed.
+/// Whether the exchange or queue exists. The question has a channel of its own, because RabbitMQ closes the channel if
+/// it does not.
 async fn exists(connection: &Connection, thing: Thing) -> Result<bool, Error> {
     let channel = open(connection).await?;
     let asked = match thing {
@@ -201,7 +202,7 @@ async fn exists(connection: &Connection, thing: Thing) -> Result<bool, Error> {
     }
 }
 
-/// What RabbitMQ says of a queue that must be there.
+/// What RabbitMQ tells of a queue that must be there.
 pub(super) async fn ask_queue(channel: &Channel, name: &'static str) -> Result<lapin::Queue, lapin::Error> {
     let passive = QueueDeclareOptions::default().passive();
     channel.queue_declare(name.into(), passive, FieldTable::default()).await

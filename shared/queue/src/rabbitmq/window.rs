@@ -1,19 +1,19 @@
-//! How much is received ahead of what is recorded: a bound in bytes, kept with the only one that RabbitMQ
-//! has, in messages.
+//! The window: how many bytes are received ahead of what is recorded. RabbitMQ itself can only bound the number of
+//! messages.
 //!
-//! A subscription begins with few messages and is widened to as many of the size of those that came last as
-//! fit into the budget. When what is held reaches the budget, the subscription is ended until half of it is
-//! recorded. What RabbitMQ was about to send then goes back into its queue, and may come behind others. What it
-//! had sent still comes; if that is as much again, as it may be where
-//! large messages follow on small ones, all is given back and received in smaller portions.
+//! A subscription begins with few messages. It is widened to as many as fit into the budget, by the size of the last
+//! ones. When the bytes in hand reach the budget, the subscription is ended until half of them are recorded. Messages
+//! that RabbitMQ was about to send then go back into its queue, and may come behind others. Messages that it has sent
+//! still come. If these are as much again, as may happen when large messages follow small ones, all messages are given
+//! back and received in smaller portions.
 
-/// How many messages of any size are received ahead, about a batch of dispatch's.
+/// The most messages of any size that are received ahead, about a batch of dispatch.
 const MOST: u16 = 500;
 
-/// How many where their size is not known: of the largest that ingest publishes they fill the limit.
+/// How many are received ahead while their size is not known. So many of the largest messages of ingest fill the limit.
 const FIRST: u16 = 16;
 
-/// How much wider a subscription may be than the one before.
+/// How many times wider a subscription may be than the one before.
 const STEP: u16 = 8;
 
 /// What to do after a message has come.
@@ -21,19 +21,19 @@ const STEP: u16 = 8;
 pub(super) enum Advice {
     /// Go on.
     GoOn,
-    /// Subscribe anew: more messages may be on their way, or none until there is room.
+    /// Subscribe anew: now more messages may be on their way, or none before there is room.
     Anew,
-    /// Give back what is held.
+    /// Give back all messages in hand.
     GiveBack,
 }
 
 /// The window of one consumer.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// The most bytes that are held while more is asked for.
+    /// The number of bytes in hand at which no more messages are asked for.
     budget: usize,
     prefetch: u16,
-    /// How many have come with this prefetch.
+    /// How many messages have come with this prefetch.
     received: u16,
     /// The mean of the last few messages' sizes.
     typical: usize,
@@ -49,7 +49,7 @@ impl Window {
         }
     }
 
-    /// The most bytes that may be held for a subscription to begin.
+    /// The most bytes that may be in hand when a subscription begins.
     pub(super) fn room(&self) -> usize {
         self.budget / 2
     }
@@ -63,7 +63,7 @@ impl Window {
         self.prefetch
     }
 
-    /// A message of that size has come, and so many bytes are held with it.
+    /// Takes note of a message of that size. `held` is the number of bytes in hand with it.
     pub(super) fn received(&mut self, bytes: usize, held: usize) -> Advice {
         self.received = self.received.saturating_add(1);
         self.typical = self.typical - self.typical / 8 + bytes / 8;
