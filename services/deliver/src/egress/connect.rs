@@ -1,4 +1,4 @@
-//! One connection: the first address that answers, TLS, and the version of HTTP that both speak.
+//! The making of a connection: the first address that answers, TLS, and the version of HTTP that both sides speak.
 
 use super::failure::SendError;
 use super::tls::Tls;
@@ -24,23 +24,22 @@ use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// After how long without an answer the next address is tried beside those before it (RFC 8305, 5).
+/// The time without an answer after which the next address is tried beside those before it (RFC 8305, 5).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
-/// Addresses that are tried for one connection.
+/// The most addresses that are tried for one connection.
 const MAX_ADDRESSES: usize = 10;
 
-/// How often a connection that requests wait on over HTTP/2 is asked whether it is alive, and how long it
-/// has to answer. An attempt has 15 s by default, so those who wait learn it before, and the next attempt
-/// finds another connection.
+/// How often an HTTP/2 connection with requests under way is asked whether it is alive, and how long it has to answer.
+/// An attempt has 15 s by default, so its request ends before that, and the next attempt finds another connection.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a receiver may send of one answer over HTTP/2 before it is read: no more of it is.
+/// How much of one answer a receiver may send over HTTP/2 before it is read. Herald reads no more of it.
 const WINDOW_BYTES: u32 = 16 * 1024;
 
-/// The head of an answer over HTTP/2, at most. Over HTTP/1.1 hyper has bounds of its own: 100 headers, and
-/// about 400 KiB.
+/// The largest head of an answer over HTTP/2. Over HTTP/1.1 hyper has bounds of its own: 100 headers, and about
+/// 400 KiB.
 const MAX_HEAD_BYTES: u32 = 64 * 1024;
 
 /// A request's body.
@@ -48,14 +47,14 @@ pub(super) type Body = Full<Bytes>;
 
 /// A new connection.
 pub(super) enum Connection {
-    /// One request at a time, and how many bytes were read from it so far.
+    /// HTTP/1.1, for one request at a time, with the number of bytes that were read so far.
     Http1(http1::SendRequest<Body>, Arc<AtomicU64>),
-    /// Several, and how many at a time its receiver allows: none before it has said so.
+    /// HTTP/2, for several requests at a time, with the number that the receiver allows: 0 before it has said so.
     Http2(http2::SendRequest<Body>, Arc<AtomicUsize>),
 }
 
-/// Connects to one of these addresses. `changed` is told when the receiver allows another number of requests at
-/// a time over HTTP/2.
+/// Connects to one of these addresses. `changed` is notified when an HTTP/2 receiver allows another number of requests
+/// at a time.
 pub(super) async fn connect(
     target: &Target,
     addresses: &[IpAddr],
@@ -81,7 +80,7 @@ pub(super) async fn connect(
     }
 }
 
-/// The name that the certificate must have; without the dot at its end, which names in certificates have not.
+/// The name that the certificate must have, without a dot at its end: names in certificates have none.
 fn server_name(target: &Target) -> Result<ServerName<'static>, SendError> {
     Ok(match &target.host {
         url::Host::Domain(name) => ServerName::try_from(name.trim_end_matches('.').to_owned())
@@ -91,8 +90,8 @@ fn server_name(target: &Target) -> Result<ServerName<'static>, SendError> {
     })
 }
 
-/// The first connection that stands. Addresses are tried in turn, without waiting long for one that does not
-/// answer, and those that were begun go on.
+/// The first connection that is made. Addresses are tried in turn. One that does not answer soon goes on beside the
+/// next.
 async fn dial(addresses: &[IpAddr], port: u16) -> io::Result<TcpStream> {
     let mut waiting = in_turn(addresses).into_iter();
     let mut trying = FuturesUnordered::new();
@@ -117,12 +116,12 @@ async fn one(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)
         .await
         .map_err(|error| want::of_ports(error, address))?;
-    // Requests are written whole; what is left of one should not wait.
+    // Requests are written whole, so the last part of one should not wait for more.
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// The two families by turns, in the order of each (RFC 8305, 4).
+/// The addresses of the two families by turns, in the order of each (RFC 8305, 4).
 fn in_turn(addresses: &[IpAddr]) -> Vec<IpAddr> {
     let first = addresses.first().is_some_and(IpAddr::is_ipv4);
     let (one, other): (Vec<IpAddr>, Vec<IpAddr>) = addresses.iter().partition(|address| address.is_ipv4() == first);
@@ -142,11 +141,11 @@ fn in_turn(addresses: &[IpAddr]) -> Vec<IpAddr> {
 async fn over_http1(wire: Wire) -> Result<Connection, SendError> {
     let read = Arc::clone(&wire.read);
     let (sender, connection) = http1::Builder::new()
-        // RFC 9112, 5.2: who is no server must take them for spaces.
+        // RFC 9112, 5.2: a user agent must take such line ends for spaces.
         .allow_obsolete_multiline_headers_in_responses(true)
         .handshake(TokioIo::new(wire))
         .await?;
-    // Whoever sends a request is told how it ended.
+    // The result is not needed: each request is told how it ended.
     tokio::spawn(async move { drop(connection.await) });
     Ok(Connection::Http1(sender, read))
 }
@@ -159,7 +158,7 @@ async fn over_http2(wire: Wire, changed: watch::Sender<()>) -> Result<Connection
         .keep_alive_while_idle(false)
         .initial_stream_window_size(WINDOW_BYTES)
         .max_header_list_size(MAX_HEAD_BYTES)
-        // The first request waits until its receiver has said how many it takes.
+        // The first request waits until the receiver has said how many it takes.
         .initial_max_send_streams(0)
         .handshake(TokioIo::new(wire))
         .await?;
@@ -196,7 +195,7 @@ impl Future for Driver {
 struct Wire {
     stream: Stream,
     read: Arc<AtomicU64>,
-    /// A write that failed while what the other side said before may lie unread.
+    /// The error of a write that failed, while an earlier message of the other side may lie unread.
     failed: Option<io::Error>,
 }
 
@@ -221,8 +220,8 @@ impl Wire {
         }
     }
 
-    /// What a write that failed comes to. Over TLS 1.3 a receiver refuses Herald after the handshake, while the
-    /// request is written already: the reset hides the alert that came before it, and says less.
+    /// The reason why a write failed. Over TLS 1.3 a receiver refuses Herald after the handshake, when the request is
+    /// being written already. The reset of the connection hides the TLS alert that came before it and that tells more.
     fn poll_reason<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if let Stream::Tls(stream) = &mut self.stream
             && self.read.load(Ordering::Relaxed) == 0

@@ -1,4 +1,4 @@
-//! What went wrong with a request, by the names that attempts have for it and in words.
+//! Failures of requests, as the kinds of error that attempts have and in words.
 
 use super::chain::within;
 use super::names::LookupError;
@@ -10,10 +10,10 @@ use rustls::AlertDescription;
 use std::error::Error;
 use std::io;
 
-/// How much of a failure's description is kept.
+/// The most characters of a failure's description that are kept.
 const MAX_DETAIL_CHARS: usize = 500;
 
-/// Why a name led nowhere.
+/// Why a name has no address that a request may go to.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ResolveError {
     #[error(transparent)]
@@ -25,7 +25,7 @@ pub(crate) enum ResolveError {
 /// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
-    /// The name of its host led nowhere.
+    /// The name of its host has no usable address.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// No address answered.
@@ -34,10 +34,10 @@ pub(crate) enum SendError {
     /// The handshake of TLS failed.
     #[error("no TLS")]
     Tls(#[source] io::Error),
-    /// The connection stood.
+    /// The request failed after the connection was made.
     #[error("no answer")]
     Exchange(#[from] hyper::Error),
-    /// This process or its machine lacked what a connection takes.
+    /// This process or its machine lacked something that a connection needs.
     #[error("Herald is short of descriptors, ports or memory for connections: {0}")]
     Want(io::Error),
 }
@@ -64,17 +64,17 @@ impl SendError {
         false
     }
 
-    /// What the attempt calls it.
+    /// The attempt's kind of error.
     pub(crate) fn kind(&self) -> AttemptError {
         match (self, innermost(self)) {
-            // Before the connection stands there is nothing to reset.
+            // Before the connection is made there is nothing to reset.
             (Self::Connect(_) | Self::Tls(_), Some(AttemptError::Reset) | None) => AttemptError::Connect,
             (_, Some(kind)) => kind,
             (_, None) => AttemptError::Reset,
         }
     }
 
-    /// The causes in words. None of them carries anything of the payload.
+    /// The causes in words. No part of the payload is among them.
     pub(crate) fn words(&self) -> String {
         let mut causes = match self {
             Self::Resolve(error) => vec![error.to_string()],
@@ -100,12 +100,12 @@ impl SendError {
         if causes.is_empty() {
             causes.push(self.to_string());
         }
-        // What the other side says when it closes a connection over HTTP/2 is among it, up to 16 KiB.
+        // The words may contain what the other side says when it closes an HTTP/2 connection, up to 16 KiB.
         bounded(&credentials::in_text(&causes.join(": "), false), MAX_DETAIL_CHARS)
     }
 }
 
-/// The text's beginning, in one line and without control characters, which a ledger may not be able to keep.
+/// The beginning of the text, in one line and without control characters, which a ledger may not be able to keep.
 pub(crate) fn bounded(text: &str, most_chars: usize) -> String {
     let mut bounded = String::with_capacity(text.len().min(most_chars));
     let mut chars = text.chars();
@@ -118,7 +118,7 @@ pub(crate) fn bounded(text: &str, most_chars: usize) -> String {
     bounded
 }
 
-/// What the innermost error says that says something of itself.
+/// The kind of the innermost error that has one.
 fn innermost(error: &(dyn Error + 'static)) -> Option<AttemptError> {
     let (mut next, mut found) = (Some(error), None);
     while let Some(cause) = next {
@@ -128,12 +128,12 @@ fn innermost(error: &(dyn Error + 'static)) -> Option<AttemptError> {
     found
 }
 
-/// Whether the connection ended, and nothing that came over it was wrong.
+/// Whether the connection only ended, and nothing that came over it was malformed.
 pub(super) fn broke(error: &hyper::Error) -> bool {
     !error.is_user() && matches!(innermost(error), Some(AttemptError::Reset) | None)
 }
 
-/// What one error in the chain says of itself.
+/// The kind of one error in the chain, if it has one.
 fn kind_of(cause: &(dyn Error + 'static)) -> Option<AttemptError> {
     if let Some(error) = cause.downcast_ref::<SendError>() {
         return match error {
@@ -152,7 +152,7 @@ fn kind_of(cause: &(dyn Error + 'static)) -> Option<AttemptError> {
         if error.is_parse_too_large() {
             return Some(AttemptError::ResponseTooLarge);
         }
-        // A ping over HTTP/2 that was not answered.
+        // An HTTP/2 ping was not answered.
         if error.is_timeout() {
             return Some(AttemptError::Timeout);
         }
@@ -172,7 +172,8 @@ fn kind_of(cause: &(dyn Error + 'static)) -> Option<AttemptError> {
     }
 }
 
-/// What the other side ended, it reset; what this side objected to is no HTTP.
+/// The kind of an HTTP/2 error. If the other side ended the stream or the connection, it is a reset; if this side
+/// objected to what came, it is no HTTP.
 fn kind_of_h2(error: &h2::Error) -> Option<AttemptError> {
     if error.is_io() {
         return None;
@@ -180,8 +181,8 @@ fn kind_of_h2(error: &h2::Error) -> Option<AttemptError> {
     if !error.is_library() {
         return Some(AttemptError::Reset);
     }
-    // For nothing but a head beyond the limit does this side refuse a stream, and if it comes in ever more
-    // parts the connection.
+    // This side refuses a stream only for a head beyond the limit, and the connection only if such a head comes in
+    // ever more parts.
     let too_large = [h2::Reason::REFUSED_STREAM, h2::Reason::ENHANCE_YOUR_CALM].map(Some);
     Some(if too_large.contains(&error.reason()) {
         AttemptError::ResponseTooLarge
@@ -195,16 +196,16 @@ fn kind_of_h2(error: &h2::Error) -> Option<AttemptError> {
 pub(super) enum Http2 {
     /// It wants HTTP/1.1 (RFC 9113, 7).
     WantsHttp1,
-    /// It did nothing with it (RFC 9113, 8.7).
+    /// It did nothing with the request (RFC 9113, 8.7).
     Refused,
-    /// It did nothing with it, and takes no more on this connection.
+    /// It did nothing with the request, and takes no more on this connection.
     GoingAway,
     /// It ended this one request.
     EndedStream,
 }
 
 impl Http2 {
-    /// If it says something.
+    /// The receiver's message in this error, if there is one.
     pub(super) fn of(error: &hyper::Error) -> Option<Self> {
         let mut next: Option<&(dyn Error + 'static)> = Some(error);
         let error = loop {

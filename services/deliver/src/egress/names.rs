@@ -1,15 +1,15 @@
-//! Names to addresses, so that a name whose servers do not answer delays nobody else.
+//! Name resolution. A name whose servers do not answer (a *silent* name) does not delay look-ups of other names.
 //!
-//! Look-ups are asynchronous, so one that waits costs a socket and no thread. Each name is asked for once
-//! at a time, by a task of its own that ends by a limit of its own: whoever gives up earlier leaves the answer
-//! to the next. A name that did not answer is not asked for again for a while, and then from a small
-//! share of the slots, so that such names, however many there are, leave most of them to the others.
+//! Look-ups are asynchronous, so one that waits costs a socket and no thread. Each name is looked up once at a time, by
+//! a task of its own with a time limit of its own. If a request gives up earlier, the answer is there for the next one.
+//! A silent name is not looked up again for a while. After that it uses a small share of the slots, so that silent
+//! names, however many there are, leave most slots to the others.
 //!
 //! The host of a URL is a full name: it is looked up as it is written and in no search domain, whatever the
-//! system's settings (RFC 1535). A name without a dot is asked for as it is, which a container network may
-//! answer; of a service in a Kubernetes cluster the full name is needed, `service.namespace.svc.cluster.local`.
+//! system's settings (RFC 1535). A name without a dot is looked up as it is; a container network may answer it. A
+//! service in a Kubernetes cluster needs its full name, `service.namespace.svc.cluster.local`.
 //!
-//! What is remembered is what names answered, never that it was permitted: see [`super::Sender`].
+//! The addresses of names are remembered, but never that they were permitted: see [`super::Sender`].
 
 mod servers;
 
@@ -25,19 +25,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot};
 
-/// Silent names that are known at a time. Beyond it the oldest are forgotten, and wait once more.
+/// The most silent names that are remembered. Beyond that the oldest are forgotten, and are waited for once more.
 const KNOWN_SILENT: usize = 10_000;
 
-/// How much is asked at a time, and for how long.
+/// The limits of look-ups, in number and in time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Look-ups at a time.
     pub(crate) at_once: usize,
-    /// Of names that did not answer last time.
+    /// Look-ups of silent names at a time.
     pub(crate) silent_at_once: usize,
-    /// How long one may take, its wait for a slot included.
+    /// How long a look-up may take, with its wait for a slot.
     pub(crate) lookup: Duration,
-    /// How long a name that did not answer is not asked for.
+    /// How long a silent name is not looked up again.
     pub(crate) silence: Duration,
 }
 
@@ -57,7 +57,7 @@ impl Default for Limits {
 /// Why a name led nowhere.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum LookupError {
-    /// Its name servers said so, or could not be asked.
+    /// Its name servers answered with an error, or could not be asked.
     #[error("{name} did not resolve")]
     Answer {
         name: Arc<str>,
@@ -80,7 +80,7 @@ type Answer = Result<Arc<[IpAddr]>, LookupError>;
 /// Asks name servers for the addresses of a name.
 type Ask = Box<dyn Fn(&str) -> BoxFuture<'static, Result<Vec<IpAddr>, NetError>> + Send + Sync>;
 
-/// Looks names up.
+/// Looks up the addresses of names.
 pub(crate) struct Names {
     ask: Ask,
     limits: Limits,
@@ -92,7 +92,7 @@ pub(crate) struct Names {
 #[derive(Default)]
 struct State {
     under_way: HashMap<Arc<str>, Shared<oneshot::Receiver<Answer>>>,
-    /// When each of them did not answer.
+    /// The silent names, and when each did not answer.
     silent: HashMap<Arc<str>, Instant>,
 }
 
@@ -105,8 +105,8 @@ impl fmt::Debug for Names {
 }
 
 impl Names {
-    /// Asks these name servers, or those of the system where there are none. Names in `/etc/hosts` are
-    /// known without asking.
+    /// Look-ups at these name servers, or at those of the system if none are given. Names in `/etc/hosts` are known
+    /// without asking.
     pub(crate) fn new(servers: &[SocketAddr]) -> Result<Self, NetError> {
         let limits = Limits::default();
         let servers = Servers::new(servers, limits.at_once)?;
@@ -162,14 +162,14 @@ impl Names {
         let asked = Arc::clone(&name);
         tokio::spawn(async move {
             let answer = AssertUnwindSafe(self.ask(&asked, was_silent)).catch_unwind().await;
-            // The panic is in the log, by the panic hook; the next look-up begins anew.
+            // The panic hook has written the panic to the log; the next look-up begins anew.
             let answer = answer.unwrap_or_else(|_panic| {
                 Err(LookupError::Broken {
                     name: Arc::clone(&asked),
                 })
             });
             self.conclude(&asked, &answer);
-            // If nobody waits any more, the resolver remembers it for the next.
+            // If no request waits any more, the resolver remembers the answer for the next one.
             drop(tell.send(answer));
         });
         Ok((name, told))
@@ -207,13 +207,13 @@ impl Names {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing is left half done where this could panic.
+        // A panic leaves nothing half done here.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Forgets the older half, so that it is seldom done.
+    /// Forgets the older half of the silent names at once, so that this is seldom needed.
     fn forget_oldest(&mut self) {
         let mut times: Vec<_> = self.silent.values().copied().collect();
         let middle = times.len() / 2;
