@@ -1,12 +1,12 @@
-//! Removing what has expired, so that the ledger does not grow for ever.
+//! The removal of expired records, so that the ledger does not grow for ever.
 //!
-//! Whatever goes is counted with it, in one transaction: an event that outlives some of its deliveries says
-//! how many are gone, and what is gone altogether is summed in the row of `expired`. So an audit is exact
-//! before, meanwhile and after.
+//! Each removed record is counted in the transaction that removes it: an event that outlives some of its deliveries
+//! says how many are gone, and the row of `expired` has the sums of everything that is gone. So an audit is exact
+//! before, during and after a removal.
 //!
-//! On PostgreSQL days are dropped whole ([`postgres`]), on SQLite rows are deleted ([`sqlite`]); there the file does
-//! not shrink, its free pages are used again. Everything else that grows is deleted in batches on both. A
-//! batch holds other writes up for some milliseconds, and [`pause`] keeps batches to a fifth of the time.
+//! On PostgreSQL days are dropped whole ([`postgres`]). On SQLite rows are deleted ([`sqlite`]); the file does not
+//! shrink, but its free pages are used again. Everything else that grows is deleted in batches on both. A batch delays
+//! other writes for some milliseconds, and [`pause`] limits batches to a fifth of the time.
 
 mod postgres;
 mod sqlite;
@@ -22,13 +22,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// How many rows go in one transaction.
+/// The most rows that one transaction removes.
 const BATCH: u64 = 256;
 
 /// How long a process that died is remembered.
 const DEAD_FOR: Duration = Duration::from_hours(24);
 
-/// Rejected messages may be 1 MiB each.
+/// The most rejected messages that one transaction removes: each may have 1 MiB.
 const LARGE_BATCH: u64 = 16;
 
 /// What a pass removed.
@@ -49,11 +49,11 @@ pub struct Removed {
 }
 
 impl Ledger {
-    /// Removes what has expired at `now`, and adds it to `removed`, so that what went before an error is known
-    /// too. Keys go when the idempotency window is over, whatever the settings say.
+    /// Removes records that have expired at `now`, and adds their numbers to `removed`, so that those removed before
+    /// an error are known too. Keys are removed when the idempotency window is over, whatever the settings say.
     ///
     /// # Errors
-    /// If the database fails, or somebody else removes or reads for so long that it is better tried later.
+    /// If the database fails, or another process removes, or somebody reads for so long that it is better tried later.
     pub async fn remove_expired(
         &self,
         retention: &Retention,
@@ -70,7 +70,7 @@ impl Ledger {
         };
         self.remove_rejected(limits, removed).await?;
         self.remove_subscriptions(limits, removed).await?;
-        // An event is what leads to its key, so it stays until that is gone.
+        // The key of an event is found by way of the event, so the event stays until its key is gone.
         let before = limits.ended.min(time_of(keys_until));
         if self.store.is_shared() {
             self.drop_days(before, limits, removed).await
@@ -79,8 +79,8 @@ impl Ledger {
         }
     }
 
-    /// Deletes the keys of events by the order of the events, which unlike the keys' own is that of time; up to
-    /// which event that is done.
+    /// Deletes the keys of events in the order of the events, which is that of time; the keys' own order is not.
+    /// Returns the event up to which this is done.
     async fn forget_keys(&self, now: Timestamp, removed: &mut Removed) -> Result<Uuid, Error> {
         let window = now.minus(dispatching::IDEMPOTENCY_WINDOW);
         let until = first_uuid(window);
@@ -93,7 +93,7 @@ impl Ledger {
                 [after.into(), until.into(), BATCH.into()],
             )
             .await?;
-            // One that was recorded long after it was read still has its key; the next pass goes on from there.
+            // An event that was recorded long after it was read still has its key. The next pass goes on from there.
             let mut ids: Vec<Value> = Vec::with_capacity(rows.len());
             let mut next = None;
             for row in &rows {
@@ -148,7 +148,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Removes subscriptions that were deleted long ago, once nothing is kept that they explain.
+    /// Removes subscriptions that were deleted long ago, when no delivery to them is kept any more.
     async fn remove_subscriptions(&self, limits: Limits, removed: &mut Removed) -> Result<(), Error> {
         let before = limits.ended.min(limits.dead);
         let mut after = Uuid::nil();
@@ -215,7 +215,7 @@ impl Ledger {
             let gone = self
                 .remove(move |txn| {
                     Box::pin(async move {
-                        // An id is made by the clock of who rejects; the time decides.
+                        // The id is made by the clock of the process that rejects, so the time decides.
                         let sql = "DELETE FROM rejected_events WHERE id IN (SELECT id FROM rejected_events \
                                    WHERE id < $1 AND received_at < $2 ORDER BY id LIMIT $3)";
                         let (until, before) = (first_uuid(limits.ended), limits.ended.as_micros());
@@ -234,8 +234,8 @@ impl Ledger {
         }
     }
 
-    /// Runs a write that removes, when nobody else does and, on SQLite, when no other write waits. It joins what it has
-    /// found to tables that grow, so on PostgreSQL it is planned by estimates, although it writes beside deliveries.
+    /// Runs a write that removes, if no other process removes and, on SQLite, when no other write waits. The write
+    /// joins rows to tables that grow, so PostgreSQL plans it by estimates, although it writes beside deliveries.
     async fn remove<T, F>(&self, write: F) -> Result<T, Error>
     where
         F: for<'t> FnOnce(&'t DatabaseTransaction) -> futures_util::future::BoxFuture<'t, Result<T, Error>>
@@ -257,8 +257,8 @@ impl Ledger {
     }
 }
 
-/// Has a manual retry wait while the day of its delivery may be being dropped. Before any other lock is taken,
-/// so that nobody waits for the retry.
+/// Has a manual retry wait while the day of its delivery may be being dropped. This comes before any other lock, so
+/// that nothing waits for the retry.
 pub(crate) async fn wait_for_removal(txn: &DatabaseTransaction, id: Uuid, now: Timestamp) -> Result<(), Error> {
     let youngest = now.minus(dispatching::IDEMPOTENCY_WINDOW);
     if id < first_uuid(youngest) {
@@ -267,8 +267,8 @@ pub(crate) async fn wait_for_removal(txn: &DatabaseTransaction, id: Uuid, now: T
     Ok(())
 }
 
-/// Whether a closed delivery may be changed: not while the day that it is in is being dropped, because the change
-/// would be lost. Who asks holds other locks, so this does not wait.
+/// Whether a closed delivery may be changed: not while its day is being dropped, because the change would be lost. This
+/// does not wait, because the caller has other locks.
 pub(crate) async fn is_kept(txn: &DatabaseTransaction, id: Uuid, now: Timestamp) -> Result<bool, Error> {
     let youngest = now.minus(dispatching::IDEMPOTENCY_WINDOW);
     if id >= first_uuid(youngest) {
@@ -277,7 +277,7 @@ pub(crate) async fn is_kept(txn: &DatabaseTransaction, id: Uuid, now: Timestamp)
     locks::try_to_keep_days(txn).await
 }
 
-/// Where `expired` counts deliveries that ended so.
+/// The column of `expired` that counts deliveries with this end.
 pub(crate) const fn column(end: Closed) -> &'static str {
     match end {
         Closed::Delivered => "delivered",
@@ -287,7 +287,7 @@ pub(crate) const fn column(end: Closed) -> &'static str {
     }
 }
 
-/// Leaves four times as much to others as was taken.
+/// Pauses for four times as long as the batch took, at most 5 s.
 async fn pause(began: Instant) {
     tokio::time::sleep((began.elapsed() * 4).min(Duration::from_secs(5))).await;
 }

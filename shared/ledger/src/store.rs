@@ -1,4 +1,4 @@
-//! The database: where to read, and how to write.
+//! The connections to the database, for reading and for writing.
 
 pub(crate) mod postgres;
 mod sqlite;
@@ -18,20 +18,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Connections for the delivery path. On PostgreSQL one more listens.
+/// Connections for reads of the delivery path. On PostgreSQL one more connection listens.
 const READERS: u32 = 4;
 
-/// For the registry alone: whether rights are fresh must not wait for reads that are slow.
+/// Connections for the registry alone: the check of rights must not wait for slow reads.
 const REGISTRY: u32 = 1;
 
-/// For what takes long and is in no hurry: audits, counts, and removing what has expired.
+/// Connections for slow reads without hurry: audits, counts, and the removal of expired records.
 const QUERIES: u32 = 2;
 
-/// For the API, whose lists may be long: they wait for one another, and deliveries for none of them. More than
-/// one caller may use at a time.
+/// Connections for the API, whose lists may be long: they wait for one another, and deliveries wait for none of them.
+/// There are more than one caller may use at a time.
 const API: u32 = 6;
 
-/// How long a read for the API may take. The server gives up a little later, if nobody waits any more.
+/// How long a read for the API may take. The server ends the statement a little later, if no caller waits any more.
 const API_PATIENCE: Duration = Duration::from_secs(15);
 const API_STATEMENT: Duration = Duration::from_secs(16);
 
@@ -42,12 +42,12 @@ pub struct Store {
     write: Write,
     trust: Trust,
     day_missing: Arc<Notify>,
-    /// Why there was no connection, when that was last looked for.
+    /// The last known reason why there was no connection.
     found: Arc<want::Found>,
     metrics: Metrics,
 }
 
-/// The connections that read, by what for.
+/// The connections that read, by purpose.
 #[derive(Debug)]
 struct Reads {
     read: DatabaseConnection,
@@ -60,11 +60,11 @@ struct Reads {
 enum Write {
     /// One writer for all, in groups.
     Sqlite(sqlite::Handle),
-    /// A transaction each; the database groups their commits.
+    /// A transaction for each write; the database groups their commits.
     Postgres(Arc<postgres::Pool>),
 }
 
-/// Whether SQLite's log of the file has anything in it.
+/// Whether SQLite's log beside the file has anything in it.
 fn has_log(file: &Path) -> bool {
     let mut log = file.as_os_str().to_owned();
     log.push("-wal");
@@ -98,7 +98,7 @@ impl Store {
     pub async fn open_read_only(file: &Path) -> Result<Self, Error> {
         let read = match sqlite::connect(file, 1, true).await {
             Ok(read) => read,
-            // What was committed and is not in the file itself would be missing.
+            // Writes that were committed and are not in the file itself would be missing.
             Err(error) if has_log(file) => {
                 tracing::debug!(%error, "the ledger cannot be opened beside its log");
                 return Err(Error::ReadOnlyFolder(file.to_owned()));
@@ -143,44 +143,43 @@ impl Store {
         Ok((store, clock))
     }
 
-    /// Where to read what takes long.
+    /// The connections for slow reads.
     pub fn queries(&self) -> &DatabaseConnection {
         &self.reads.queries
     }
 
-    /// Where to read what the API is asked for, by way of [`Self::ask`].
+    /// The connections for the API, used by way of [`Self::ask`].
     pub(crate) fn api(&self) -> &DatabaseConnection {
         &self.reads.api
     }
 
-    /// Reads for the API, but not for as long as it takes: somebody waits, and others wait for the connection.
+    /// Reads for the API, within a time limit: a caller waits for the answer, and others wait for the connection.
     pub(crate) async fn ask<T>(&self, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.explained(self.trust.watch(API_PATIENCE, read).await).await
     }
 
-    /// Where to read what deliveries wait for.
+    /// The connections for reads that deliveries wait for.
     pub fn read(&self) -> &DatabaseConnection {
         &self.reads.read
     }
 
-    /// Where to read what attempts are permitted by.
+    /// The connection for reads of rights.
     pub(crate) fn registry(&self) -> &DatabaseConnection {
         &self.reads.registry
     }
 
-    /// Reads, but not for longer than a write may take: what waits for it must hear of a database that
-    /// hangs.
+    /// Reads, but not for longer than a write may take: the part that waits must learn of a database that hangs.
     pub(crate) async fn soon<T>(&self, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.explained(self.trust.watch(postgres::PATIENCE, read).await).await
     }
 
-    /// The database takes no writes: what is connected now is not used any more.
+    /// Takes the present connections out of use, because the database takes no writes.
     pub(crate) fn reads_only(&self) -> Error {
         self.trust.replaced();
         Error::ReadOnly
     }
 
-    /// Whether connections that were made then are not to be used any more.
+    /// Whether connections that were made at that time are out of use.
     pub(crate) fn is_former(&self, connected: Instant) -> bool {
         self.trust.is_former(connected)
     }
@@ -213,9 +212,9 @@ impl Store {
         self.metrics.wrote(took, written);
     }
 
-    /// Runs a write, whole or not at all, and returns when it is durable. It is handed the time at which
-    /// it runs. On SQLite writes run one after the other, so what comes later has the later time; on
-    /// PostgreSQL see [`crate::sql::time`].
+    /// Runs a write, whole or not at all, and returns when it is durable. The write gets the time at which it runs. On
+    /// SQLite writes run one after the other, so a later write has a later time; for PostgreSQL see
+    /// [`crate::sql::time`].
     pub async fn write<T, F>(&self, write: F) -> Result<T, Error>
     where
         F: for<'t> FnOnce(&'t DatabaseTransaction, Timestamp) -> BoxFuture<'t, Result<T, Error>> + Send + 'static,
@@ -230,8 +229,8 @@ impl Store {
         written
     }
 
-    /// Waits until no other write waits, a second at most: for what may be done at any time. On PostgreSQL
-    /// writes do not wait for one another.
+    /// Waits until no other write waits, a second at most, for writes without hurry. On PostgreSQL writes do not wait
+    /// for one another.
     pub(crate) async fn lull(&self) {
         if let Write::Sqlite(handle) = &self.write {
             handle.lull().await;
@@ -260,7 +259,7 @@ impl Store {
         }
     }
 
-    /// Registers what is counted here, and the pools of connections.
+    /// Registers the metrics of writes and of the connection pools.
     pub(crate) fn register(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
         let mut pools = vec![
             ("read", self.reads.read.clone()),
@@ -274,7 +273,7 @@ impl Store {
         self.metrics.register(registry, Pools::new(pools)?)
     }
 
-    /// The connection that is always open was made anew.
+    /// Takes note that the connection that is always open was made anew.
     pub(crate) fn reconnected(&self) {
         self.metrics.reconnections.inc();
     }

@@ -22,7 +22,7 @@ impl Ledger {
         loop {
             let began = Instant::now();
             let txn = self.store.queries().begin().await?;
-            // It reads a whole day, and keeps nobody waiting for it.
+            // It reads a whole day, and nothing waits for it.
             txn.execute_unprepared("SET LOCAL statement_timeout = '1h'").await?;
             let limits = [before, limits.ended, limits.dead].map(|time| time.as_micros().into());
             let row = one(&txn, DROP_DAY, limits).await?;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// Which events go: those whose deliveries are all gone. One whose account does not add up never does.
+/// The condition for events to remove: all of their deliveries are gone. An event that does not add up stays.
 const EVENT_IS_OVER: &str = "expired_count = matched_count AND cursor IS NULL";
 
 impl Ledger {
@@ -36,7 +36,7 @@ impl Ledger {
             Box::new(move |txn| Box::pin(async move { remove_deliveries(txn, ids, &expired).await }))
         })
         .await?;
-        // And those that never had any.
+        // Also events that never had any deliveries.
         let events = format!(
             "SELECT uid AS id FROM events WHERE uid > $1 AND uid < $2 AND recorded_at < {} AND {EVENT_IS_OVER} \
              ORDER BY uid LIMIT {BATCH}",
@@ -75,7 +75,7 @@ type Removal = Box<
     dyn for<'t> FnOnce(&'t DatabaseTransaction) -> futures_util::future::BoxFuture<'t, Result<Removed, Error>> + Send,
 >;
 
-/// Deletes those of the deliveries that are still there and expired, and the events that had no others.
+/// Deletes the deliveries that are still there and expired, and the events that have no others.
 async fn remove_deliveries(txn: &DatabaseTransaction, ids: Vec<Value>, expired: &str) -> Result<Removed, Error> {
     let gone = for_values(
         txn,

@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 pub(crate) use address::Address;
 pub(crate) use session::{ESTIMATED, Plans, Trust};
 
-/// For a statement that takes as long as it takes: PostgreSQL reads 0 as none.
+/// No time limit for a statement: PostgreSQL reads 0 as none.
 pub(crate) const WITHOUT_LIMIT: Duration = Duration::ZERO;
 
 /// How many writes at a time: dispatch, outcomes, leases, and the API's changes.
 const WRITERS: u32 = 8;
 
-/// How long anything on the delivery path may take. Whoever was frozen in the middle of a transaction is
-/// cut off by the server a little sooner, so that the locks it holds are not in the way of a takeover.
+/// How long anything on the delivery path may take. The server cuts off a process that is frozen in the middle of a
+/// transaction a little sooner, so that its locks are not in the way of a takeover.
 pub(super) const PATIENCE: Duration = Duration::from_secs(8);
 
 /// How long a query that is in no hurry, such as an audit, may take.
@@ -60,7 +60,7 @@ impl Pool {
         &self.write
     }
 
-    /// Has the clock take note of what the database's own says, as part of whatever is asked.
+    /// Has the clock take note of the database's time, which is read along with a query.
     pub(super) async fn tell_time(&self, asking: impl Future<Output = Result<Timestamp, Error>>) -> Result<(), Error> {
         let asked = self.clock.started.elapsed();
         let told = asking.await?;
@@ -68,12 +68,12 @@ impl Pool {
         Ok(())
     }
 
-    /// A pool of one connection for what listens: one that is half open must not keep those that read from others.
+    /// A pool of one connection for listening, so that a half-open one takes none from those that read.
     pub(super) fn listening(&self) -> PgPool {
         session::listening(&self.address)
     }
 
-    /// Makes a connection and closes it; why there is none, in words.
+    /// Makes a connection and closes it. Returns the reason in words if there is none.
     pub(super) async fn try_to_connect(&self) -> Result<(), String> {
         Box::pin(session::try_to_connect(&self.address)).await
     }
@@ -103,7 +103,7 @@ pub(crate) async fn check(address: &Address) -> Result<(), Error> {
     Box::pin(session::check(address)).await
 }
 
-/// Connects a pool, whose statements may take so long and are planned like that.
+/// Connects a pool. Its statements may take as long as `patience` says, and are planned as `plans` says.
 pub(crate) async fn connect(
     address: &Address,
     connections: u32,
@@ -122,13 +122,12 @@ async fn clock(connection: &DatabaseConnection) -> Result<Timestamp, Error> {
     timestamp(&row.ok_or(Error::Corrupt("no time"))?, "now")
 }
 
-/// The database's clock as this process can tell it: all processes that share a ledger go by one clock,
-/// whatever their own machines' clocks say.
+/// The database's clock, as this process can tell it. All processes that share a ledger go by this one clock, whatever
+/// their machines' clocks say.
 ///
-/// It is observed several times a second (see [`crate::Ledger::registry_version`]). What the database said
-/// when is compared with this process's monotonic clock. An answer arrives after
-/// it was given, so a time told by this clock is behind the database's by the shortest way that an
-/// answer took of late, and never before one that this process was told.
+/// The database's time is observed several times a second (see [`crate::Ledger::registry_version`]) and compared with
+/// this process's monotonic clock. An answer arrives after it was given. So this clock is behind the database's by the
+/// shortest time that an answer took of late, but never before a time that this process was told.
 #[derive(Debug)]
 pub struct DatabaseClock {
     started: Instant,
@@ -145,16 +144,17 @@ struct Offsets {
     stepped: Option<Duration>,
 }
 
-/// By how many microseconds it must be ahead of what is possible before it is set back at once.
+/// How many microseconds this clock must be ahead of the possible time before it is set back at once.
 const STEP: i64 = 100_000;
 
-/// By how many microseconds it must be ahead of what it was to have been set forward, and not to have been told late.
+/// How many microseconds the database's clock must be ahead of its known time to count as set forward. By less, earlier
+/// answers may only have come late.
 const LEAP: i64 = 2_000_000;
 
-/// By how many microseconds what a statement told may be behind when it has ended.
+/// How many microseconds the time that a statement told may be behind when the statement has ended.
 const LATE: i64 = 20_000_000;
 
-/// How long an observation counts at least; clocks drift apart by less than a millisecond in it.
+/// The least time for which an observation counts. Clocks drift apart by less than a millisecond in it.
 const WINDOW: Duration = Duration::from_secs(30);
 
 impl Default for DatabaseClock {
@@ -174,7 +174,7 @@ impl DatabaseClock {
         let mut offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
         let known = offsets.current.max(offsets.before);
         if known.is_some_and(|known| known > most + STEP) {
-            // It was set back, or another database stands in its place.
+            // The clock was set back, or another database stands in its place.
             *offsets = Offsets {
                 stepped: Some(elapsed),
                 ..Offsets::default()
@@ -189,8 +189,8 @@ impl DatabaseClock {
         offsets.current = offsets.current.max(Some(offset));
     }
 
-    /// Whether the database's clock was found to have been set within that time, or is now, when it says `told`.
-    /// What others wrote by its former time is not to be compared with its present one.
+    /// Whether the database's clock was found to have been set within that time, or is found so now by the time `told`.
+    /// Times that others wrote before that must not be compared with the present one.
     pub(crate) fn stepped(&self, within: Duration, told: Timestamp) -> bool {
         self.stepped_at(within, told, self.started.elapsed())
     }
@@ -198,7 +198,7 @@ impl DatabaseClock {
     fn stepped_at(&self, within: Duration, told: Timestamp, elapsed: Duration) -> bool {
         let mut offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
         let offset = told.as_micros() - micros(elapsed);
-        // Told a while ago by now, but not as long ago as a statement may take.
+        // `told` is from a while ago, but no longer ago than a statement may take.
         let near = |known: i64| (known - LATE..=known + LEAP).contains(&offset);
         if offsets.current.max(offsets.before).is_some_and(|known| !near(known)) {
             offsets.stepped = Some(elapsed);
