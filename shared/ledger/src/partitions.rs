@@ -1,8 +1,7 @@
-//! Partitions of PostgreSQL's tables: a day of events each, made ahead.
+//! Partitions of PostgreSQL's tables: each has a day of events, and is made ahead.
 //!
-//! An event's uid begins with its time and so does a delivery's id, so the primary keys themselves say
-//! which day a row belongs to, and a day is dropped whole. There is no default partition: a row for which
-//! there is no day must not hide where nobody drops it.
+//! An event's uid begins with its time, and so does a delivery's id. So the primary keys themselves say to which day a
+//! row belongs, and a day is dropped whole. There is no default partition, because rows in it would never be dropped.
 
 use crate::sql::{all, execute, get, one};
 use crate::store::{Store, postgres};
@@ -19,26 +18,27 @@ use tokio_util::sync::CancellationToken;
 const AHEAD: u32 = 7;
 const BACK: u32 = 2;
 
-/// How often to look whether there are enough; sooner while there are not, and at once when one was missing.
+/// How often to look whether there are enough partitions: sooner while there are too few, and at once when one was
+/// missing.
 const INTERVAL: Duration = Duration::from_hours(1);
 const SOONER: Duration = Duration::from_mins(1);
 
-/// How long to wait after a look at least: many writes may miss the same day.
+/// The least time between two looks: many writes may miss the same day.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How often somebody who waits for that lock looks whether it is free.
+/// How often a process that waits for the lock on the schema looks whether it is free.
 const LOCK_LOOK: Duration = Duration::from_millis(200);
 
-/// For how long a step is tried again that did not get a table in time, and after what pause.
+/// For how long a step is tried again that did not get the lock on a table in time, and after what pause.
 const TRIED_AGAIN: Duration = Duration::from_mins(1);
 const PAUSE_OF_STEPS: Duration = Duration::from_secs(3);
 
-/// Brings the schema up to date; the lock is held on one connection while another does the work. On a large
-/// ledger that may take long, and a half of it is worth nothing, so there is no limit but for what waits for others.
+/// Brings the schema up to date. One connection holds the lock while another does the work. On a large ledger that may
+/// take long, and half of it is of no use. So there is no time limit, except for waiting for others.
 pub(crate) async fn migrate(url: &str) -> Result<(), Error> {
     let address = postgres::Address::read(url)?;
     postgres::check(&address).await?;
-    // One connection each, so that what is set in a session is set for what follows.
+    // One connection each, so that the settings of a session are valid for all that follows.
     let trust = postgres::Trust::default();
     let migrating = (postgres::WITHOUT_LIMIT, postgres::Plans::Estimated);
     let locking = postgres::connect(&address, 1, migrating, &trust).await?;
@@ -50,11 +50,11 @@ pub(crate) async fn migrate(url: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Waits until nobody else changes the schema. Whoever waits looks again and again, and is in no statement meanwhile: an
-/// index that is made beside others waits for all statements that began before it, and would wait for this one.
+/// Waits until no other process changes the schema. It asks again and again, instead of waiting in a statement: an
+/// index that is made beside writes waits for all statements that began before it, and would wait for this one.
 async fn lock_schema(connection: &DatabaseConnection) -> Result<DatabaseTransaction, Error> {
     let lock = connection.begin().await?;
-    // The holder is idle for as long as the other connection works, and so is who waits.
+    // The connection with the lock is idle while the other one works, and so is one that waits for the lock.
     execute(&lock, "SET LOCAL idle_in_transaction_session_timeout = 0", []).await?;
     loop {
         if locks::try_to_change_schema(&lock).await? {
@@ -64,8 +64,8 @@ async fn lock_schema(connection: &DatabaseConnection) -> Result<DatabaseTransact
     }
 }
 
-/// Does the migrations that are left. One that waits for a table for too long gives up, so that others get it, and is
-/// tried again.
+/// Does the migrations that are left. A migration that waits too long for the lock on a table gives up, so that others
+/// get it, and is tried again.
 async fn bring_up(connection: &DatabaseConnection) -> Result<(), Error> {
     let began = Instant::now();
     loop {
@@ -104,7 +104,7 @@ pub(crate) async fn check(store: &Store) -> Result<(), Error> {
         .iter()
         .map(|row| get(row, "version"))
         .collect::<Result<_, _>>()?;
-    // More than this version knows is a later version's, which only adds what this one can live with.
+    // Migrations that this version does not know are a later version's, which only adds what this one can live with.
     let behind = Migrator::migrations()
         .iter()
         .any(|migration| !applied.iter().any(|name| name == migration.name()));
@@ -120,8 +120,8 @@ async fn make(connection: &impl ConnectionTrait) -> Result<(), Error> {
     Ok(())
 }
 
-/// How many days after today there are partitions for, without a gap: 0 if today's is the last, -1 if there is not even
-/// that.
+/// For how many days after today there are partitions, without a gap: 0 if today's is the last, -1 if there is none for
+/// today.
 async fn ahead(connection: &impl ConnectionTrait) -> Result<i64, Error> {
     let sql = "SELECT coalesce(min(n), 100)::bigint - 1 AS ahead FROM generate_series(0, 99) AS n \
                WHERE (SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
@@ -131,7 +131,7 @@ async fn ahead(connection: &impl ConnectionTrait) -> Result<i64, Error> {
     get(&row.ok_or(Error::Corrupt("no partitions"))?, "ahead")
 }
 
-/// What the days ahead mean for those who run it.
+/// The warning to operators, if there are too few days ahead.
 fn in_words(ahead: i64) -> Option<String> {
     match ahead {
         2.. => None,
@@ -146,8 +146,8 @@ fn in_words(ahead: i64) -> Option<String> {
     }
 }
 
-/// How many days ahead there are partitions for. It is shown from when it is known: until then any number would be
-/// wrong.
+/// The gauge of the days ahead for which there are partitions. It is shown only when the number is known: before that
+/// any number would be wrong.
 #[derive(Debug)]
 pub struct Days {
     gauge: Gauge,
@@ -156,7 +156,7 @@ pub struct Days {
 }
 
 impl Days {
-    /// To be shown at `registry`.
+    /// A gauge that will be shown at `registry`.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let gauge = Gauge::new(
             "herald_ledger_partitions_ahead",
@@ -184,7 +184,7 @@ impl Days {
 }
 
 impl Ledger {
-    /// Makes partitions ahead until shutdown; `tell` hears each time whether there are too few, in words.
+    /// Makes partitions ahead until shutdown. After each look `tell` gets the warning, if there are too few.
     pub async fn keep_partitions(
         &self,
         mut days: Days,

@@ -1,5 +1,5 @@
-//! Subscriptions as the ledger keeps them. Every change bumps the registry's version in its own
-//! transaction; deactivation and deletion also leave the outbox job that cancels what is open.
+//! Subscriptions in the ledger. Every change also bumps the registry's version, in its own transaction. Deactivation
+//! and deletion also write the outbox job that cancels the open deliveries.
 
 use crate::sql::{corrupt, for_rows, for_values, timestamp, uuid};
 use crate::{Error, Ledger, catalogue, locks, outbox, version};
@@ -68,10 +68,10 @@ mod entity {
 
 use entity::Column;
 
-/// Of how many subscriptions the URLs are looked at at a time.
+/// The number of subscriptions whose URLs are compared at a time.
 const PAGE: u64 = 2000;
 
-/// What is asked of a list of subscriptions.
+/// The filter of a list of subscriptions.
 #[derive(Debug, Clone, Default)]
 pub struct SubscriptionFilter {
     /// Only this account's.
@@ -106,9 +106,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// Changes a subscription with `change`, which sees it as it is in the transaction; `None` if
-    /// there is none (any more). Where `change` refuses, nothing is written. A change from active to
-    /// inactive cancels what is open.
+    /// Changes a subscription with `change`, which sees it as it is in the transaction. Returns `None` if there is
+    /// none, or not any more. If `change` refuses, nothing is written. A change from active to inactive cancels the
+    /// open deliveries.
     pub async fn update_subscription<F, R>(
         &self,
         id: SubscriptionId,
@@ -150,8 +150,8 @@ impl Ledger {
         Ok(changed)
     }
 
-    /// Deletes a subscription unless `check` refuses, which sees it as it is in the transaction; `None` if
-    /// there was none. What is open is cancelled.
+    /// Deletes a subscription unless `check` refuses, which sees it as it is in the transaction. Returns `None` if
+    /// there was none. The open deliveries are cancelled.
     pub async fn delete_subscription<F, R>(
         &self,
         id: SubscriptionId,
@@ -198,14 +198,14 @@ impl Ledger {
         self.store.ask(find(self.store.api(), id)).await
     }
 
-    /// Whose a subscription is, or was before it was deleted.
+    /// The account to which a subscription belongs, or belonged before it was deleted.
     pub async fn subscription_owner(&self, id: SubscriptionId) -> Result<Option<AccountId>, Error> {
         let read = async { Ok(entity::Entity::find_by_id(id.0).one(self.store.api()).await?) };
         let row = self.store.ask(read).await?;
         Ok(row.map(|row| AccountId(row.owner)))
     }
 
-    /// Subscriptions, newest first, those before `before` that have all that the filter asks for.
+    /// The subscriptions before `before` that match the filter, newest first.
     pub async fn subscriptions(
         &self,
         wanted: SubscriptionFilter,
@@ -228,8 +228,8 @@ impl Ledger {
         rows.into_iter().map(from_row).collect()
     }
 
-    /// The newest of those asked for that call that URL. Earlier versions kept URLs as they were given, so the database
-    /// cannot compare them, and each is looked at.
+    /// The newest subscriptions that match the filter and have that URL. Earlier versions kept URLs as they were given,
+    /// so the database cannot compare them, and each is compared here.
     async fn called(
         &self,
         wanted: &SubscriptionFilter,
@@ -257,7 +257,7 @@ impl Ledger {
 }
 
 impl SubscriptionFilter {
-    /// All that the database can compare.
+    /// The part of the filter that the database can compare.
     fn asked(&self) -> Select<entity::Entity> {
         let asked = [
             self.owner.map(|owner| Column::Owner.eq(owner.0)),
@@ -270,7 +270,7 @@ impl SubscriptionFilter {
     }
 }
 
-/// Subscriptions changed since that version, deleted ones included, in the order of their ids; those
+/// The subscriptions that have changed since that version, deleted ones included, in the order of their ids: those
 /// behind `after`, at most `limit`.
 pub(crate) async fn changed_since<C: ConnectionTrait>(
     connection: &C,
@@ -286,7 +286,7 @@ pub(crate) async fn changed_since<C: ConnectionTrait>(
     rows.into_iter().map(from_row).collect()
 }
 
-/// What subscriptions that changed since that version listen to now, if they are at most `limit`.
+/// What the subscriptions that have changed since that version listen to now. Nothing if they are more than `limit`.
 pub(crate) async fn amendment_since(
     txn: &DatabaseTransaction,
     version: i64,
@@ -311,8 +311,8 @@ pub(crate) async fn amendment_since(
     Ok(Some(Amendment::new(changes?)))
 }
 
-/// Of these subscriptions, whose subscribers answered 410, those that are active and were last changed then: the
-/// answer was to what they were. Without a lock, so it is looked at again by [`deactivate_gone`].
+/// The subscriptions, of these whose subscribers answered 410, that are active and have not changed since that time. An
+/// answer from before a change does not count. This takes no lock, so [`deactivate_gone`] looks again.
 pub(crate) async fn still_active(
     txn: &DatabaseTransaction,
     gone: impl Iterator<Item = (SubscriptionId, Timestamp)>,
@@ -336,8 +336,8 @@ pub(crate) async fn still_active(
     Ok(still)
 }
 
-/// Deactivates subscriptions whose subscribers answered 410, unless they were changed since; which it did. A few
-/// statements for however many. After [`locks::change`].
+/// Deactivates subscriptions whose subscribers answered 410, unless they have changed since. Returns those that were
+/// deactivated. It needs only a few statements for any number. [`locks::change`] must come before it.
 pub(crate) async fn deactivate_gone(
     txn: &DatabaseTransaction,
     gone: HashMap<SubscriptionId, Timestamp>,
@@ -494,7 +494,7 @@ fn from_row(row: entity::Model) -> Result<Subscription, Error> {
         settings: Settings {
             interest,
             format: row.format.and_then(Format::coded).unwrap_or(Format::Enate),
-            // As it is called; earlier versions kept it as it was given.
+            // The URL as it is called. Earlier versions kept it as it was given.
             url: url_as_kept(&row.url),
             custom_header: row.custom_header.zip(row.custom_header_value).map(Box::new),
             name: row.name,

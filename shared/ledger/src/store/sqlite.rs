@@ -24,23 +24,24 @@ use tokio::time::Instant;
 /// The most writes in one transaction, and waiting for it.
 const MAX_GROUP: usize = 64;
 
-/// How long to wait for a moment without a write, and how often to look.
+/// How long to wait at most for a moment without a write, and how often to look.
 const LULL: Duration = Duration::from_secs(1);
 const LULL_LOOK: Duration = Duration::from_millis(5);
 
-/// How often the log is looked after beside the writer.
+/// How often the log is written back into the file beside the writer.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
 
 /// How long a connection that failed may take to close.
 const CLOSE: Duration = Duration::from_secs(5);
 
-/// Writes what the [`Store`]'s handles hand over; ends when they are all dropped.
+/// The one writer of the file. It runs the writes that the [`Store`]'s handles give it, and ends when all of these are
+/// dropped.
 #[derive(Debug)]
 pub struct Writer {
     file: PathBuf,
     connection: DatabaseConnection,
     jobs: mpsc::Receiver<Job>,
-    /// It never goes back, so what is written later has the later time.
+    /// This clock never goes back, so a later write has a later time.
     clock: Arc<dyn Clock>,
     metrics: Metrics,
 }
@@ -57,11 +58,11 @@ impl std::fmt::Debug for Job {
     }
 }
 
-/// Tells the caller what came of its write, once the commit is known.
+/// Tells the caller the result of its write, when that of the commit is known.
 type Settle = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 trait Write: Send {
-    /// Runs in a savepoint; the second value says whether to keep what it did.
+    /// Runs in a savepoint. The second value says whether to keep the changes.
     fn run(self: Box<Self>, txn: &DatabaseTransaction, now: Timestamp) -> BoxFuture<'_, (Settle, bool)>;
     /// Answers without having run.
     fn settle(self: Box<Self>, outcome: Result<(), Error>);
@@ -83,7 +84,7 @@ where
             let result = write(txn, now).await;
             let keep = result.is_ok();
             let settle = move |committed: Result<(), Error>| {
-                // A caller that has gone away does not want the answer; the write stands all the same.
+                // A caller that has gone away does not want the answer. Its write counts all the same.
                 drop(answer.send(result.and_then(|value| committed.map(|()| value))));
             };
             (Box::new(settle) as Settle, keep)
@@ -102,7 +103,7 @@ impl Handle {
         Self(write)
     }
 
-    /// Returns when no write waits, or when there were some all the time.
+    /// Returns when no write waits, at the latest after [`LULL`].
     pub(super) async fn lull(&self) {
         let deadline = Instant::now() + LULL;
         while self.0.capacity() < self.0.max_capacity() && Instant::now() < deadline {
@@ -142,13 +143,13 @@ impl Writer {
         self.clock = clock;
     }
 
-    /// The writing connection, for what comes before the first write: migrations.
+    /// The writing connection, for migrations, which come before the first write.
     pub(crate) fn connection(&self) -> &DatabaseConnection {
         &self.connection
     }
 
-    /// Runs until every [`Store`] handle is gone, on a thread of its own: a group is many questions to SQLite's thread,
-    /// one after the other, and among the process's other tasks each answer would wait for its turn.
+    /// Runs until every [`Store`] handle is gone, on a thread of its own. A group is many questions to SQLite's thread,
+    /// one after the other. Among the process's other tasks this one would wait for its turn after each answer.
     pub async fn run(self) {
         let (ends, ended) = oneshot::channel::<()>();
         let write = move || {
@@ -162,7 +163,7 @@ impl Writer {
             .name("ledger writer".to_owned())
             .spawn(write)
         {
-            // It says nothing when it ends, and a thread that dies takes the sender with it as well.
+            // Nothing is ever sent: the sender is dropped when the thread ends, also by a panic.
             Ok(_thread) => drop(ended.await),
             Err(error) => tracing::error!(%error, "no thread for the ledger's writer"),
         }
@@ -199,8 +200,8 @@ impl Writer {
         let committed = match self.run_group(group, &mut settles).await {
             Ok(()) => Ok(()),
             Err(error) => {
-                // After a failure such as a full disk SQLite may have ended the transaction by itself, and
-                // nobody knows at which savepoint the connection stands. A new one stands at none.
+                // After a failure such as a full disk SQLite may have ended the transaction by itself, so the
+                // savepoint at which the connection stands is unknown. A new connection has none.
                 tracing::error!(%error, "the ledger could not be written");
                 self.reconnect().await;
                 Err(Error::from(error))
@@ -229,7 +230,7 @@ impl Writer {
             Ok(txn) => self.run_jobs(txn, &mut group, settles).await,
             Err(error) => Err(DbErr::Custom(error.to_string())),
         };
-        // Whoever did not get his turn is told the same as those who did.
+        // Writes that did not get their turn have the same result as those that did.
         settles.extend(group.map(|job| Box::new(|outcome| job.0.settle(outcome)) as Settle));
         match (begun, result) {
             (Ok(txn), Ok(())) => txn.commit().await,
@@ -244,8 +245,8 @@ impl Writer {
         if keep { txn.commit().await } else { txn.rollback().await }
     }
 
-    /// Runs writes one after the other, each behind a savepoint that it goes back to if it fails; the commit keeps the
-    /// last. One statement a write, because each is a question to another thread.
+    /// Runs writes one after the other. Each has a savepoint, to which it is rolled back if it fails; the commit keeps
+    /// the last one. A write needs only one statement more for that, because each is a question to another thread.
     async fn run_jobs(
         &mut self,
         txn: &DatabaseTransaction,
@@ -264,7 +265,7 @@ impl Writer {
             settles.push(settle);
             savepoint = keep.then_some("RELEASE write; SAVEPOINT write");
             if !keep {
-                // It still stands after that, for the next one.
+                // The savepoint still exists after that, for the next write.
                 txn.execute_unprepared("ROLLBACK TO write").await?;
             }
         }
@@ -282,28 +283,28 @@ impl Writer {
                     Err(_elapsed) => tracing::warn!("a connection to the ledger did not close"),
                 }
             }
-            // The next group fails on the old one, and it is tried again.
+            // The next group fails on the old connection, and opening is tried again.
             Err(error) => tracing::error!(%error, "the ledger could not be opened anew"),
         }
     }
 }
 
-/// Puts what was written from the log into the file, every now and then and beside the writer, which then has little of
-/// that left to do and to wait for: see `wal_autocheckpoint` below.
+/// Writes the log back into the file at intervals, beside the writer. So the writer itself has little of that to do and
+/// to wait for: see `wal_autocheckpoint` below.
 async fn checkpoint(beside: Option<&DatabaseConnection>, written: &Cell<bool>) {
     loop {
         tokio::time::sleep(CHECKPOINT_EVERY).await;
         if let (Some(connection), true) = (beside, written.replace(false))
             && let Err(error) = connection.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)").await
         {
-            // The writer meets the same, and says so.
+            // The writer meets the same error, and logs it.
             tracing::debug!(%error, "no checkpoint of the ledger's log");
         }
     }
 }
 
-/// Opens a file that nobody writes, where nothing can be written beside it: SQLite's log and index of a file in WAL
-/// mode are then not looked for.
+/// Opens a file that nobody writes, in a folder that may be read-only. SQLite then does not look for the log and the
+/// index of a file in WAL mode.
 pub(super) async fn connect_immutable(file: &Path) -> Result<DatabaseConnection, DbErr> {
     let file = Arc::new(file.to_owned());
     let mut options = ConnectOptions::new("sqlite://");
@@ -333,13 +334,13 @@ pub(super) async fn connect(file: &Path, connections: u32, read_only: bool) -> R
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(10))
                 .statement_cache_capacity(256)
-                // What a write returns is ids. SQLite's thread waits for whoever reads them when the buffer is full.
+                // A write returns ids. When the buffer is full, SQLite's thread waits until they are read.
                 .row_buffer_size(if read_only { 50 } else { 512 })
                 .pragma("query_only", if read_only { "on" } else { "off" })
                 .pragma("cache_size", if read_only { "-2000" } else { "-16000" })
-                // In pages of 4 KiB: by then a page that was written several times is put in its place once.
+                // In pages of 4 KiB. So a page that was written several times is written back only once.
                 .pragma("wal_autocheckpoint", "4000")
         });
-    // A future of 17 KB, else a part of every one that waits for it.
+    // Boxed: this future has 17 KB, which would be a part of every future that waits for it.
     Box::pin(Database::connect(options)).await
 }

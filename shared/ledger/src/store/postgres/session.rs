@@ -1,5 +1,5 @@
-//! What a session must be like, whatever is set for the role or the database, and which sessions are not used any
-//! more.
+//! Sessions of PostgreSQL: the settings that each must have, whatever the role or the database sets, and the end of
+//! sessions that must not be used any more.
 
 use super::{Address, PATIENCE};
 use crate::Error;
@@ -10,33 +10,34 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A client that is frozen in the middle of a transaction is cut off after that.
+/// How long a client may be idle in a transaction before the server cuts it off.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
-/// How long a connection that does nothing is taken to be alive without being asked.
+/// How long an idle connection is taken to be alive without being asked.
 const TESTED_IF_IDLE: Duration = Duration::from_secs(1);
 
-/// How long a connection may take to say that it is alive. The kernel waits a quarter of an hour for a machine
-/// that is gone.
+/// How long a connection may take to say that it is alive. Without this limit the kernel would wait a quarter of an
+/// hour for a machine that is gone.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// How long a pool waits for a connection: less than what waits for it may take in all, so that it is told that there
-/// was none.
+/// How long a pool waits for a connection. It is less than the time limit of the work that needs it, so that the work
+/// fails with the reason that there was none.
 const CONNECTION: Duration = Duration::from_secs(7);
 
-/// How long a connection may take that is only made to see whether it can be.
+/// How long a trial connection may take, which is only made to see whether one can be made.
 const TRIAL: Duration = Duration::from_secs(1);
 
-/// How PostgreSQL chooses the way to the rows of a table.
+/// How PostgreSQL chooses its plan for reading the rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plans {
     /// By its estimates.
     Estimated,
-    /// By an index, whatever it estimates. Tables on the delivery path fill and empty within seconds, and a plan
-    /// stays: one that was made for an empty table reads it from end to end when it is full of rows, or of dead ones.
+    /// By an index, whatever it estimates. Tables on the delivery path fill and empty within seconds, but a plan
+    /// stays. A plan that was made for an empty table would read it from end to end when it is full of rows, or of
+    /// dead ones.
     ///
-    /// It is right for statements that name their rows by an index, each table by itself: a table that is joined to
-    /// an array would be read through its whole index instead.
+    /// This is right for statements that name their rows by an index and have one table each. A table that is joined
+    /// to an array would be read through its whole index.
     Indexed,
 }
 
@@ -44,19 +45,19 @@ impl Plans {
     fn settings(self) -> &'static str {
         match self {
             Self::Estimated => "",
-            // A bitmap reads dead rows again and again, where an index scan marks them. A table without a fitting index
-            // gets a price so high that PostgreSQL would compile the statement.
+            // A bitmap scan reads dead rows again and again, and an index scan marks them. A table without a fitting
+            // index gets such a high cost that PostgreSQL would compile the statement (jit).
             Self::Indexed => "SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off; ",
         }
     }
 }
 
-/// Columns of a SELECT that plan what follows in its transaction by estimates, in a session that is [`Plans::Indexed`].
+/// Columns of a SELECT after which, in a session with [`Plans::Indexed`], the transaction is planned by estimates.
 pub(crate) const ESTIMATED: &str =
     "set_config('enable_seqscan', 'on', true), set_config('enable_bitmapscan', 'on', true)";
 
-/// What is set in every session. Settings of the server, the database and the role do not count then: they may be
-/// what another application needs.
+/// The settings of every session. They override those of the server, the database and the role, which may be made for
+/// another application.
 fn settings(patience: Duration, plans: Plans) -> String {
     let (patience, idle) = (patience.as_millis(), IDLE_IN_TRANSACTION.as_millis());
     let plans = plans.settings();
@@ -96,7 +97,7 @@ pub(super) fn pool(
                 Ok(match verdict {
                     Verdict::Former => false,
                     Verdict::Sound if meta.idle_for < TESTED_IF_IDLE => true,
-                    // A server that was restarted has ended them all, and whoever gets such a one would hear of it.
+                    // A server that was restarted has ended all connections, and the work that gets one would fail.
                     Verdict::Sound | Verdict::Silent => answers(connection).await,
                 })
             })
@@ -107,7 +108,7 @@ pub(super) fn pool(
                 Ok(match verdict {
                     Verdict::Former => false,
                     Verdict::Sound => true,
-                    // Else the pool waits for it without an end.
+                    // Otherwise the pool would wait for this connection without a limit.
                     Verdict::Silent => answers(connection).await,
                 })
             })
@@ -118,7 +119,7 @@ pub(super) fn pool(
     (pool, session)
 }
 
-/// One without what a pooler would have to be told to let through.
+/// A session without start parameters that a pooler would refuse unless it is told to let them through.
 fn session(address: &Address) -> PgConnectOptions {
     address
         .options
@@ -153,7 +154,7 @@ async fn look(options: &PgConnectOptions) -> Result<(), Error> {
         )));
     }
     let mut other = PgConnection::connect_with(options).await.map_err(of_connection)?;
-    // Of two sessions that are open at a time no two have one process, and none changes its own.
+    // Two sessions that are open at the same time have different server processes, and each keeps its process.
     let mut former = None;
     for _ in 0..4 {
         let (first, second) = (process(&mut one).await?, process(&mut other).await?);
@@ -181,7 +182,7 @@ async fn look(options: &PgConnectOptions) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes a connection and closes it; why there is none, in words.
+/// Makes a connection and closes it. Returns the reason in words if there is none.
 pub(super) async fn try_to_connect(address: &Address) -> Result<(), String> {
     let options = session(address);
     match tokio::time::timeout(TRIAL, PgConnection::connect_with(&options)).await {
@@ -210,29 +211,29 @@ fn of_query(error: sea_orm::SqlxError) -> Error {
     DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))).into()
 }
 
-/// What was learned of the connections that there are, by all that use them; cheap to clone.
+/// What the users of connections have learned about them; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Trust(Arc<Mutex<Doubts>>);
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Doubts {
-    /// When the server behind them was found to take no writes.
+    /// When the server was found to take no writes.
     replaced: Option<Instant>,
-    /// When one of them did not answer in time.
+    /// When a connection did not answer in time.
     silent: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Sound,
-    /// It is asked whether it is alive before it is used.
+    /// The connection is asked whether it is alive before it is used.
     Silent,
-    /// It is not used any more.
+    /// The connection is not used any more.
     Former,
 }
 
 impl Trust {
-    /// Does `work`, but for no longer than that, and takes note of what its failure says of the connections.
+    /// Does `work` within the time limit `patience`, and takes note of what a failure says about the connections.
     pub(crate) async fn watch<T>(
         &self,
         patience: Duration,
@@ -242,7 +243,7 @@ impl Trust {
         let done = tokio::select! {
             done = &mut work => done,
             () = tokio::time::sleep(patience) => {
-                // Before the work is dropped, with which its connection goes back to the pool.
+                // This comes before the work is dropped, because then its connection goes back to the pool.
                 self.silent();
                 Err(Error::Slow(patience))
             }
@@ -257,17 +258,18 @@ impl Trust {
         self.note(|doubts| doubts.silent = Some(Instant::now()));
     }
 
-    /// The server takes no writes: after a failover the one that does is elsewhere, and new connections lead there.
+    /// Takes all present connections out of use, because their server takes no writes. After a failover another server
+    /// does, and new connections lead there.
     pub(crate) fn replaced(&self) {
         self.note(|doubts| {
-            // If they lead there still, once a second is enough.
+            // If new connections still lead to this server, once a second is enough.
             if doubts.replaced.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
                 doubts.replaced = Some(Instant::now());
             }
         });
     }
 
-    /// Whether what was connected then is not to be used any more.
+    /// Whether a connection that was made at that time is out of use.
     pub(crate) fn is_former(&self, connected: Instant) -> bool {
         self.of(connected.elapsed()) == Verdict::Former
     }
@@ -289,7 +291,7 @@ impl Trust {
     }
 }
 
-/// A pool of one connection, for what listens.
+/// A pool of one connection, for listening to notices.
 pub(super) fn listening(address: &Address) -> PgPool {
     let (pool, session) = pool(address, 1, (PATIENCE, Plans::Estimated), &Trust::default());
     pool.idle_timeout(None).max_lifetime(None).connect_lazy_with(session)
