@@ -1,12 +1,12 @@
-//! W3C Trace Context, and which spans are recorded.
+//! W3C Trace Context, and the choice of the spans that are recorded.
 //!
-//! A *trace* is all that follows from one request of a producer; a *span* is one piece of that work, such as an
-//! attempt. The context of a span, its trace's id, its own and whether it is recorded, travels with the event as
-//! `traceparent`: in HTTP, in the queue's messages, in the ledger, and on to the subscriber.
+//! A *trace* is everything that follows from one request of a producer. A *span* is one piece of that work, such as an
+//! attempt. The context of a span has the trace's id, the span's id and whether the trace is recorded. It travels with
+//! the event as `traceparent`: in HTTP, in the queue's messages, in the ledger, and on to the subscriber.
 //!
-//! Who gives a context decides whether its trace is recorded; of traces that begin here a share is. A span that
-//! is not recorded is nobody's parent: what was given goes on unchanged, so that the subscriber's spans hang
-//! below one that exists.
+//! A producer that gives a context decides whether its trace is recorded. A share of the traces that begin here is
+//! recorded. A span that is not recorded becomes no parent: the context that was given is passed on unchanged, so that
+//! the parent of the subscriber's spans exists.
 
 use crate::id::DeliveryId;
 use std::fmt;
@@ -14,16 +14,16 @@ use std::num::{NonZeroU64, NonZeroU128};
 use std::str::FromStr;
 use uuid::Uuid;
 
-/// How long `traceparent` is in the version that is known, 00.
+/// The length of `traceparent` in the known version, 00.
 const LENGTH: usize = 55;
 
 /// The flag of a trace that is recorded.
 const SAMPLED: u8 = 1;
 
-/// How many of a trace id's bits are random, in whatever way it is made: the last 56.
+/// The number of bits of a trace id that are random, however it was made: the last 56.
 const RANDOM_BITS: u32 = 56;
 
-/// The text is not a `traceparent` as W3C Trace Context has it.
+/// The error of a text that is no `traceparent` by W3C Trace Context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a traceparent such as 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]
 pub struct NotATraceparent;
@@ -33,9 +33,9 @@ pub struct NotATraceparent;
 pub struct TraceId(NonZeroU128);
 
 impl TraceId {
-    /// A trace id of a UUID's bits. Of a random one (version 4) the bits that sampling looks at are random.
+    /// A trace id of a UUID's bits. If the UUID is random (version 4), so are the bits that sampling looks at.
     pub fn of(id: Uuid) -> Self {
-        // All zeros are no trace id, and the nil UUID is nobody's.
+        // All zeros are no trace id; the nil UUID is not used.
         Self(NonZeroU128::new(id.as_u128()).unwrap_or(NonZeroU128::MIN))
     }
 
@@ -55,8 +55,8 @@ impl SpanId {
         Self::from_bits(id.as_u64_pair().1)
     }
 
-    /// The span of a delivery's attempt, counted from 1. It follows from what it is an attempt of, so the next
-    /// attempt, hours later and in another process, can name it.
+    /// The span of a delivery's attempt, counted from 1. It follows from the delivery's id, so the next attempt can
+    /// name it, hours later and in another process.
     pub fn of_attempt(delivery: DeliveryId, attempt: u32) -> Self {
         Self::from_bits(delivery.0.as_u64_pair().1.wrapping_add(attempt.into()))
     }
@@ -72,7 +72,7 @@ impl SpanId {
     }
 }
 
-/// Which span something happened in: what `traceparent` says.
+/// The context of a span, as `traceparent` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
     /// The trace.
@@ -83,7 +83,7 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// That span of a trace that is not recorded.
+    /// The context of a span in a trace that is not recorded.
     pub fn unsampled(trace_id: TraceId, span_id: SpanId) -> Self {
         Self {
             trace_id,
@@ -112,8 +112,8 @@ impl TraceContext {
 impl FromStr for TraceContext {
     type Err = NotATraceparent;
 
-    /// Reads `traceparent`. Of a version that is not known yet what is known of it counts, and it is passed on as
-    /// version 00, as the standard asks.
+    /// Reads `traceparent`. Of a later version only the known part is read, and it is passed on as version 00, as the
+    /// standard asks.
     fn from_str(text: &str) -> Result<Self, NotATraceparent> {
         let (known, more) = text.split_at_checked(LENGTH).ok_or(NotATraceparent)?;
         let mut fields = known.split('-');
@@ -141,7 +141,7 @@ impl FromStr for TraceContext {
     }
 }
 
-/// Lower-case digits only: the standard has no other, and the integers' own parser takes a sign.
+/// Reads lower-case hexadecimal digits. The standard has no others, and the parser of integers would take a sign.
 fn hexadecimal(text: &str, digits: usize) -> Option<u128> {
     let allowed = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     if text.len() != digits || !text.bytes().all(allowed) {
@@ -182,10 +182,11 @@ impl fmt::Display for TraceContext {
 
 /// The share of the traces that begin here that is recorded: 0 is none, 1 is all.
 ///
-/// The same trace id is in or out whoever asks, and what is in at one ratio is in at every higher one.
+/// For the same trace id every process decides alike, and a trace that is recorded at one ratio is recorded at every
+/// higher one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SampleRatio {
-    /// Recorded are those whose random bits are at least this.
+    /// Traces whose random bits are at least this are recorded.
     threshold: u64,
 }
 
