@@ -2,12 +2,12 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `operations` | what can be asked for: decides who may, reads and changes the ledger |
-//! | `api` | reads requests, and renders what an operation gave |
+//! | `operations` | decides whether the caller may, and reads and changes the ledger |
+//! | `api` | reads requests, and renders the results of operations |
 //!
-//! The rules themselves are in `herald_domain`. What belongs to another account is answered as if it were not there. After a
-//! change the registry is refreshed before the answer goes out, so whoever subscribes and publishes at
-//! once is matched, and a key works from the moment it is shown.
+//! The rules themselves are in `herald_domain`. An object of another account is answered as if it were not there. After
+//! a change the registry is refreshed before the answer goes out. So an event that is published right after a
+//! subscription was made is matched, and a key works from the moment when it is shown.
 #![warn(missing_docs)]
 
 mod api;
@@ -27,11 +27,11 @@ use uuid::Uuid;
 /// What the management API needs.
 #[derive(Debug, Clone)]
 pub struct Manage {
-    /// What is read and changed.
+    /// The ledger, which is read and changed.
     pub ledger: Ledger,
-    /// Who is calling and what they may do; refreshed after every change.
+    /// The registry, which tells who is calling and what they may do; refreshed after every change.
     pub registry: Arc<Registry>,
-    /// Judges the addresses in subscriptions.
+    /// The policy by which addresses in subscriptions are checked.
     pub egress: Arc<EgressPolicy>,
 }
 
@@ -42,14 +42,13 @@ impl FromRef<Manage> for Arc<Registry> {
 }
 
 impl Manage {
-    /// What event types and object types there are, also those that another process registered a moment ago.
+    /// All event types and object types, also those that another process registered a moment ago.
     async fn catalogue(&self) -> Arc<Catalogue> {
         self.refresh().await;
         Arc::clone(self.registry.view().catalogue())
     }
 
-    /// Brings the registry up to what was just changed. The change stands whether or not that
-    /// succeeds: the registry catches up by itself.
+    /// Refreshes the registry after a change. The change counts even if that fails: the registry catches up by itself.
     async fn refresh(&self) {
         if let Err(error) = self.registry.refresh().await {
             tracing::warn!(
@@ -60,7 +59,7 @@ impl Manage {
     }
 }
 
-/// The answer where the ledger is away, or took too long.
+/// The answer if the ledger is away, or took too long.
 fn ledger_away(error: Error) -> Problem {
     match error {
         Error::Slow(limit) => Problem::too_slow(format!(

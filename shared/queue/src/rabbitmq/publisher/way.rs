@@ -1,4 +1,4 @@
-//! How messages get to the publisher's task, and how their callers hear what became of them.
+//! The ways of messages to the publisher's task, and of the answers back to their callers.
 
 use super::MAX_IN_FLIGHT;
 use crate::Error;
@@ -29,7 +29,7 @@ pub(super) struct Publication<T> {
     pub(super) caller: Caller,
 }
 
-/// Who waits for a confirm.
+/// The caller that waits for a confirm.
 #[derive(Debug)]
 pub(super) struct Caller {
     answer: oneshot::Sender<Result<(), Error>>,
@@ -43,7 +43,7 @@ impl<T> Way<T> {
         (Self { room, publications }, taken)
     }
 
-    /// Returns when it is confirmed.
+    /// Publishes a message, and returns when it is confirmed.
     pub(super) async fn publish(&self, what: T, bytes: usize) -> Result<(), Error> {
         let ended = || Error::away("the publisher has ended");
         let (answer, answered) = oneshot::channel();
@@ -61,7 +61,7 @@ impl<T> Way<T> {
                 .await
                 .map_err(|_dropped| Error::unconfirmed("the connection was lost"))?
         };
-        // Whatever comes of it, what was handed over goes on its way: the error means unknown.
+        // After this time the message still goes on its way, so the error means that its fate is unknown.
         tokio::time::timeout(MAX_WAIT, confirmed)
             .await
             .unwrap_or(Err(Error::Slow))
@@ -70,11 +70,11 @@ impl<T> Way<T> {
 
 impl Caller {
     pub(super) fn tell(self, told: Result<(), Error>) {
-        // Who has gone away, or has waited long enough, does not want the answer.
+        // A caller that has gone away, or has waited long enough, does not want the answer.
         drop(self.answer.send(told));
     }
 
-    /// Whoever waited too long for his turn has been told so.
+    /// Whether the caller still waits. One that waited too long for its turn has been told so.
     pub(super) fn waits(&self) -> bool {
         !self.answer.is_closed()
     }
@@ -84,7 +84,7 @@ impl Caller {
 mod tests {
     use super::*;
 
-    /// A caller that has given up leaves what it handed over, which still takes its room.
+    /// A caller that has given up leaves its message, which still takes up its room.
     #[tokio::test]
     async fn a_way_holds_no_more_than_it_has_room_for() {
         let (way, mut taken) = Way::new(100);
