@@ -1,11 +1,11 @@
-//! Does the outbox's jobs, oldest first, a part at a time.
+//! The worker on the outbox, which does its jobs, oldest first, a part at a time.
 //!
-//! Deliveries are cancelled by the process that owns their shard. It alone knows which of them are in flight, and
-//! leaves those until their outcome is recorded: whoever got a message has it Delivered, also if its subscription
-//! was deactivated meanwhile.
+//! Deliveries are cancelled by the process that owns their shard. Only that process knows which of them are in flight,
+//! and it leaves those until their outcome is recorded. So a delivery whose message was received becomes Delivered,
+//! also if its subscription was deactivated meanwhile.
 //!
-//! Copies of dead deliveries are published by the owner of the first shard, so there is one at a time without a
-//! lock. For a moment after a takeover there may be two, which is harmless: a copy that is published twice has
+//! Copies of dead deliveries are published by the owner of the first shard, so one process does that at a time without
+//! a lock. For a moment after a takeover there may be two. That is harmless, because a copy that is published twice has
 //! the same id.
 
 use crate::keeper::{self, Question};
@@ -28,14 +28,14 @@ use tokio_util::sync::CancellationToken;
 /// How often to look without a hint.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many jobs that cancel are worked on at a time.
+/// The most jobs to cancel deliveries that are worked on at a time.
 const JOBS: usize = 4096;
 
-/// How many dead letters are read at a time, and how many of them are on their way at a time.
+/// How many dead letters are read at a time, and how many of them are being published at a time.
 const LETTERS: u64 = 100;
 const LETTERS_AT_A_TIME: usize = 16;
 
-/// How long a broker may take to confirm one.
+/// How long a broker may take to confirm a dead letter.
 const CONFIRM: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(crate) struct Outbox {
     pub(crate) ledger: Ledger,
     pub(crate) registry: Arc<Registry>,
     pub(crate) owned: watch::Receiver<Ownership>,
-    /// What is in flight.
+    /// The way to ask the owner of the lanes what is in flight.
     pub(crate) questions: mpsc::Sender<Question>,
     pub(crate) metrics: Metrics,
 }
@@ -54,7 +54,7 @@ impl Outbox {
         owned.epoch(Shard(0)).is_some() && owned.holds(Instant::now())
     }
 
-    /// Cancels what is open of subscriptions that are inactive or deleted, until shutdown.
+    /// Cancels open deliveries of subscriptions that are inactive or deleted, until shutdown.
     pub(crate) async fn cancel_deliveries(&self, shutdown: &CancellationToken) {
         while !shutdown.is_cancelled() {
             match self.cancel_some().await {
@@ -75,7 +75,7 @@ impl Outbox {
         }
     }
 
-    /// Does a part of each of this process's jobs; whether there is more to do at once.
+    /// Does a part of each of this process's jobs. Returns whether there is more to do at once.
     async fn cancel_some(&self) -> Result<bool, Error> {
         let owned = self.owned.borrow().clone();
         let jobs = if owned.holds(Instant::now()) {
@@ -87,7 +87,7 @@ impl Outbox {
         if jobs.is_empty() {
             return Ok(false);
         }
-        // From here on the lanes begin nothing that the jobs cancel; what they have begun is told.
+        // After this refresh the lanes begin nothing that the jobs cancel. What they have begun is asked for next.
         self.registry.refresh().await?;
         let shards = jobs.iter().map(Job::shard).collect();
         let Some(in_flight) = keeper::ask(&self.questions, shards).await else {
@@ -109,7 +109,7 @@ impl Outbox {
         Ok(more)
     }
 
-    /// Publishes copies of dead deliveries, until shutdown. Apart from the other jobs, which need no broker.
+    /// Publishes copies of dead deliveries, until shutdown. This is separate from the other jobs, which need no broker.
     pub(crate) async fn publish_dead_letters(
         &self,
         letters: Option<Arc<dyn DeadLetters>>,
@@ -138,7 +138,7 @@ impl Outbox {
         }
     }
 
-    /// Publishes the oldest; whether there may be more that can be published.
+    /// Publishes the oldest dead letters. Returns whether there may be more that can be published.
     async fn publish_some(&self, letters: &dyn DeadLetters) -> Result<bool, Error> {
         if !self.is_ours() {
             self.metrics.dead_letters(0, 0);
@@ -167,7 +167,7 @@ impl Outbox {
         self.metrics.outbox(job, age.unwrap_or_default());
     }
 
-    /// Whether that job is done: published, or without anything to publish.
+    /// Publishes the copy of a delivery. Returns whether the job is done, also if there is nothing to publish.
     async fn publish(&self, letters: &dyn DeadLetters, delivery: DeliveryId) -> bool {
         match self.try_publish(letters, delivery).await {
             Ok(()) => true,
@@ -179,7 +179,7 @@ impl Outbox {
     }
 
     async fn try_publish(&self, letters: &dyn DeadLetters, id: DeliveryId) -> Result<(), PublishError> {
-        // Whoever retried it by hand meanwhile has not undone that it was dead.
+        // A manual retry in between does not undo that the delivery was dead.
         let Some(delivery) = self.ledger.delivery(id).await? else {
             return Ok(());
         };
