@@ -1,23 +1,23 @@
-//! How many attempts a subscriber bears at a time: additive increase, multiplicative decrease.
+//! The limit of attempts in flight to one subscriber: additive increase, multiplicative decrease.
 //!
-//! The limit starts at `MaxInFlight`, for most subscribers bear it. It is halved when the subscriber says
-//! that it has too much (429, 503) or does not answer in time, at most once a round: what had begun before
-//! the last decrease says nothing about the limit since. Each round of successes raises it by a sixteenth
-//! of `MaxInFlight`, so it is back after some 20 rounds: seconds, where answers take a fraction of one.
-//! After [`InFlightLimit::ramp`] it starts from 1 and doubles each round.
+//! The limit starts at `MaxInFlight`, which most subscribers can bear. It is halved when the subscriber says that it
+//! has too much (429, 503) or does not answer in time. That happens at most once a round, because an attempt that
+//! began before the last decrease says nothing about the limit after it. Each round of successes raises the limit by a
+//! sixteenth of `MaxInFlight`, so it is back after some 20 rounds: seconds, if answers take a fraction of one. After
+//! [`InFlightLimit::ramp`] it starts from 1 and doubles each round.
 //!
-//! Latency is left out on purpose: on a busy machine it rises without the subscriber's doing, and a healthy
-//! one would be slowed down for it.
+//! Latency is left out on purpose: on a busy machine it rises through no fault of the subscriber, and a healthy one
+//! would be slowed down.
 
 use std::num::NonZeroU16;
 
-/// What a round of successes adds, as a part of `MaxInFlight`.
+/// The number of rounds of successes that raise the limit by `MaxInFlight`.
 const ROUNDS_TO_RECOVER: f64 = 16.0;
 
-/// A subscriber's limit; see the module.
+/// The limit of one subscriber; see the module.
 #[derive(Debug, Clone, Default)]
 pub struct InFlightLimit {
-    /// None while it is `MaxInFlight`.
+    /// The reduced limit; `None` while it is `MaxInFlight`.
     reduced: Option<Reduced>,
     begun: u64,
     /// The first attempt that began after the last decrease.
@@ -48,7 +48,7 @@ impl InFlightLimit {
         whole.max(1)
     }
 
-    /// Whether it is below `MaxInFlight`.
+    /// Whether the limit is below `MaxInFlight`.
     pub fn is_reduced(&self) -> bool {
         self.reduced.is_some()
     }
@@ -59,7 +59,7 @@ impl InFlightLimit {
         Turn(self.begun)
     }
 
-    /// An attempt succeeded.
+    /// Takes in an attempt that succeeded.
     pub fn succeeded(&mut self, most: NonZeroU16) {
         let Some(reduced) = &mut self.reduced else {
             return;
@@ -75,7 +75,7 @@ impl InFlightLimit {
         }
     }
 
-    /// An attempt was too much: 429, 503, or no answer in time.
+    /// Takes in an attempt that was too much: 429, 503, or no answer in time.
     pub fn overloaded(&mut self, turn: Turn, most: NonZeroU16) {
         if turn.0 < self.round_from {
             return;
@@ -89,7 +89,7 @@ impl InFlightLimit {
         self.round_from = self.begun + 1;
     }
 
-    /// The subscriber is back after a fault: starts from 1.
+    /// Starts again from 1, because the subscriber is back after a fault.
     pub fn ramp(&mut self) {
         self.reduced = Some(Reduced {
             limit: 1.0,

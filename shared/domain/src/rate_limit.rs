@@ -1,12 +1,11 @@
-//! `RateLimitPerSecond`: the generic cell rate algorithm.
+//! The limit `RateLimitPerSecond`, by the generic cell rate algorithm.
 //!
-//! Each attempt moves the time at which the next is due on by one interval; an attempt may come up to
-//! [`TOLERANCE`] before that, so that one who is woken some milliseconds late loses nothing. In any span of
-//! time there are at most the rate times the span, and one more, and what the tolerance adds: in any second
-//! `rate + 1 + rate / 20`.
+//! Each attempt moves the time at which the next is due on by one interval. An attempt may begin up to [`TOLERANCE`]
+//! before that time, so that no attempts are lost if this process wakes some milliseconds late. In any span of time
+//! there are at most `rate * span + 1` attempts and what the tolerance adds: in any second `rate + 1 + rate / 20`.
 //!
-//! Not the `governor` crate: it reads a clock of its own, and keeps its state in an atomic to share it among
-//! threads, where here one owner decides and time is a parameter.
+//! The `governor` crate is not used: it reads a clock of its own, and keeps its state in an atomic to share it among
+//! threads. Here one owner decides, and time is a parameter.
 
 use crate::time::Timestamp;
 use std::time::Duration;
@@ -21,44 +20,44 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// So many a second; none where that is no number above zero. Fractions are allowed: 0.5 is one every
-    /// two seconds; the slowest is one a year, the fastest one every nanosecond.
+    /// A rate of so many attempts a second; `None` if that is no number above zero. Fractions are allowed: 0.5 is one
+    /// every two seconds. The slowest rate is one a year, the fastest one every nanosecond.
     pub fn per_second(rate: f64) -> Option<Self> {
         (rate > 0.0).then(|| Self {
             interval: Duration::from_secs_f64(rate.recip().clamp(1e-9, 365.0 * 86_400.0)),
         })
     }
 
-    /// From one to the next.
+    /// The time from one attempt to the next.
     pub fn interval(self) -> Duration {
         self.interval
     }
 }
 
-/// What was taken of a rate so far.
+/// The use of a rate so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RateLimit {
-    /// When the next is due, and nanoseconds beyond it. None before the first.
+    /// When the next attempt is due, and nanoseconds beyond that; `None` before the first.
     next: Option<(Timestamp, Duration)>,
 }
 
 impl RateLimit {
-    /// From when on the next attempt may begin; none if from long ago on.
+    /// The time from which the next attempt may begin; `None` if that is long past.
     ///
-    /// However the rate or the clock was changed, that is no later than an interval from `now`.
+    /// Even if the rate or the clock was changed, it is no later than an interval from `now`.
     pub fn ready_at(&mut self, rate: Rate, now: Timestamp) -> Option<Timestamp> {
         let latest = now.plus(TOLERANCE).plus(rate.interval);
         let next = self.next.as_mut()?;
         if next.0 > latest {
             *next = (latest, Duration::ZERO);
         }
-        // Rounded up, for the interval may end within a microsecond.
+        // Rounded up, because the interval may end within a microsecond.
         let up = i64::from(!next.1.is_zero());
         let ready = Timestamp::from_micros(next.0.as_micros().saturating_add(up)).minus(TOLERANCE);
         Some(ready)
     }
 
-    /// Takes one; [`RateLimit::ready_at`] says when.
+    /// Counts an attempt that begins now. [`RateLimit::ready_at`] says when one may.
     pub fn take(&mut self, rate: Rate, now: Timestamp) {
         let (from, rest) = self.next.filter(|next| next.0 >= now).unwrap_or((now, Duration::ZERO));
         let next = rest.saturating_add(rate.interval);
@@ -66,7 +65,7 @@ impl RateLimit {
         self.next = Some((from.plus(next), Duration::from_nanos(nanos)));
     }
 
-    /// Until when it makes a difference to know what was taken.
+    /// Until when the use must be remembered.
     pub fn matters_until(&self) -> Option<Timestamp> {
         self.next.map(|next| next.0)
     }
