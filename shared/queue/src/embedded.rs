@@ -1,8 +1,7 @@
-//! The queue in the ledger's own file: a table, read in order, deleted when acknowledged.
+//! The queue in the ledger's own file: a table whose rows are read in order, and deleted when acknowledged.
 //!
-//! Publishing goes through the ledger's writer, so one sync to disk covers what is published,
-//! dispatched and delivered in the same moment. A single event need not go through the table at all,
-//! see [`direct`].
+//! Publishing goes through the ledger's writer, so one sync to disk covers everything that is published, dispatched and
+//! delivered at the same moment. A single event need not go through the table; see [`direct`].
 
 mod direct;
 
@@ -22,13 +21,13 @@ use tokio::time::MissedTickBehavior;
 /// The queue's name in metrics, the same as in RabbitMQ.
 const EVENTS: &str = crate::NAME;
 
-/// The most publications in one write; they come from as many requests.
+/// The most publications in one write. They come from as many requests.
 const MAX_GROUP: usize = 1024;
 
-/// The most bytes of them in one write, which has them in memory once more; one alone may be larger.
+/// The most bytes of publications in one write, which copies them in memory. A single one may be larger.
 const MAX_GROUP_BYTES: usize = 4 << 20;
 
-/// How long a publisher waits for its event to be recorded, where it goes the short way.
+/// How long a publisher waits for its event to be recorded, if the event goes the direct way.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The queue in a [`Store`]; cheap to clone.
@@ -41,12 +40,12 @@ pub struct Embedded {
     depths: Arc<Depths>,
 }
 
-/// What publisher and consumer know of the table.
+/// What publisher and consumer both know of the table.
 #[derive(Debug, Default)]
 struct Table {
-    /// How often it was written.
+    /// How often the table was written.
     writes: AtomicU64,
-    /// It was, or something goes the short way.
+    /// Notified when it was written, or when an event goes the direct way.
     arrived: Notify,
 }
 
@@ -74,7 +73,7 @@ impl Embedded {
         )
     }
 
-    /// The queue in a store that somebody else writes, to look at.
+    /// The queue in a store that another process writes, for reading only.
     pub fn read_only(store: Store) -> Self {
         let (publish, _closed) = mpsc::channel(1);
         Self {
@@ -172,8 +171,8 @@ impl Embedded {
         }
     }
 
-    /// How many messages the table has, and how many events the first have in the mean. They are deleted in their
-    /// order, so the first and the last say it.
+    /// The number of messages in the table, and the mean number of events of the first ones. Messages are deleted in
+    /// their order, so the positions of the first and the last tell the number.
     async fn depth(&self) -> Result<(u64, f64), Error> {
         let rows = sql::all(
             self.store.read(),
@@ -205,7 +204,7 @@ impl Embedded {
     }
 }
 
-/// Writes what has been published since the last write, in one statement or a few.
+/// Writes the messages that were published since the last write, in one statement or a few.
 async fn run_publisher(store: Store, mut publications: mpsc::Receiver<Publication>, table: Arc<Table>) {
     let mut group = Vec::with_capacity(MAX_GROUP);
     while publications.recv_many(&mut group, MAX_GROUP).await > 0 {
@@ -218,7 +217,7 @@ async fn run_publisher(store: Store, mut publications: mpsc::Receiver<Publicatio
     }
 }
 
-/// How many of the first go into one write; at least one.
+/// How many of the first publications go into one write; at least one.
 fn fitting(group: &[Publication]) -> usize {
     let mut bytes = 0;
     let fits = group.iter().take_while(|publication| {
@@ -244,7 +243,7 @@ async fn write(store: &Store, group: Vec<Publication>) {
         .await;
     let written = written.map(|_no_rows| ()).map_err(Error::from);
     for answer in answers {
-        // A request that has gone away does not want the answer; the message stands all the same.
+        // A request that has gone away does not want the answer. Its message counts all the same.
         drop(answer.send(written.clone()));
     }
 }
@@ -259,17 +258,17 @@ fn row(Message { origin, body }: Message) -> [Value; 5] {
     ]
 }
 
-/// Reads the embedded queue: the table in order, and in turn with it what goes the short way.
+/// Reads the embedded queue: the table in order, and in turn with it the events that go the direct way.
 #[derive(Debug)]
 pub struct Consumer {
     store: Store,
     direct: Direct,
     table: Arc<Table>,
-    /// The last message of the table handed out.
+    /// The position of the last message of the table that was handed out.
     position: i64,
-    /// How often the table had been written when nothing more was in it.
+    /// How often the table had been written when it was last found read to its end.
     seen: Option<u64>,
-    /// It was the table's turn.
+    /// Whether the last turn was the table's.
     tables_turn: bool,
 }
 
@@ -320,11 +319,11 @@ impl Drop for Consumer {
     }
 }
 
-/// Messages behind `position`. Their bodies together may be large, so the number read at a time is
-/// small where the first ones are.
+/// The messages behind `position`. Their bodies together may be large, so fewer are read at a time if the first ones
+/// are large.
 async fn read(store: &Store, position: i64, limit: usize) -> Result<Vec<Received>, Error> {
     let limit = u64::try_from(limit).unwrap_or(u64::MAX).min(512);
-    // At most 4 MiB at a time, but always the first: the inner query sees lengths only.
+    // At most 4 MiB at a time, but always the first message. The inner query reads lengths only.
     let rows = sql::all(
         store.read(),
         "SELECT seq, account, accepted_at, traceparent, events, body FROM queue_messages WHERE seq > $1 AND seq <= coalesce( \

@@ -1,9 +1,9 @@
-//! The connection's bytes, read so that no message can end it.
+//! The transport of a connection, which reads its bytes so that no message can end the connection.
 //!
-//! AMQP says that short strings are UTF-8, and no broker checks it. The client takes one that is not for a
-//! broken frame and closes the connection, gets the same message again when it has connected anew, and so
-//! for ever. Tables in tables it reads by recursion, however deep. So frames are looked at before the client
-//! sees them, and what it could not read is changed in place, see [`mend`].
+//! In AMQP short strings must be UTF-8, but no broker checks that. The client takes a short string that is not for a
+//! broken frame and closes the connection. When it has connected again it gets the same message, and so for ever. It
+//! also reads tables in tables by recursion, however deep. So frames are checked before the client sees them, and parts
+//! that it could not read are changed in place, see [`mend`].
 
 mod mend;
 
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 /// How much is read at a time, about a frame.
 const CHUNK: usize = 128 * 1024;
 
-/// The largest frame that is looked at; RabbitMQ's own bound is 128 KiB unless it is configured otherwise.
+/// The largest frame that is checked. RabbitMQ's own bound is 128 KiB unless it is configured otherwise.
 const MAX_FRAME: usize = 1 << 20;
 
 const HEADER: usize = 7;
@@ -97,7 +97,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Readable<S> {
             }
             let read = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut this.chunk))?;
             if read == 0 {
-                // What is left is part of a frame, which the client cannot use either.
+                // The rest is a part of a frame, which the client cannot use either.
                 return Poll::Ready(Ok(0));
             }
             this.frames.take(this.chunk.get(..read).unwrap_or_default());
@@ -127,19 +127,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Readable<S> {
     }
 }
 
-/// What has come, cut into frames.
+/// The bytes that have come, cut into frames.
 #[derive(Debug, Default)]
 struct Frames {
     bytes: Vec<u8>,
     given: usize,
-    /// Up to where the client may read.
+    /// The position up to which the client may read.
     seen: usize,
-    /// How much of a frame that is not looked at is still to come.
+    /// How many bytes of a frame that is not checked are still to come.
     passing: usize,
 }
 
 impl Frames {
-    /// Takes what was read.
+    /// Takes in bytes that were read.
     fn take(&mut self, read: &[u8]) {
         self.bytes.drain(..self.given);
         self.seen -= self.given;
@@ -148,7 +148,7 @@ impl Frames {
         while self.look() {}
     }
 
-    /// Gives the client as much as there is for it.
+    /// Gives the client as many bytes as are ready for it.
     fn give(&mut self, buffer: &mut [u8]) -> usize {
         let there = self.bytes.get(self.given..self.seen).unwrap_or_default();
         let length = there.len().min(buffer.len());
@@ -159,7 +159,7 @@ impl Frames {
         length
     }
 
-    /// Looks at the next frame, if it is there.
+    /// Checks the next frame, if it has come.
     fn look(&mut self) -> bool {
         let rest = self.bytes.get_mut(self.seen..).unwrap_or_default();
         if self.passing > 0 {

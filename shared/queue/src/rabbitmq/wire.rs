@@ -1,7 +1,7 @@
-//! Messages as RabbitMQ has them: properties and headers, both ways.
+//! The form of messages in RabbitMQ: properties and headers, both ways.
 //!
-//! Only what Herald's own users put into headers is believed. RabbitMQ itself sees to it that a
-//! `user_id`, where there is one, is the name of the user who published.
+//! Headers are trusted only from Herald's own users. RabbitMQ itself ensures that a `user_id`, if there is one, is the
+//! name of the user who published.
 
 use crate::{MAX_MESSAGE_BYTES, Origin, Origins, Received, Route, Tag};
 use herald_domain::event::MAX_EVENT_BYTES;
@@ -16,13 +16,14 @@ use std::sync::Arc;
 const ACCOUNT: &str = "herald-account";
 const ACCEPTED_AT: &str = "herald-accepted-at";
 const EVENTS: &str = "herald-events";
-/// Where the events of a message come from that was put together of several requests: a line each, see [`line`].
+/// The header with the origins of a message's events, if it was put together of several requests: a line for each, see
+/// [`line`].
 const ORIGINS: &str = "herald-origins";
 const TRACEPARENT: &str = "traceparent";
-/// RabbitMQ's own: how often a quorum queue has delivered the message before.
+/// A header of RabbitMQ: how often a quorum queue has delivered the message before.
 const DELIVERY_COUNT: &str = "x-delivery-count";
 
-/// The scope of what comes without a `user_id`.
+/// The scope of messages without a `user_id`.
 const ANYBODY: &str = "amqp";
 
 const PERSISTENT: u8 = 2;
@@ -52,8 +53,8 @@ pub(super) fn properties(origin: &Origin, route: &Route, user: &str) -> BasicPro
 /// The most bytes that an origin takes in a header, of an account whose name is a UUID.
 pub(super) const ORIGIN_BYTES: usize = 160;
 
-/// The properties of a message that `user` publishes whose events come from several requests. Whoever does not know
-/// of that reads them as the first one's.
+/// The properties of a message that `user` publishes and whose events come from several requests. A consumer that does
+/// not know this header reads all of them as the first request's.
 pub(super) fn properties_of_several(origins: &Origins, user: &str) -> BasicProperties {
     let all = Origin {
         events: origins.events(),
@@ -66,7 +67,7 @@ pub(super) fn properties_of_several(origins: &Origins, user: &str) -> BasicPrope
     properties.with_headers(headers)
 }
 
-/// How many events, when they were accepted, what they follow from or `-`, and whose they are.
+/// A line for one origin: the number of events, when they were accepted, their parent span or `-`, and their account.
 pub(super) fn line(origin: &Origin) -> String {
     let Origin {
         account,
@@ -97,7 +98,7 @@ fn read_line(line: &str) -> Option<Origin> {
     })
 }
 
-/// What [`line`] wrote for each; nothing of what is not that.
+/// The origins, read from their lines. Returns nothing if any line was not written by [`line`].
 fn read_lines(lines: &str) -> Option<Origins> {
     let mut origins = lines.lines().map(read_line);
     Some(Origins {
@@ -106,7 +107,7 @@ fn read_lines(lines: &str) -> Option<Origins> {
     })
 }
 
-/// The properties of any message that `user` publishes: kept over a restart, and JSON.
+/// The properties of every message that `user` publishes: persistent, and JSON.
 pub(super) fn plain(user: &str) -> BasicProperties {
     BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
@@ -119,13 +120,13 @@ pub(super) fn of_event(id: EventId, user: &str) -> BasicProperties {
     plain(user).with_message_id(short(&id.to_string()))
 }
 
-/// A text that is known to be short; of one that is not, nothing, rather than a panic.
+/// A text that is known to be short. If it is too long, this gives an empty text and no panic.
 pub(super) fn short(text: &str) -> ShortString {
     ShortString::try_new(text).unwrap_or_default()
 }
 
-/// What has been received: whose it is, and what else came with it. Of what is larger than it may be, no more
-/// is read than is kept of what is rejected.
+/// A received message, with its origins and the other properties. Of a body that is too large only as much is read as
+/// is kept of rejected messages.
 pub(super) fn read(delivery: Delivery, generation: u64, trusted_users: &[String], now: Timestamp) -> Received {
     let properties = &delivery.properties;
     let user = properties.user_id().as_ref().map(ShortString::as_str);

@@ -1,11 +1,11 @@
-//! What of a frame the client could not read, changed in place: no byte is added or taken away.
+//! The mending of frames: parts that the client could not read are changed in place. No byte is added or removed.
 //!
 //! - Bytes of a short string that are not UTF-8 become `?`: of a property, a header's name, the exchange,
 //!   the routing key. A header's value is a long string, of any bytes.
 //! - A table or array deeper than [`MAX_DEPTH`] becomes plain bytes, which have the same form.
 //!
-//! RabbitMQ reads all properties of a message before it takes it, so there is nothing else in them that the
-//! client does not know.
+//! RabbitMQ reads all properties of a message before it accepts it. So nothing else in them can be unknown to the
+//! client.
 
 const METHOD: u8 = 1;
 const CONTENT_HEADER: u8 = 2;
@@ -41,12 +41,12 @@ enum Property {
     Fixed(usize),
 }
 
-/// Whether a frame of that kind is looked at.
+/// Whether a frame of that kind is checked.
 pub(super) const fn concerns(kind: u8) -> bool {
     matches!(kind, METHOD | CONTENT_HEADER)
 }
 
-/// Mends a frame's payload. What is shorter than it says is left to the client.
+/// Mends a frame's payload. A payload that is shorter than it says is left to the client.
 pub(super) fn frame(kind: u8, payload: &mut [u8]) {
     let rest = &mut Rest(payload);
     let _whole: Option<()> = match kind {
@@ -124,7 +124,7 @@ fn value(rest: &mut Rest<'_>, depth: usize) -> Option<()> {
     rest.take(length).map(|_value| ())
 }
 
-/// What is still to be read.
+/// The bytes that are still to be read.
 struct Rest<'a>(&'a mut [u8]);
 
 impl<'a> Rest<'a> {
@@ -134,14 +134,14 @@ impl<'a> Rest<'a> {
         Some(taken)
     }
 
-    /// What has its length before it, in four bytes.
+    /// A value with its length before it, in four bytes.
     fn long(&mut self) -> Option<Self> {
         let length = self.take(4)?.first_chunk()?;
         let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
         self.take(length).map(Self)
     }
 
-    /// A short string, which is one of UTF-8 afterwards.
+    /// A short string, which is UTF-8 afterwards.
     fn text(&mut self) -> Option<()> {
         let length = usize::from(*self.take(1)?.first()?);
         let mut text = self.take(length)?;
