@@ -15,7 +15,7 @@ use uuid::Uuid;
 pub struct ApiKey {
     /// Its id.
     pub id: KeyId,
-    /// Whose.
+    /// The account to which it belongs.
     pub account: AccountId,
     /// A name for people.
     pub name: Option<String>,
@@ -86,9 +86,9 @@ impl Ledger {
         .await
     }
 
-    /// Changes an account as `decide` says, which sees it as it is in the transaction, so that of two
-    /// changes at a time neither undoes the other; the account as it is then, or `None` if there is none.
-    /// Where `decide` refuses, nothing is written.
+    /// Changes an account as `decide` says, which sees it as it is in the transaction. So of two changes at the same
+    /// time neither undoes the other. Returns the account after the change, or `None` if there is none. If `decide`
+    /// refuses, nothing is written.
     pub async fn change_account<R>(
         &self,
         id: AccountId,
@@ -133,8 +133,8 @@ impl Ledger {
         self.store.ask(load(self.store.api(), condition, values, limit)).await
     }
 
-    /// Adds the operator's account if it is not there, and `key` if the operator has none; whether the
-    /// key was added.
+    /// Adds the operator's account if it is not there, and `key` if the operator has none. Returns whether the key was
+    /// added.
     pub async fn ensure_operator(&self, key: Option<ApiKey>) -> Result<bool, Error> {
         self.change(move |txn, now| {
             Box::pin(async move {
@@ -249,7 +249,7 @@ async fn insert_key(txn: &DatabaseTransaction, key: &ApiKey) -> Result<(), Error
     Ok(())
 }
 
-/// Marks an account as changed; whether there is such an account.
+/// Marks an account as changed. Returns whether there is such an account.
 async fn touch(txn: &DatabaseTransaction, account: AccountId) -> Result<bool, Error> {
     let version = version::bump(txn).await?;
     let values = [version.into(), account.0.into()];

@@ -1,7 +1,7 @@
-//! Whether the accounts add up: every event's `matched_count` against its rows, in one snapshot.
+//! The audit: every event's `matched_count` is compared with its rows, in one snapshot.
 //!
-//! What has expired is summed apart, see [`crate::retention`]: nothing goes without being counted there, or in its
-//! event if that stays. Of what is kept the proof is as it always was.
+//! Expired records are summed apart, see [`crate::retention`]: each removed record is counted there, or in its event
+//! if that stays. For records that are kept the proof is the same as without any removal.
 
 use crate::sql::{all, corrupt, for_values, get, history, one, uuid};
 use crate::{Error, Ledger, retention};
@@ -21,14 +21,14 @@ pub struct Account {
     pub deliveries: Vec<(Status, i64)>,
     /// Messages that were no events.
     pub rejected: i64,
-    /// What was recorded and is gone.
+    /// Records that have expired and were removed.
     pub expired: Expired,
     /// What does not add up, at most [`MAX_DIFFERENCES`].
     pub differences: Vec<String>,
 }
 
-/// What has expired and was removed, since the ledger began. With what is kept it makes up all that was ever
-/// recorded.
+/// The records that have expired and were removed since the ledger began. Together with those that are kept they are
+/// everything that was ever recorded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expired {
     /// Events, with all their deliveries.
@@ -40,7 +40,7 @@ pub struct Expired {
 }
 
 impl Expired {
-    /// Whether anything has.
+    /// Whether anything has expired.
     pub fn is_some(&self) -> bool {
         let deliveries: i64 = self.deliveries.iter().map(|(_, count)| count).sum();
         self.events + deliveries + self.rejected > 0
@@ -50,7 +50,7 @@ impl Expired {
 /// The most differences that one audit names.
 pub const MAX_DIFFERENCES: usize = 1000;
 
-/// Each query finds what may not be; its rows have `what` (a blob) and two numbers.
+/// Queries that find differences. Their rows have `what` (a blob) and two numbers.
 const CHECKS: [(&str, &str); 5] = [
     (
         "event {what} matched {a} subscriptions but has {b} deliveries",
@@ -122,7 +122,7 @@ impl Ledger {
         })
     }
 
-    /// Of these `Id`s, those that no account has an event for.
+    /// The ones of these `Id`s for which no account has an event.
     pub async fn without_event(&self, ids: &[EventId]) -> Result<Vec<EventId>, Error> {
         let mut found = HashSet::new();
         let values = ids.iter().map(|id| id.0.into()).collect();

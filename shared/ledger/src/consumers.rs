@@ -1,8 +1,8 @@
-//! What the consumers of the event queue have in hand, as they tell it themselves.
+//! The messages that consumers of the event queue have in hand, as the consumers report them.
 //!
-//! A broker says how many messages are ready, and not how many were handed out and are not acknowledged.
-//! So each consumer writes that down every second, and an audit adds it up: what was ready when it asked,
-//! and what was told after it asked, together are all that was in transit then.
+//! A broker tells how many messages are ready, but not how many were handed out and are not acknowledged. So each
+//! consumer writes that number down every second. An audit adds up the messages that were ready when it asked and those
+//! that consumers reported after that: together they are everything that was in transit then.
 
 use crate::sql::{all, execute, get, time};
 use crate::{Error, Ledger};
@@ -10,13 +10,13 @@ use herald_domain::time::Timestamp;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// After this long without a word a consumer is gone.
+/// The time without a report after which a consumer is taken to be gone.
 const GONE: Duration = Duration::from_mins(1);
 
-/// What consumers told.
+/// The reports of consumers, added up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Told {
-    /// How many told anything.
+    /// How many consumers have reported.
     pub consumers: u64,
     /// How many messages they have in hand, together.
     pub held: u64,
@@ -57,7 +57,7 @@ impl Ledger {
             .await
     }
 
-    /// What was told after that moment, by the database's clock.
+    /// The reports that came after that moment, by the database's clock.
     pub async fn told_since(&self, moment: Timestamp) -> Result<Told, Error> {
         let rows = all(
             self.store.queries(),

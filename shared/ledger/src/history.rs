@@ -1,11 +1,11 @@
-//! What happened, as the API shows it, and its manual retry. Deliveries wait for none of this: it has connections of its
-//! own.
+//! Events, deliveries and attempts as the API shows them, and the manual retry. Deliveries wait for none of these
+//! reads, which have connections of their own.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | `deliveries` | lists deliveries, reads one, reads attempts |
 //! | `events` | reads events |
-//! | [`retrying`] | opens again what has ended without success |
+//! | [`retrying`] | opens deliveries again that have ended without success |
 
 mod deliveries;
 mod events;

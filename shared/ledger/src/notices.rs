@@ -1,7 +1,7 @@
 //! Hints between processes that share a PostgreSQL database: LISTEN and NOTIFY.
 //!
-//! What is hinted at stands in the ledger and is looked for there at intervals, so a notice may be lost
-//! and nothing waits for long. Within one process [`crate::Signals`] do the same.
+//! A notice only hints at rows in the ledger, which are also looked for at intervals. So nothing waits for long if a
+//! notice is lost. Within one process [`crate::Signals`] do the same.
 
 use crate::Ledger;
 use crate::reconnect::Delays;
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// How long nothing may be said before the connection is asked whether it is alive, and how long it may take to answer.
+/// How long a connection may be silent before it is asked whether it is alive, and how long it may take to answer.
 const SILENCE: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(8);
 
-/// What to look at.
+/// The part of the ledger at which a notice hints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Notice {
     /// The registry's version.
@@ -35,7 +35,7 @@ impl Notice {
     }
 }
 
-/// Tells the other processes when the transaction is committed.
+/// Notifies the other processes when the transaction is committed.
 pub(crate) async fn tell(txn: &DatabaseTransaction, notice: Notice) -> Result<(), crate::Error> {
     if txn.get_database_backend() == DbBackend::Postgres {
         execute(txn, &format!("NOTIFY {}", notice.channel()), []).await?;
@@ -44,7 +44,7 @@ pub(crate) async fn tell(txn: &DatabaseTransaction, notice: Notice) -> Result<()
 }
 
 impl Ledger {
-    /// Passes on what other processes hint at, until shutdown. On SQLite there are none.
+    /// Passes on the notices of other processes, until shutdown. On SQLite there are none.
     pub async fn listen(&self, shutdown: CancellationToken) {
         if !self.store.is_shared() {
             return shutdown.cancelled().await;
@@ -81,7 +81,7 @@ impl Ledger {
         loop {
             let notice = match timeout(SILENCE, listener.try_recv()).await {
                 Ok(heard) => heard?,
-                // Nothing was said, or nothing arrives any more.
+                // There was no notice, or the connection is dead.
                 Err(_elapsed) if self.store.is_former(connected) => return Ok(()),
                 Err(_elapsed) => {
                     let Ok(answer) = timeout(ANSWER, listener.execute("SELECT 1")).await else {
@@ -91,7 +91,7 @@ impl Ledger {
                     continue;
                 }
             };
-            // Nothing where the connection was lost: what was said meanwhile is not known.
+            // None if the connection was lost: notices of that time are not known.
             let Some(notice) = notice else { return Ok(()) };
             if notice.channel() == Notice::Registry.channel() {
                 self.signals.registry.notify_waiters();

@@ -1,6 +1,6 @@
-//! Statements over many rows, and rows back into types, on either database.
+//! Statements over many rows, and rows read into types, on either database.
 //!
-//! One text serves both, with `$1` for parameters; where they differ, this module knows how.
+//! Both databases take the same text, with `$1` for parameters. This module has the places where they differ.
 
 use crate::Error;
 use herald_domain::time::Timestamp;
@@ -12,14 +12,14 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-/// SQLite prepares a statement once per length, so rows go in lengths of these and no other.
+/// The numbers of rows in one statement on SQLite, which prepares a statement once for each number.
 const LENGTHS: [usize; 9] = [256, 128, 64, 32, 16, 8, 4, 2, 1];
 
-/// The lengths of statements that a row may stand in twice: one statement then takes all rows, and there every statement
-/// is a question to another thread.
+/// The numbers of rows in statements in which a row may stand twice. One statement then takes all rows, which is
+/// faster, because on SQLite each statement is a question to another thread.
 const FILLED: [usize; 17] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384];
 
-/// Stand for NULL in arrays, see [`arrays`]; no column that may be null has them as a value.
+/// Values that stand for NULL in arrays, see [`arrays`]. No column that may be null has them as a value.
 const NULL_UUID: Uuid = Uuid::max();
 const NULL_TEXT: &str = "\u{1}NULL\u{1}";
 
@@ -50,8 +50,8 @@ pub async fn for_rows<const N: usize, C: ConnectionTrait>(
     Ok(returned)
 }
 
-/// As [`for_rows`], where it does not matter whether a row comes once or twice: what is after the rows passes over one
-/// that is there.
+/// Does the same as [`for_rows`] for statements in which a row may come twice, because `after` passes over a row that
+/// is there already.
 pub async fn for_repeatable_rows<const N: usize, C: ConnectionTrait>(
     connection: &C,
     before: &str,
@@ -109,19 +109,19 @@ fn filled<const N: usize>(before: &str, mut rows: Vec<[Value; N]>, after: &str) 
     statements
 }
 
-/// Why [`insert_rows`] refuses. As with any other constraint, it is the data's fault.
+/// The reason for which [`insert_rows`] refuses. As with any other constraint, the data are at fault.
 pub(crate) const IS_THERE: &str = "a row that was to be new is there already";
 
-/// `(?,?),(?,?)` for two rows of two. Not `$1`, which SQLite would take for a name, and look every one
-/// of them up among all the others.
+/// `(?,?),(?,?)` for two rows of two. It has no `$1`, because SQLite would take that for a name, and look each one up
+/// among all the others.
 fn tuples(rows: usize, columns: usize) -> String {
     let row = format!("({})", vec!["?"; columns].join(","));
     vec![row; rows].join(",")
 }
 
-/// Rows as one array per column, which PostgreSQL takes as one parameter each, and the query that makes
-/// rows of them again. An array that goes through `sea_orm` cannot hold NULL, so in a column where there is
-/// one a value that does not occur there stands for it.
+/// Rows as one array for each column, which PostgreSQL takes as one parameter, and the query that makes rows of them
+/// again. An array that goes through `sea_orm` cannot hold NULL. So in a column with NULL a value stands for it that
+/// does not occur there.
 fn arrays<const N: usize>(rows: Vec<[Value; N]>) -> (String, Vec<Value>) {
     let mut columns: [Vec<Value>; N] = std::array::from_fn(|_| Vec::with_capacity(rows.len()));
     for row in rows {
@@ -208,8 +208,8 @@ pub async fn for_values<C: ConnectionTrait>(
     Ok(returned)
 }
 
-/// The time by the database's own clock, at this point of the transaction: after whatever it waited for.
-/// On SQLite there is nobody to wait for once a write runs, and `now` is the time.
+/// The time by the database's own clock, at this point of the transaction, after all that it has waited for. On SQLite
+/// a write that runs waits for nothing, and `now` is the time.
 pub(crate) async fn time<C: ConnectionTrait>(connection: &C, now: Timestamp) -> Result<Timestamp, Error> {
     if connection.get_database_backend() != DbBackend::Postgres {
         return Ok(now);
@@ -218,8 +218,7 @@ pub(crate) async fn time<C: ConnectionTrait>(connection: &C, now: Timestamp) -> 
     timestamp(&row.ok_or_else(|| corrupt("no time"))?, "now")
 }
 
-/// Ends a SELECT whose rows are changed next: of two transactions the second waits. On SQLite there are
-/// no two.
+/// The end of a SELECT whose rows are changed next: a second transaction waits. SQLite has only one at a time.
 pub(crate) fn for_update<C: ConnectionTrait>(connection: &C) -> &'static str {
     match connection.get_database_backend() {
         DbBackend::Postgres => " FOR UPDATE",
@@ -235,14 +234,15 @@ pub(crate) async fn snapshot(connection: &DatabaseConnection) -> Result<Database
             access_mode: Some(AccessMode::ReadOnly),
             ..TransactionOptions::default()
         },
-        // Every transaction does.
+        // Every transaction of SQLite does.
         _ => TransactionOptions::default(),
     };
     Ok(connection.begin_with_options(options).await?)
 }
 
-/// A [`snapshot`] to read events and what became of them. When a day is dropped, rows that stay get another
-/// table; to a snapshot from before, which looks after, they would be in neither. So the tables are held first.
+/// A [`snapshot`] for reads of events, deliveries and attempts. When a day is dropped, rows that stay move to another
+/// table. A snapshot from before that, which reads after it, would find them in neither. So the tables are locked
+/// first.
 pub(crate) async fn history(connection: &DatabaseConnection) -> Result<DatabaseTransaction, Error> {
     let snapshot = snapshot(connection).await?;
     if snapshot.get_database_backend() == DbBackend::Postgres {
@@ -252,7 +252,7 @@ pub(crate) async fn history(connection: &DatabaseConnection) -> Result<DatabaseT
     Ok(snapshot)
 }
 
-/// PostgreSQL's clock in microseconds; unlike `now()` not the time at which the transaction began.
+/// PostgreSQL's clock in microseconds. Unlike `now()` it is not the time at which the transaction began.
 pub(crate) const CLOCK: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
 /// Runs a query; its rows.

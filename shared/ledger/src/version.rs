@@ -13,7 +13,7 @@ pub(crate) async fn of<C: ConnectionTrait>(connection: &C) -> Result<i64, Error>
     get(&row.ok_or_else(|| corrupt("no registry version"))?, "version")
 }
 
-/// Moves the version on; the new one. After [`crate::locks::change`].
+/// Moves the version on, and returns the new one. [`crate::locks::change`] must come before it.
 pub(crate) async fn bump(txn: &DatabaseTransaction) -> Result<i64, Error> {
     let next = "UPDATE registry_version SET version = version + 1 RETURNING version";
     let row = one(txn, next, []).await?;
@@ -44,7 +44,7 @@ pub(crate) async fn log(
     Ok(())
 }
 
-/// Writes down what was changed of each of these, by nobody's request.
+/// Writes a change of each of these to the log, without an account, because no request made it.
 pub(crate) async fn log_all(
     txn: &DatabaseTransaction,
     action: &str,

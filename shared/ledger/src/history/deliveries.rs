@@ -25,11 +25,11 @@ pub struct DeliveryView {
     pub event: EventUid,
     /// Its event's `Id`.
     pub event_id: EventId,
-    /// To whom.
+    /// The subscription to which it goes.
     pub subscription: SubscriptionId,
     /// What the subscription asked for.
     pub webhook: Webhook,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
     /// Why it was closed without success.
     pub reason: Option<String>,
@@ -52,7 +52,7 @@ pub struct DeliveryView {
 /// An attempt as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptView {
-    /// From 1.
+    /// The attempt's number, from 1.
     pub number: i64,
     /// When it began.
     pub at: Timestamp,
@@ -148,7 +148,7 @@ impl Ledger {
         for delivery in deliveries {
             if let Some(inline) = &delivery.inline {
                 let of_delivery = attempts.entry(delivery.id).or_default();
-                // An outcome that was told twice, because the first answer was lost, is one attempt.
+                // An outcome that was recorded twice, because the first answer was lost, is one attempt.
                 if !of_delivery
                     .iter()
                     .any(|it| (it.number, it.at) == (inline.number, inline.at))
@@ -175,7 +175,7 @@ async fn select<C: ConnectionTrait>(
         conditions.push(sql.replace('?', &format!("${}", values.len())));
     };
     if let Some(Status::Closed(status)) = filter.status {
-        // Written out, so that the planner sees that the partial index serves.
+        // The condition of the partial index is repeated, so that the planner uses it.
         condition(
             if status == Closed::Delivered {
                 "d.status = ?"
@@ -188,7 +188,7 @@ async fn select<C: ConnectionTrait>(
     if let Some(subscription) = filter.subscription {
         condition("d.subscription = ?", subscription.0.into());
         if table == SHOWN_OPEN {
-            // The index of open deliveries begins with it.
+            // The index of open deliveries begins with the shard.
             let shard = herald_domain::id::Shard::of(subscription);
             condition("d.shard = ?", i16::from(shard.0).into());
         }
@@ -240,16 +240,16 @@ async fn select<C: ConnectionTrait>(
     rows.iter().map(delivery_view).collect()
 }
 
-/// How much older an event may be than its deliveries, for those that a list looks at: an event gets its time
-/// when it is read, and may wait for a ledger that is away. Deliveries that are matched later still, as those of
-/// a large fan-out after a longer outage, are not in a list that begins in between.
+/// How much older an event may be than its deliveries for a list to find them: an event gets its time when it is read,
+/// and may wait for a ledger that is away. Deliveries that are matched still later, such as those of a large fan-out
+/// after a longer outage, are missing in a list that begins in between.
 const LATE: Duration = Duration::from_hours(24);
 
-/// How much younger it may be: a process's clock may have been ahead of the ledger's.
+/// How much younger an event may be than its deliveries: a process's clock may have been ahead of the ledger's.
 const EARLY: Duration = Duration::from_hours(1);
 
-/// The least id of a delivery whose event was read at that time or later. What `created_at` says decides; this
-/// keeps a list from reading all that is older or younger.
+/// The least id of a delivery whose event was read at that time or later. `created_at` decides what is listed; this id
+/// only keeps a list from reading everything that is older or younger.
 fn first_id_at(time: Timestamp) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(time.as_unix_millis(), &[0; 10]).into_uuid()
 }

@@ -1,5 +1,5 @@
-//! The manual retry: what has ended without success is opened again, due at once, with its id and its attempts. Its
-//! give-up clock starts again.
+//! The manual retry: a delivery that has ended without success is opened again. It is due at once, and keeps its id and
+//! its attempts. Its give-up clock starts again.
 
 use crate::rows::{self, LAST, OPEN, delivery, keep_attempts};
 use crate::sql::{all, for_update, for_values, uuid};
@@ -10,10 +10,10 @@ use herald_domain::time::Timestamp;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
 use uuid::Uuid;
 
-/// How many deliveries one transaction opens; other writes wait for it.
+/// The most deliveries that one transaction opens. Other writes wait for it.
 const CHUNK: u64 = 1024;
 
-/// What became of a manual retry.
+/// The result of a manual retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retried {
     /// It is open again and due.
@@ -26,7 +26,7 @@ pub enum Retried {
     Missing,
 }
 
-/// What became of a retry of several.
+/// The result of a manual retry of several deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetriedSome {
     /// So many are open again and due, and there may be more.
@@ -50,8 +50,8 @@ impl Ledger {
         Ok(retried)
     }
 
-    /// Opens again what of a subscription has ended so, since then, the oldest events first, until it is at least
-    /// `enough`.
+    /// Opens deliveries of a subscription again that have ended as `ended` says since `since`, the oldest events first,
+    /// until at least `enough` are open.
     pub async fn retry_some(
         &self,
         subscription: SubscriptionId,
@@ -64,7 +64,7 @@ impl Ledger {
         }
         let (mut deliveries, mut after) = (0, Uuid::nil());
         loop {
-            // Looked for on a connection that no delivery waits for.
+            // The search has a connection for which no delivery waits.
             let find = all(
                 self.store.api(),
                 "SELECT id FROM deliveries_closed WHERE subscription = $1 AND status = $2 AND status <> 1 \
@@ -108,7 +108,7 @@ impl Ledger {
 
 async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Result<Retried, Error> {
     retention::wait_for_removal(txn, id.0, now).await?;
-    // Held, so that a deactivation is before or after this, and its cancelling knows which.
+    // With the registry held a deactivation comes before or after this, and its cancelling knows which.
     let opening = locks::hold(txn, now).await?;
     let select = format!("SELECT * FROM deliveries_closed WHERE id = $1{}", for_update(txn));
     let closed = all(txn, &select, [id.0.into()]).await?;
@@ -132,7 +132,8 @@ async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Res
     Ok(Retried::Done)
 }
 
-/// Opens those of these again that are still as they were; how many, or none if the subscription is not active.
+/// Opens those of these deliveries again that still have the status `ended`. Returns how many, or nothing if the
+/// subscription is not active.
 async fn retry_chunk(
     txn: &DatabaseTransaction,
     subscription: SubscriptionId,
@@ -164,8 +165,8 @@ async fn is_active<C: ConnectionTrait>(connection: &C, subscription: Subscriptio
     Ok(!all(connection, active, [subscription.0.into()]).await?.is_empty())
 }
 
-/// Moves closed deliveries of a subscription back among the open ones; how many. At that version of the registry,
-/// which is held.
+/// Moves closed deliveries of a subscription back among the open ones, at that version of the registry, which must be
+/// held. Returns how many.
 async fn open_again(
     txn: &DatabaseTransaction,
     subscription: SubscriptionId,
