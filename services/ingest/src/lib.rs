@@ -1,8 +1,8 @@
-//! HTTP entrance for producers.
+//! Ingest, the HTTP entrance for producers.
 //!
-//! `POST /v1/events` authenticates, validates every event against the catalogue, publishes the whole
-//! request as one message, and answers 202 only when that message is durable. So a request is accepted
-//! whole or not at all, and whoever got no answer publishes again with the same `Id`s.
+//! `POST /v1/events` authenticates the caller, validates every event against the catalogue, publishes the whole
+//! request as one message, and answers 202 only when that message is durable. So a request is accepted whole or not at
+//! all. A producer that got no answer publishes again with the same `Id`s.
 #![warn(missing_docs)]
 
 mod events;
@@ -80,15 +80,15 @@ impl Ingest {
         })
     }
 
-    /// Its routes.
+    /// The routes of ingest.
     pub fn router(self) -> Router {
         Router::new()
             .route("/v1/events", post(receive))
             .with_state(Shared(Arc::new(self)))
     }
 
-    /// The events of a request. A type that this process does not know may have been registered at another a moment
-    /// ago, so the ledger is asked before it is unknown.
+    /// The events of a request. A type that this process does not know may have been registered at another process a
+    /// moment ago, so the ledger is asked before the type is refused.
     async fn events(&self, text: &str, format: Format) -> Result<Events, Refused> {
         let catalogue = || Arc::clone(self.registry.view().catalogue());
         match Events::read(text, format, &catalogue()) {
@@ -103,7 +103,7 @@ impl Ingest {
     }
 }
 
-/// Answers a request to publish; counts it, and has its span recorded.
+/// Answers a request to publish, counts it, and records its span.
 async fn receive(
     State(Shared(ingest)): State<Shared>,
     caller: Result<Caller, Problem>,
@@ -112,7 +112,7 @@ async fn receive(
 ) -> Response {
     let began = ingest.clock.now();
     let given = request::traceparent(&headers);
-    // A stranger decides nothing, and has nothing recorded.
+    // A caller that is not known does not decide about traces, and has no span recorded.
     let step = match &caller {
         Ok(_) => ingest.traces.random_step(given),
         Err(_) => Step::Unrecorded(given),
@@ -136,7 +136,7 @@ async fn receive(
     response
 }
 
-/// Accepts a request whole or not at all; the answer, and the types of its events.
+/// Accepts a request whole or not at all. Returns the answer, and the types of its events.
 async fn accept(
     ingest: &Ingest,
     caller: Result<Caller, Problem>,
@@ -147,7 +147,7 @@ async fn accept(
     let caller = request::producer(caller)?;
     let format = Format::of(headers).map_err(|problem| (Refusal::MediaType, problem))?;
     check_encoding(headers).map_err(|problem| (Refusal::MediaType, problem))?;
-    // Held until the request is answered.
+    // The memory is taken until the request is answered.
     let mut held = ingest.room.hold(caller.account());
     let body = request::read(body, &mut held).await?;
     let text = text::read(&body).map_err(|fault| (Refusal::Invalid, Problem::faults(fault)))?;
@@ -159,7 +159,7 @@ async fn accept(
         .map_err(|error| (Refusal::Unavailable, Problem::unavailable("event queue", &error)))?;
     let answer = match (events.single, events.ids.as_slice()) {
         (true, [id]) => json!({ "Id": id }),
-        // Whoever sends an array of one may look for either.
+        // A client that sends an array of one event may look for either field.
         (false, [id]) => json!({ "Id": id, "Ids": [id] }),
         (_, ids) => json!({ "Ids": ids }),
     };

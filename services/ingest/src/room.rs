@@ -1,7 +1,7 @@
-//! Memory for requests, which they take as their bytes come and give back when they are answered.
+//! The memory for requests, which take it as their bytes come and give it back when they are answered.
 //!
-//! What a request says about its length takes nothing. No account has more than [`SHARES`] times what is left
-//! free, so one that sends as much as it can leaves room for others, and several share what there is.
+//! The length that a request announces takes no memory. No account has more than [`SHARES`] times what is left free. So
+//! an account that sends as much as it can leaves room for others, and several accounts share the memory.
 
 use herald_domain::id::AccountId;
 use std::collections::HashMap;
@@ -21,11 +21,11 @@ pub(crate) struct Room(Arc<Mutex<Taken>>);
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    /// Of those accounts that have some.
+    /// The bytes of each account that has taken some.
     by_account: HashMap<AccountId, usize>,
 }
 
-/// What one request has taken; given back on drop.
+/// The memory that one request has taken; it is given back on drop.
 #[derive(Debug)]
 pub(crate) struct Held {
     room: Room,
@@ -33,12 +33,12 @@ pub(crate) struct Held {
     bytes: usize,
 }
 
-/// There is no room left, for this account at least.
+/// The error that there is no room left, at least for this account.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
 impl Room {
-    /// Nothing yet, for a request of that account.
+    /// The memory of a new request of that account: nothing yet.
     pub(crate) fn hold(&self, account: AccountId) -> Held {
         Held {
             room: self.clone(),
@@ -49,7 +49,7 @@ impl Room {
 }
 
 impl Held {
-    /// Takes room for that many bytes more.
+    /// Takes memory for so many more bytes.
     pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Full> {
         let mut taken = self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
         let own = taken.by_account.get(&self.account).copied().unwrap_or(0);
