@@ -11,8 +11,8 @@ use uuid::Uuid;
 #[error("must be a GUID such as 0193f1a0-7c1e-7d1a-b1f0-3a5c7e9d1b2f")]
 pub struct NotAGuid;
 
-/// Reads a GUID in its hyphenated form, in either case. Other notations (braces, no hyphens) are
-/// refused, so that one GUID has one spelling but for its case.
+/// Reads a GUID in its hyphenated form, in either case. Other notations (braces, no hyphens) are refused, so that two
+/// spellings of one GUID differ only in case.
 pub fn parse_guid(text: &str) -> Result<Uuid, NotAGuid> {
     if text.len() != 36 {
         return Err(NotAGuid);
@@ -90,13 +90,13 @@ guid! {
 }
 
 impl DeliveryId {
-    /// The id of the delivery of `event` to `subscription`; `replay` is nil but for replays.
+    /// The id of the delivery of `event` to `subscription`. `replay` is nil, except for replays.
     ///
-    /// A `UUIDv8` (RFC 9562): its 60 leading bits (but for the version) are those of the event's
-    /// `UUIDv7`, that is its time and a little more, the other 62 are SHA-256 over all three. So the
-    /// same inputs give the same id (twice is once); ids sort by the time of their event, which keeps
-    /// the ledger's newest rows together and makes the id its own list order; and all deliveries of an
-    /// event lie in [`DeliveryId::range_of`], with few others, which spares the ledger an index by event.
+    /// The id is a `UUIDv8` (RFC 9562). Its 60 leading bits, apart from the version, are those of the event's
+    /// `UUIDv7`: its time and a little more. The other 62 bits are SHA-256 over all three inputs. So the same inputs
+    /// give the same id. Ids sort by the time of their event, which keeps the ledger's newest rows together and gives
+    /// lists their order. All deliveries of an event lie in [`DeliveryId::range_of`], with few others, so the ledger
+    /// needs no index by event.
     pub fn derive(event: EventUid, subscription: SubscriptionId, replay: Uuid) -> Self {
         let mut hash = Sha256::new();
         hash.update(event.0.as_bytes());

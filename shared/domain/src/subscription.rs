@@ -47,12 +47,12 @@ pub struct Subscription {
     pub deleted: bool,
 }
 
-/// A deactivation that nobody asked for.
+/// A deactivation that Herald made by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deactivation {
-    /// When.
+    /// When the subscription was deactivated.
     pub at: Timestamp,
-    /// Why.
+    /// Why it was deactivated.
     pub reason: Reason,
 }
 

@@ -25,7 +25,7 @@ fn rows() -> u32 {
     }
 }
 
-/// Fills a day with events that were delivered to one subscription each, but for one of a thousand, which is dead.
+/// Fills a day with events that have one delivery each. One of a thousand deliveries is dead, the others delivered.
 async fn fill(rig: &Rig, day: Timestamp, subscription: SubscriptionId) {
     let (rows, micros, millis) = (rows(), day.as_micros(), day.as_unix_millis());
     let (numbers, id, to) = match rig.database() {

@@ -193,7 +193,7 @@ pub(super) fn count(account: &Account, status: Status) -> i64 {
         .sum()
 }
 
-/// What the receiver answers: it is healthy but for two paths, and one of those recovers.
+/// What the receiver answers. It is healthy on all paths except two, and one of those recovers.
 pub(super) fn answer(path: &str, attempt: u32) -> StatusCode {
     match (path, attempt) {
         (crate::commands::samples::RECOVERING, 1) => StatusCode::SERVICE_UNAVAILABLE,
