@@ -29,7 +29,7 @@ const MAX_BATCH: usize = 512;
 
 /// How long an outcome waits for others to be recorded with it. The lane goes on meanwhile, and fewer transactions
 /// delay fewer events. A crash in that time repeats the request.
-const COMPANY: Duration = Duration::from_millis(20);
+const COMPANY: Duration = Duration::from_millis(10);
 
 /// How long outcomes wait after a failure before the same batch is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
