@@ -64,7 +64,7 @@ pub(crate) struct Read {
     /// The places of the events in their traces.
     pub(crate) spans: Spans,
     /// Whether an event was rejected for a type that the catalogue does not have.
-    pub(crate) has_unknown_type: bool,
+    pub(crate) may_be_outdated: bool,
 }
 
 /// A message that is no event, or an event that the ledger cannot hold.
@@ -236,7 +236,7 @@ impl Reader<'_> {
         let event = match parsed {
             Ok(event) => event,
             Err(faults) => {
-                self.read.has_unknown_type |= event::has_unknown_type(&faults);
+                self.read.may_be_outdated |= event::may_be_outdated(&faults);
                 let mut faults = faults.into_listed();
                 if faults.iter().any(|fault| fault.pointer.is_empty()) {
                     faults.extend(encoded(received));

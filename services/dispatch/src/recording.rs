@@ -76,7 +76,7 @@ impl Dispatch {
             reading::events(batch, &self.traces, &self.ledger.ids(), &catalogue)
         };
         let first = read();
-        if !first.has_unknown_type {
+        if !first.may_be_outdated {
             return Ok(first);
         }
         self.registry.refresh().await?;
@@ -91,7 +91,7 @@ impl Dispatch {
             rejected,
             one_by_one,
             spans,
-            has_unknown_type: _,
+            may_be_outdated: _,
         } = read;
         let most = if *one_by_one { 1 } else { usize::MAX };
         let mut unrecordable = VecDeque::new();

@@ -92,7 +92,7 @@ impl Ingest {
     async fn events(&self, text: &str, format: Format) -> Result<Events, Refused> {
         let catalogue = || Arc::clone(self.registry.view().catalogue());
         match Events::read(text, format, &catalogue()) {
-            Err(NotRead::Invalid(faults)) if event::has_unknown_type(&faults) => {}
+            Err(NotRead::Invalid(faults)) if event::may_be_outdated(&faults) => {}
             read => return read.map_err(NotRead::refused),
         }
         self.registry.refresh_soon().await.map_err(|error| {

@@ -39,11 +39,11 @@ struct Event {
     /// RFC 3339; when it happened.
     #[schema(format = DateTime)]
     occurred_at: Option<String>,
-    /// The GUIDs of what it concerns: `Company`, `Contract`, `Service`, `Process`, `Packet`,
-    /// `Schedule`, `Communication`.
+    /// The GUIDs of what it concerns: `Company`, `Contract`, `Service`, `Process`, `Packet`, `Schedule`,
+    /// `Communication`, and of object types that were registered. At most 64; an empty object where it concerns none.
     #[schema(value_type = Object)]
     objects: (),
-    /// The message, as `/v1/webhooks` has it; further fields pass through. It is sent as it came: a field that may
+    /// The message, as `/v1/webhooks` or the type's schema has it; further fields pass through. It is sent as it came: a field that may
     /// be null and is left out is left out of the message, so give null where receivers want it there. Names are
     /// exact, and one that differs only in letter case from a name that is added or checked is refused. At most 64
     /// arrays and objects in one another.

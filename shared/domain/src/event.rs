@@ -32,10 +32,19 @@ pub const MAX_EVENTS: usize = 10_000;
 /// their own, of which that of .NET is the usual one; deeper, a message could never be delivered.
 pub const MAX_DEPTH: usize = 64;
 
-/// Whether an event was refused because the catalogue does not have its type.
-pub fn has_unknown_type(faults: &Faults) -> bool {
-    let is_unknown = |fault: &Fault| fault.rule == UNKNOWN_TYPE && fault.pointer.ends_with("/Type");
-    faults.iter().any(is_unknown)
+/// Whether an event may have been refused for what a newer catalogue has: its type, an object type, or another schema.
+pub fn may_be_outdated(faults: &Faults) -> bool {
+    faults
+        .iter()
+        .any(|fault| is_unknown_type(fault) || depends_on_catalogue(fault))
+}
+
+fn is_unknown_type(fault: &Fault) -> bool {
+    fault.rule == UNKNOWN_TYPE && fault.pointer.ends_with("/Type")
+}
+
+fn depends_on_catalogue(fault: &Fault) -> bool {
+    fault.rule == "schema" || (fault.pointer.contains("/Objects/") && ["known_field", "required"].contains(&fault.rule))
 }
 
 const UNKNOWN_TYPE: &str = "one_of";
@@ -169,9 +178,9 @@ pub fn outline(json: &str) -> Result<Outline<'_>, Faults> {
     };
     let field = |name: &str| fields.iter().find(|(field, _)| *field == name).map(|(_, raw)| *raw);
     let kind = field("Type").and_then(text).filter(|name| is_name(name));
-    let depends = |fault: &Fault| has_unknown_type(&fault.clone().into()) || fault.pointer.starts_with("/Objects/");
+    let depends = |fault: &Fault| is_unknown_type(fault) || fault.pointer.starts_with("/Objects/");
     match kind {
-        Some(kind) if has_unknown_type(&faults) && faults.iter().all(depends) => {
+        Some(kind) if faults.iter().any(is_unknown_type) && faults.iter().all(depends) => {
             let id = field("Id").and_then(|raw| read_id(raw, &mut Faults::default()));
             Ok(outline(id, kind))
         }
@@ -286,7 +295,7 @@ fn check_data(kind: &EventType, raw: &RawValue, catalogue: &Catalogue, faults: &
     }
     match (kind, catalogue.registered(kind.name())) {
         (EventType::Enate(event), _) => check_fields(*event, raw, faults),
-        (EventType::Registered(_), Some(spec)) => spec.draft.check_data(raw.get(), faults),
+        (EventType::Registered(_), Some(spec)) => spec.draft.check_data(raw.get(), "/Data", faults),
         (EventType::Registered(_), None) => {}
     }
 }

@@ -28,6 +28,14 @@ impl Interest {
         }
     }
 
+    /// The names and prefixes of event types; none of one of Enate's webhooks.
+    pub fn event_types(&self) -> &[Box<str>] {
+        match self {
+            Self::Webhook(_) => &[],
+            Self::EventTypes(types) => &types.names,
+        }
+    }
+
     /// The type and the object that it filters by, as far as it does.
     pub fn filter(&self) -> Option<(ObjectType, Option<ObjectGuid>)> {
         match self {

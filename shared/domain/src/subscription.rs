@@ -178,7 +178,18 @@ fn number(value: f64) -> Value {
 
 /// Reads the body of a create or replace request. Every fault is named at once.
 pub fn parse(body: &Value, catalogue: &Catalogue, egress: &EgressPolicy) -> Result<Draft, Faults> {
-    read(body, None, catalogue, egress)
+    read(body, None, &[], catalogue, egress)
+}
+
+/// Reads the body of a request to replace what is kept, as [`parse`] does. It may go on to name event types that were
+/// archived since.
+pub fn parse_replacement(
+    present: &Settings,
+    body: &Value,
+    catalogue: &Catalogue,
+    egress: &EgressPolicy,
+) -> Result<Draft, Faults> {
+    read(body, None, present.interest.event_types(), catalogue, egress)
 }
 
 /// Reads the body of a request to change what is kept: a JSON merge patch (RFC 7396) over what `GET` gives.
@@ -194,12 +205,19 @@ pub fn parse_patch(
 ) -> Result<Draft, Faults> {
     let mut merged = Value::Object(present.to_json());
     merge_patch(&mut merged, patch);
-    read(&merged, Some(present), catalogue, egress)
+    read(
+        &merged,
+        Some(present),
+        present.interest.event_types(),
+        catalogue,
+        egress,
+    )
 }
 
 fn read(
     body: &Value,
     present: Option<&Settings>,
+    held: &[Box<str>],
     catalogue: &Catalogue,
     egress: &EgressPolicy,
 ) -> Result<Draft, Faults> {
@@ -210,6 +228,7 @@ fn read(
     let mut reader = Reader {
         fields,
         present: kept.as_ref(),
+        held,
         catalogue,
         parent: "",
         faults: Faults::default(),

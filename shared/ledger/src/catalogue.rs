@@ -7,6 +7,7 @@ use herald_domain::catalogue::{
     EnateEvent, EventType, EventTypeDraft, EventTypeSpec, FIRST_REGISTERED, MAX_EVENT_TYPES, MAX_OBJECT_TYPES,
     ObjectType, ObjectTypeSpec, RegisteredType, Schema,
 };
+use herald_domain::event::Objects;
 use herald_domain::id::{AccountId, EventId, EventUid};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, QueryResult, Value};
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub struct StoredEvent {
     pub uid: EventUid,
     /// The producer's `Id`.
     pub id: EventId,
+    /// What it concerns.
+    pub objects: Objects,
     /// `Data`, to the byte.
     pub data: String,
 }
@@ -148,7 +151,7 @@ impl Ledger {
     pub async fn newest_events(&self, kind: &EventType, before: Option<EventUid>) -> Result<Vec<StoredEvent>, Error> {
         let before = before.map_or(Uuid::max(), |uid| uid.0);
         let sql = format!(
-            "SELECT uid, id, data FROM events WHERE uid < $1 AND type = $2 AND uid >= coalesce(\
+            "SELECT uid, id, objects, data FROM events WHERE uid < $1 AND type = $2 AND uid >= coalesce(\
              (SELECT uid FROM events ORDER BY uid DESC LIMIT 1 OFFSET {LOOKED_THROUGH}), $3) \
              ORDER BY uid DESC LIMIT {EVENTS_PAGE}"
         );
@@ -158,6 +161,8 @@ impl Ledger {
             Ok(StoredEvent {
                 uid: EventUid(get(row, "uid")?),
                 id: EventId(get(row, "id")?),
+                objects: Objects::from_json(&get::<String>(row, "objects")?)
+                    .map_err(|_faults| corrupt("malformed objects"))?,
                 data: get(row, "data")?,
             })
         };

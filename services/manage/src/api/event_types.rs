@@ -18,7 +18,7 @@ use herald_domain::catalogue::{
 };
 use herald_domain::problem::{Fault, Faults};
 use herald_domain::time::Timestamp;
-use herald_ledger::catalogue::Conflict as Refusal;
+use herald_ledger::catalogue::{Conflict as Refusal, StoredEvent};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -277,7 +277,10 @@ pub(crate) async fn remove(
     State(manage): State<Manage>,
     Operator(by): Operator,
     At(TypeName(name)): At<TypeName>,
+    mut query: Query,
 ) -> Result<StatusCode, Problem> {
+    query.only(&[]);
+    query.finish(())?;
     if EnateEvent::named(&name).is_some() {
         return Err(refused(&name, Refusal::BuiltIn));
     }
@@ -319,14 +322,19 @@ async fn try_out(manage: &Manage, catalogue: &Catalogue, name: &str, draft: Even
         let draft = Arc::clone(&draft);
         // Large events take a while, and requests of others are on this thread.
         let judged = tokio::task::spawn_blocking(move || {
-            let judge = |data: &str| {
+            let judge = |event: &StoredEvent| {
                 let mut faults = Faults::default();
-                draft.check_data(data, &mut faults);
+                for name in draft.objects.iter().filter(|name| event.objects.get(name).is_none()) {
+                    faults.add(
+                        format!("/Objects/{name}"),
+                        "required",
+                        format!("the event names no {name}"),
+                    );
+                }
+                draft.check_data(&event.data, "/Data", &mut faults);
                 faults
             };
-            page.into_iter()
-                .map(|event| (event.id, judge(&event.data)))
-                .collect::<Vec<_>>()
+            page.iter().map(|event| (event.id, judge(event))).collect::<Vec<_>>()
         });
         for (event_id, faults) in judged.await.map_err(|error| Problem::unavailable("dry run", &error))? {
             if found.checked == CHECKED {

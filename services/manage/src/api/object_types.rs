@@ -113,8 +113,11 @@ pub(crate) async fn put(
     State(manage): State<Manage>,
     Operator(by): Operator,
     At(TypeName(name)): At<TypeName>,
+    mut query: Query,
     Json(body): Json,
 ) -> Result<Response, Problem> {
+    query.only(&[]);
+    query.finish(())?;
     if ObjectType::enate_named(&name).is_some() {
         return Err(refused(&name, Refusal::BuiltIn));
     }
@@ -141,7 +144,10 @@ pub(crate) async fn remove(
     State(manage): State<Manage>,
     Operator(by): Operator,
     At(TypeName(name)): At<TypeName>,
+    mut query: Query,
 ) -> Result<StatusCode, Problem> {
+    query.only(&[]);
+    query.finish(())?;
     if ObjectType::enate_named(&name).is_some() {
         return Err(refused(&name, Refusal::BuiltIn));
     }

@@ -47,7 +47,7 @@ one_of!(
 );
 one_of!(
     EventTypeName,
-    "EventType",
+    "EnateEventType",
     "What kind of thing happened: one of Enate's events.",
     EnateEvent::ALL.map(EnateEvent::name)
 );

@@ -19,7 +19,7 @@ use herald_domain::address::EgressPolicy;
 use herald_domain::catalogue::{Catalogue, Webhook};
 use herald_domain::delivery::Closed;
 use herald_domain::id::SubscriptionId;
-use herald_domain::subscription::{Draft, Subscription, parse, parse_patch, url_as_kept};
+use herald_domain::subscription::{Draft, Subscription, parse, parse_patch, parse_replacement, url_as_kept};
 use herald_domain::time::Timestamp;
 use herald_ledger::subscriptions::SubscriptionFilter;
 use serde_json::{Map, Value};
@@ -161,7 +161,7 @@ pub(crate) async fn replace(
     let (catalogue, egress) = (manage.catalogue().await, Arc::clone(&manage.egress));
     let replaced = move |present: &Subscription| {
         if_match.check(&shown(present))?;
-        read(&body, &catalogue, &egress)
+        parse_replacement(&present.settings, &body, &catalogue, &egress).map_err(Problem::faults)
     };
     let changed = operations::change(&manage, caller, id, replaced).await?;
     Representation::of(&shown(&changed))?.answer()

@@ -1,9 +1,10 @@
 //! What an operator registers: event types and object types, and their rules.
 
 use super::{Catalogue, EventType, FIRST_REGISTERED, MAX_SCHEMA_BYTES, ObjectType, Schema};
+use crate::event::MAX_DEPTH;
 use crate::json::Fields;
 use crate::problem::{Fault, Faults, pointer_to};
-use crate::text::repeated_name;
+use crate::text::{is_shallow, repeated_name};
 use crate::time::Timestamp;
 use serde_json::{Map, Value};
 
@@ -133,6 +134,11 @@ impl<'a> Reader<'a> {
     fn description(&mut self) -> Option<String> {
         let text = self.get("Description")?;
         match text.as_str() {
+            Some(text) if text.contains('\0') => {
+                let detail = "Description may not have the character U+0000";
+                self.faults.add("/Description", "character", detail);
+                None
+            }
             Some(text) if text.chars().count() <= MAX_DESCRIPTION_CHARS => Some(text.to_owned()),
             Some(_) => {
                 let detail = format!("Description may have at most {MAX_DESCRIPTION_CHARS} characters");
@@ -215,18 +221,19 @@ pub fn read_event_type(name: &str, body: &Value, catalogue: &Catalogue) -> Resul
             reader
                 .faults
                 .add("/Example", "object", "Example must be an object, as Data is");
-        } else if let Some(schema) = &schema {
-            schema.check(example, "/Example", &mut reader.faults);
         }
     }
-    let example = example.cloned();
-    reader.faults.into_result(EventTypeDraft {
+    let draft = EventTypeDraft {
         description,
         objects,
         schema,
-        example,
+        example: example.cloned(),
         archived,
-    })
+    };
+    if let (Some(example), true) = (&draft.example, reader.faults.is_empty()) {
+        draft.check_data(&example.to_string(), "/Example", &mut reader.faults);
+    }
+    reader.faults.into_result(draft)
 }
 
 /// Reads the body of a request that registers the object type of that name; its number, if it gives one.
@@ -254,11 +261,15 @@ pub fn read_object_type(name: &str, body: &Value) -> Result<Option<ObjectType>, 
 }
 
 impl EventTypeDraft {
-    /// What is wrong with an event's `Data`, by the type's schema. `Data` is an object.
-    pub fn check_data(&self, data: &str, faults: &mut Faults) {
+    /// What is wrong with an event's `Data`, an object, by the type's rules; pointers begin with `parent`.
+    pub fn check_data(&self, data: &str, parent: &str, faults: &mut Faults) {
+        if !is_shallow(data, MAX_DEPTH) {
+            let detail = format!("may have at most {MAX_DEPTH} arrays and objects in one another");
+            return faults.add(parent, "max_depth", detail);
+        }
         if let Some(fault) = repeated_name(data) {
             // Receivers differ in which of two equal names they take.
-            return faults.push_with(|| fault.within("/Data"));
+            return faults.push_with(|| fault.within(parent));
         }
         let Ok(Fields(fields)) = serde_json::from_str(data) else {
             return;
@@ -267,13 +278,13 @@ impl EventTypeDraft {
         for (name, _) in fields.iter().filter(|(name, _)| added(name)) {
             faults.push_with(|| {
                 let detail = format!("{ADDED} is added by Herald and may not be given, in no spelling");
-                Fault::new(format!("/Data{}", pointer_to(name)), "reserved", detail)
+                Fault::new(format!("{parent}{}", pointer_to(name)), "reserved", detail)
             });
         }
         if let Some(schema) = &self.schema {
             match serde_json::from_str(data) {
-                Ok(data) => schema.check(&data, "/Data", faults),
-                Err(error) => faults.add("/Data", "json", error.to_string()),
+                Ok(data) => schema.check(&data, parent, faults),
+                Err(error) => faults.add(parent, "json", error.to_string()),
             }
         }
     }
@@ -325,6 +336,8 @@ mod tests {
                 "/Example",
                 "schema",
             ),
+            ("A", json!({"Example": {"guid": 1}}), "/Example/guid", "reserved"),
+            ("A", json!({"Description": "a\u{0}"}), "/Description", "character"),
         ];
         for (name, body, pointer, rule) in cases {
             assert_eq!(read(name, body.clone()), [(pointer.to_owned(), rule)], "{body}");

@@ -9,6 +9,12 @@ use std::sync::{Arc, OnceLock};
 /// The longest schema, in bytes of its JSON text.
 pub const MAX_SCHEMA_BYTES: usize = 64 * 1024;
 
+/// The draft by which schemas are read.
+const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
+
+/// The most bytes that a pattern may take when it is compiled: a text takes time in proportion to them, too.
+const MAX_PATTERN_BYTES: usize = 32 * 1024;
+
 /// A JSON Schema (draft 2020-12). It is compiled when it is first used.
 #[derive(Clone)]
 pub struct Schema {
@@ -43,7 +49,11 @@ fn compile(schema: &Value) -> Result<jsonschema::Validator, String> {
         .with_draft(jsonschema::Draft::Draft202012)
         .with_retriever(NothingElse)
         // Without look-around and back references, so that a text takes time in proportion to its length.
-        .with_pattern_options(jsonschema::PatternOptions::regex());
+        .with_pattern_options(
+            jsonschema::PatternOptions::regex()
+                .size_limit(MAX_PATTERN_BYTES)
+                .dfa_size_limit(MAX_PATTERN_BYTES),
+        );
     options.build(schema).map_err(|error| error.to_string())
 }
 
@@ -58,9 +68,16 @@ impl Schema {
 
     /// Checks a schema that is to be registered.
     pub fn parse(schema: &Value) -> Result<Self, Fault> {
-        if !(schema.is_object() || schema.is_boolean()) {
+        if !schema.is_object() {
             let detail = "Schema must be a JSON Schema (draft 2020-12): an object";
             return Err(Fault::new("/Schema", "schema", detail));
+        }
+        let draft = schema
+            .get("$schema")
+            .map(|named| named.as_str().unwrap_or_default().trim_end_matches('#'));
+        if draft.is_some_and(|draft| draft != DRAFT) {
+            let detail = format!("Schema is read as {DRAFT}; leave $schema out, or name that");
+            return Err(Fault::new("/Schema/$schema", "schema", detail));
         }
         let text = schema.to_string();
         if text.len() > MAX_SCHEMA_BYTES {
@@ -130,6 +147,17 @@ mod tests {
         let parse = |schema: Value| Schema::parse(&schema).map(|_| ()).map_err(|fault| fault.rule);
         assert_eq!(parse(json!({"type": "objekt"})), Err("schema"));
         assert_eq!(parse(json!([])), Err("schema"));
+        assert_eq!(parse(json!(true)), Err("schema"));
+        assert_eq!(
+            parse(json!({"$schema": "http://json-schema.org/draft-07/schema#"})),
+            Err("schema")
+        );
+        assert_eq!(
+            parse(json!({"$schema": "https://json-schema.org/draft/2020-12/schema"})),
+            Ok(())
+        );
+        assert_eq!(parse(json!({"pattern": "((a{1,100}){1,100}){1,90}b"})), Err("schema"));
+        assert_eq!(parse(json!({"pattern": "^[A-Z]{2}[0-9]{2}[A-Z0-9]{1,30}$"})), Ok(()));
         assert_eq!(parse(json!({"$ref": "https://example.com/other"})), Err("schema"));
         assert_eq!(parse(json!({"$ref": "other.json"})), Err("schema"));
         assert_eq!(parse(json!({"pattern": "(a"})), Err("schema"));

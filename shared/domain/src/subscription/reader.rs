@@ -24,6 +24,8 @@ pub(super) struct Reader<'a> {
     /// The same object as it is kept. What is as it was there was judged when it was set, by the rules of then, and is
     /// taken as it is.
     pub(super) present: Option<&'a Map<String, Value>>,
+    /// The event types that the subscription has already: they may be archived since.
+    pub(super) held: &'a [Box<str>],
     /// What event types and object types there are.
     pub(super) catalogue: &'a Catalogue,
     /// The pointer to the object.
@@ -85,7 +87,8 @@ impl<'a> Reader<'a> {
                 None
             }
             (Some(_), Some(_)) => {
-                let detail = "a subscription has either one of Enate's webhooks or EventTypes, not both";
+                let detail =
+                    "a subscription has either one of Enate's webhooks or EventTypes; leave out Webhook, or give null";
                 self.fault("EventTypes", "exactly_one", detail);
                 None
             }
@@ -147,7 +150,7 @@ impl<'a> Reader<'a> {
                 Some(name) if read.iter().any(|known| **known == *name) => {
                     Err(("unique", format!("{name} is named more than once")))
                 }
-                Some(name) if is_kept => Ok(name),
+                Some(name) if is_kept || self.held.iter().any(|held| **held == *name) => Ok(name),
                 Some(name) => self.type_name(name).map(|()| name),
             };
             match checked {
@@ -398,6 +401,7 @@ impl<'a> Reader<'a> {
         let mut reader = Reader {
             fields,
             present: self.present.and_then(|present| present.get("Retry")?.as_object()),
+            held: &[],
             catalogue: self.catalogue,
             parent: "/Retry",
             faults: Faults::default(),

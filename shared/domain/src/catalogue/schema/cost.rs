@@ -11,6 +11,9 @@ use std::collections::HashMap;
 /// The most parts that a schema may have when its references are followed.
 const MAX_PARTS: usize = 4096;
 
+/// The most patterns that a schema may have; each text is matched against those that concern it.
+const MAX_PATTERNS: usize = 64;
+
 /// Keywords whose value is one schema for the value itself.
 const SAME: [&str; 4] = ["not", "if", "then", "else"];
 
@@ -40,6 +43,8 @@ struct Graph<'a> {
     ways: Vec<Vec<Way>>,
     by_pointer: HashMap<String, usize>,
     by_anchor: HashMap<&'a str, Vec<usize>>,
+    /// How many `pattern`s there are, and names in `patternProperties`.
+    patterns: usize,
 }
 
 /// Refuses, in words, a schema whose check may take exponential time, and one with a reference to what is no part of it.
@@ -50,23 +55,30 @@ pub(super) fn check(schema: &Value) -> Result<(), String> {
         ways: Vec::new(),
         by_pointer: HashMap::new(),
         by_anchor: HashMap::new(),
+        patterns: 0,
     };
-    graph.add(schema, String::new())?;
+    graph.add(schema, "")?;
+    if graph.patterns > MAX_PATTERNS {
+        return Err(format!(
+            "has {} patterns; it may have at most {MAX_PATTERNS}",
+            graph.patterns
+        ));
+    }
     graph.connect()?;
     graph.judge()
 }
 
 impl<'a> Graph<'a> {
     /// Adds a part, and those in it.
-    fn add(&mut self, schema: &'a Value, pointer: String) -> Result<usize, String> {
+    fn add(&mut self, schema: &'a Value, pointer: &str) -> Result<usize, String> {
         let number = self.parts.len();
         if number == MAX_PARTS {
             return Err(too_many());
         }
         self.parts.push(schema);
-        self.pointers.push(pointer.clone());
+        self.pointers.push(pointer.to_owned());
         self.ways.push(Vec::new());
-        self.by_pointer.insert(pointer.clone(), number);
+        self.by_pointer.insert(pointer.to_owned(), number);
         let Value::Object(fields) = schema else {
             return Ok(number);
         };
@@ -81,7 +93,12 @@ impl<'a> Graph<'a> {
         let mut ways = Vec::new();
         let mut shared = Way::new();
         for (name, value) in fields {
-            let below = self.below(name, value, &pointer)?;
+            self.patterns += match (name.as_str(), value) {
+                ("pattern", _) => 1,
+                ("patternProperties", Value::Object(named)) => named.len(),
+                _ => 0,
+            };
+            let below = self.below(name, value, pointer)?;
             if SHARED.contains(&name.as_str()) {
                 shared.extend(below);
             } else if name != "$defs" && name != "definitions" {
@@ -111,10 +128,12 @@ impl<'a> Graph<'a> {
         match value {
             Value::Array(several) => {
                 let several = several.iter().enumerate();
-                several.map(|(n, part)| self.add(part, at(&n.to_string()))).collect()
+                several.map(|(n, part)| self.add(part, &at(&n.to_string()))).collect()
             }
-            Value::Object(named) if is_map => named.iter().map(|(key, part)| self.add(part, at(key))).collect(),
-            one => Ok(vec![self.add(one, format!("{pointer}/{name}"))?]),
+            Value::Object(named) if is_map => named.iter().map(|(key, part)| self.add(part, &at(key))).collect(),
+            Value::Object(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                Ok(vec![self.add(value, &format!("{pointer}/{name}"))?])
+            }
         }
     }
 
