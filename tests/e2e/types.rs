@@ -6,7 +6,6 @@ use herald_tests::samples::{COMPANY, guid, merged, packet_of};
 use herald_tests::wait::wait_until;
 use http::Method;
 use serde_json::{Value, json};
-use std::time::Duration;
 
 /// A type of an invoice, which an event names.
 fn invoice() -> Value {
@@ -121,9 +120,9 @@ async fn events_of_a_registered_type_are_judged_by_its_schema() {
     refused_soon(&scene, &event(json!({"Number": "3"})), "/Data").await;
 }
 
-/// What is forbidden is refused within a second, at other processes too.
+/// What is forbidden is refused soon, at other processes too.
 async fn refused_soon(scene: &Scene, event: &Value, pointer: &str) {
-    let refused = wait_until("the event is refused", Duration::from_secs(2), async || {
+    let refused = wait_until("the event is refused", PATIENCE, async || {
         let reply = scene.api.post("/v1/events", event).await;
         (reply.status == 400).then_some(reply)
     });
