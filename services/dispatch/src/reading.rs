@@ -236,7 +236,7 @@ impl Reader<'_> {
         let event = match parsed {
             Ok(event) => event,
             Err(faults) => {
-                self.read.may_be_outdated |= event::may_be_outdated(&faults);
+                self.read.may_be_outdated |= faults.may_be_outdated();
                 let mut faults = faults.into_listed();
                 if faults.iter().any(|fault| fault.pointer.is_empty()) {
                     faults.extend(encoded(received));

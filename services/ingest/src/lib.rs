@@ -24,7 +24,6 @@ use herald_access::Caller;
 use herald_access::body::check_encoding;
 use herald_access::problem::Problem;
 use herald_domain::catalogue::EventType;
-use herald_domain::event;
 use herald_domain::text;
 use herald_domain::time::Clock;
 use herald_domain::trace::{Step, TraceContext};
@@ -92,7 +91,7 @@ impl Ingest {
     async fn events(&self, text: &str, format: Format) -> Result<Events, Refused> {
         let catalogue = || Arc::clone(self.registry.view().catalogue());
         match Events::read(text, format, &catalogue()) {
-            Err(NotRead::Invalid(faults)) if event::may_be_outdated(&faults) => {}
+            Err(NotRead::Invalid(faults)) if faults.may_be_outdated() => {}
             read => return read.map_err(NotRead::refused),
         }
         self.registry.refresh_soon().await.map_err(|error| {

@@ -32,19 +32,8 @@ pub const MAX_EVENTS: usize = 10_000;
 /// their own, of which that of .NET is the usual one; deeper, a message could never be delivered.
 pub const MAX_DEPTH: usize = 64;
 
-/// Whether an event may have been refused for what a newer catalogue has: its type, an object type, or another schema.
-pub fn may_be_outdated(faults: &Faults) -> bool {
-    faults
-        .iter()
-        .any(|fault| is_unknown_type(fault) || depends_on_catalogue(fault))
-}
-
 fn is_unknown_type(fault: &Fault) -> bool {
-    fault.rule == UNKNOWN_TYPE && fault.pointer.ends_with("/Type")
-}
-
-fn depends_on_catalogue(fault: &Fault) -> bool {
-    fault.rule == "schema" || (fault.pointer.contains("/Objects/") && ["known_field", "required"].contains(&fault.rule))
+    fault.rule == UNKNOWN_TYPE && fault.pointer == "/Type"
 }
 
 const UNKNOWN_TYPE: &str = "one_of";
@@ -237,6 +226,7 @@ fn read_type(raw: &RawValue, catalogue: &Catalogue, is_accepted: bool, faults: &
         let names = EnateEvent::ALL.map(EnateEvent::name).join(", ");
         let detail = format!("Type must be one of {names}, or a registered one; GET /v1/event-types lists all");
         faults.add("/Type", UNKNOWN_TYPE, detail);
+        faults.note_catalogue();
     }
     kind
 }
@@ -260,8 +250,12 @@ fn check_objects(kind: &EventType, objects: &Objects, catalogue: &Catalogue, fau
     match kind {
         EventType::Registered(_) => {
             let names = catalogue.registered(kind.name()).map(|spec| &spec.draft.objects);
+            let before = faults.count();
             for name in names.into_iter().flatten() {
                 require(name, faults);
+            }
+            if faults.count() > before {
+                faults.note_catalogue();
             }
         }
         EventType::Enate(event) => match event.objects() {
@@ -295,7 +289,13 @@ fn check_data(kind: &EventType, raw: &RawValue, catalogue: &Catalogue, faults: &
     }
     match (kind, catalogue.registered(kind.name())) {
         (EventType::Enate(event), _) => check_fields(*event, raw, faults),
-        (EventType::Registered(_), Some(spec)) => spec.draft.check_data(raw.get(), "/Data", faults),
+        (EventType::Registered(_), Some(spec)) => {
+            let before = faults.count();
+            spec.draft.check_data(raw.get(), "/Data", faults);
+            if faults.count() > before {
+                faults.note_catalogue();
+            }
+        }
         (EventType::Registered(_), None) => {}
     }
 }

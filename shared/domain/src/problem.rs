@@ -41,6 +41,7 @@ impl Fault {
 pub struct Faults {
     listed: Vec<Fault>,
     more: usize,
+    by_catalogue: bool,
 }
 
 impl Faults {
@@ -64,6 +65,17 @@ impl Faults {
             self.push_with(|| fault.within(parent));
         }
         self.more += part.more;
+        self.by_catalogue |= part.by_catalogue;
+    }
+
+    /// Notes that one of them is a fault by the catalogue, so that a newer one may judge otherwise.
+    pub fn note_catalogue(&mut self) {
+        self.by_catalogue = true;
+    }
+
+    /// Whether a newer catalogue may judge otherwise.
+    pub fn may_be_outdated(&self) -> bool {
+        self.by_catalogue
     }
 
     /// How many there are, those that are only counted included.
@@ -94,7 +106,7 @@ impl From<Fault> for Faults {
     fn from(fault: Fault) -> Self {
         Self {
             listed: vec![fault],
-            more: 0,
+            ..Self::default()
         }
     }
 }

@@ -129,6 +129,7 @@ impl Objects {
                     );
                     Fault::new(pointer(), "known_field", detail)
                 });
+                faults.note_catalogue();
                 continue;
             }
             if seen.len() == MAX_OBJECTS {

@@ -504,3 +504,29 @@ fn an_outline_judges_what_needs_no_catalogue() {
         assert_eq!(of(&wrong).unwrap_err()[0].pointer, pointer);
     }
 }
+
+#[test]
+fn only_faults_by_the_catalogue_may_be_outdated() {
+    let catalogue = catalogue();
+    let outdated = |text: &str| super::parse(text, &catalogue).unwrap_err().may_be_outdated();
+    let guid = "11111111-1111-4111-8111-111111111111";
+    let invoice = |objects: &str, data: &str| {
+        format!(r#"{{"Type":"InvoicePaid","Objects":{{"Company":"{guid}"{objects}}},"Data":{data}}}"#)
+    };
+    let named = format!(r#","Invoice":"{guid}""#);
+    for by_catalogue in [
+        invoice("", r#"{"Number":1}"#),
+        invoice(&named, r#"{"Number":"1"}"#),
+        invoice(&format!(r#"{named},"Order":"{guid}""#), r#"{"Number":1}"#),
+        invoice(&named, r#"{"Number":1}"#).replace("InvoicePaid", "InvoiceSent"),
+    ] {
+        assert!(outdated(&by_catalogue), "{by_catalogue}");
+    }
+    // Enate's types have their rules in the code.
+    let enate = r#"{"Type":"PacketCreated","Objects":{},"Data":{}}"#;
+    assert!(!outdated(enate));
+    assert!(!outdated("{"));
+    let mut batch = Faults::default();
+    batch.append_within("/3", super::parse(&invoice("", "{}"), &catalogue).unwrap_err());
+    assert!(batch.may_be_outdated());
+}
