@@ -12,7 +12,7 @@ use crate::catalogue::{Catalogue, EnateEvent, EventType, Field, FieldKind, Objec
 use crate::id::EventId;
 use crate::json::{Fields, is_null, kind_of, text};
 use crate::problem::{Fault, Faults, pointer_to};
-use crate::text::{differs_in_case, half_surrogate, is_shallow};
+use crate::text::{MAX_DEPTH, differs_in_case, half_surrogate, is_shallow};
 use crate::time::{NotATimestamp, Timestamp, is_date_time};
 pub use batch::{Batch, split_json, split_ndjson};
 pub use objects::Objects;
@@ -27,10 +27,6 @@ pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 
 /// The most events in one request or message.
 pub const MAX_EVENTS: usize = 10_000;
-
-/// The most arrays and objects in one another that `Data` may have, itself included. Readers have limits of
-/// their own, of which that of .NET is the usual one; deeper, a message could never be delivered.
-pub const MAX_DEPTH: usize = 64;
 
 fn is_unknown_type(fault: &Fault) -> bool {
     fault.rule == UNKNOWN_TYPE && fault.pointer == "/Type"

@@ -253,6 +253,10 @@ fn string_end(bytes: &[u8], start: usize) -> usize {
     bytes.len()
 }
 
+/// The most arrays and objects in one another that an event's `Data` may have, itself included. Readers have limits of
+/// their own, of which that of .NET is the usual one; deeper, a message could never be delivered.
+pub(crate) const MAX_DEPTH: usize = 64;
+
 /// Whether no more than `most` arrays and objects of a JSON text lie in one another.
 pub(crate) fn is_shallow(json: &str, most: usize) -> bool {
     let bytes = json.as_bytes();

@@ -1,10 +1,9 @@
 //! What an operator registers: event types and object types, and their rules.
 
 use super::{Catalogue, EventType, FIRST_REGISTERED, MAX_SCHEMA_BYTES, ObjectType, Schema};
-use crate::event::MAX_DEPTH;
 use crate::json::Fields;
 use crate::problem::{Fault, Faults, pointer_to};
-use crate::text::{is_shallow, repeated_name};
+use crate::text::{MAX_DEPTH, is_shallow, repeated_name};
 use crate::time::Timestamp;
 use serde_json::{Map, Value};
 
