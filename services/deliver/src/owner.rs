@@ -15,7 +15,7 @@ use herald_domain::delivery::Delivery;
 use herald_domain::id::{DeliveryId, Shard, SubscriptionId};
 use herald_domain::lanes::{Lanes, Limits, Row, Search, Work, pause_after};
 use herald_domain::time::Timestamp;
-use herald_ledger::delivering::Finish;
+use herald_ledger::delivering::OutcomeRecord;
 use herald_ledger::dispatching::EventRecord;
 use herald_ledger::shards::Ownership;
 use herald_ledger::wakeups::Wakeup;
@@ -55,7 +55,7 @@ struct Owner {
     lanes: Lanes<Arc<EventRecord>>,
     /// When each attempt under way must have ended.
     under_way: HashMap<DeliveryId, Timestamp>,
-    outcomes: mpsc::UnboundedSender<Finish>,
+    outcomes: mpsc::UnboundedSender<OutcomeRecord>,
     reports: mpsc::UnboundedSender<Report>,
     tasks: TaskTracker,
     hard: CancellationToken,

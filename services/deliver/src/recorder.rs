@@ -17,7 +17,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use herald_domain::delivery::Delivery;
 use herald_domain::id::SubscriptionId;
 use herald_domain::time::Timestamp;
-use herald_ledger::delivering::{self, Finish, Finished, Then};
+use herald_ledger::delivering::{self, NextStep, OutcomeRecord, RecordResult};
 use herald_ledger::{Cause, Error, Ledger};
 use herald_telemetry::health::Health;
 use std::time::Duration;
@@ -64,7 +64,7 @@ pub(crate) struct Recorder {
 /// Outcomes that are recorded together.
 #[derive(Debug)]
 struct Batch {
-    outcomes: Vec<Finish>,
+    outcomes: Vec<OutcomeRecord>,
     /// Whether the batch is isolated from those that come after it.
     apart: bool,
     /// How often this same batch has failed.
@@ -74,7 +74,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(outcomes: Vec<Finish>) -> Self {
+    fn new(outcomes: Vec<OutcomeRecord>) -> Self {
         Self {
             outcomes,
             apart: false,
@@ -86,7 +86,7 @@ impl Batch {
     /// The same outcomes in several batches, each isolated.
     fn cut(self) -> Vec<Self> {
         let each = self.outcomes.len().div_ceil(PARTS).max(1);
-        let part = |outcomes: &[Finish]| Self {
+        let part = |outcomes: &[OutcomeRecord]| Self {
             apart: true,
             ..Self::new(outcomes.to_vec())
         };
@@ -97,7 +97,11 @@ impl Batch {
 impl Recorder {
     /// Records what comes until the sender is gone. One new batch at a time is taken up; isolated batches are tried
     /// beside it.
-    pub(crate) async fn run(self, outcomes: mpsc::UnboundedReceiver<Finish>, reports: mpsc::UnboundedSender<Report>) {
+    pub(crate) async fn run(
+        self,
+        outcomes: mpsc::UnboundedReceiver<OutcomeRecord>,
+        reports: mpsc::UnboundedSender<Report>,
+    ) {
         let turns = Semaphore::new(APART_AT_A_TIME);
         let mut under_way = FuturesUnordered::new();
         let mut coming = Company::new(outcomes, COMPANY);
@@ -144,7 +148,11 @@ impl Recorder {
     }
 
     /// Tries to record a batch when its turn has come. Returns no result if the process ends before that.
-    async fn attempt(&self, batch: Batch, turns: &Semaphore) -> (Batch, Option<Result<delivering::Recorded, Error>>) {
+    async fn attempt(
+        &self,
+        batch: Batch,
+        turns: &Semaphore,
+    ) -> (Batch, Option<Result<delivering::RecordedOutcomes, Error>>) {
         let is_new = batch.failures == 0 && !batch.apart;
         let (pause, apart) = (batch.pause, batch.apart);
         let turn = async move {
@@ -159,15 +167,15 @@ impl Recorder {
                 turn = turn => turn,
             }
         };
-        let came = self.ledger.finish(batch.outcomes.clone()).await;
+        let came = self.ledger.record_outcomes(batch.outcomes.clone()).await;
         (batch, Some(came))
     }
 
-    fn recorded(&self, batch: &Batch, came: delivering::Recorded) -> Vec<Recorded> {
+    fn recorded(&self, batch: &Batch, came: delivering::RecordedOutcomes) -> Vec<Recorded> {
         self.metrics.batch(batch.outcomes.len());
         self.note_deactivated(&came.deactivated);
         let now = self.ledger.now();
-        let outcomes = batch.outcomes.iter().zip(came.finished);
+        let outcomes = batch.outcomes.iter().zip(came.results);
         outcomes.map(|(finish, came)| recorded(finish, came, now)).collect()
     }
 
@@ -231,7 +239,7 @@ impl Recorder {
     }
 
     /// Leaves an outcome that the ledger refuses: its delivery is open as before, and is attempted again.
-    fn leave(&self, finish: &Finish) -> Recorded {
+    fn leave(&self, finish: &OutcomeRecord) -> Recorded {
         let Delivery { id, subscription, .. } = finish.delivery;
         tracing::error!(
             delivery = %id,
@@ -239,7 +247,7 @@ impl Recorder {
             outcome = ?finish.attempt.as_ref().map(|attempt| attempt.outcome),
             "the ledger refuses this outcome, so it is not recorded; the delivery is attempted again"
         );
-        recorded(finish, Finished::Stale, self.ledger.now().plus(LEFT))
+        recorded(finish, RecordResult::Stale, self.ledger.now().plus(LEFT))
     }
 }
 
@@ -273,11 +281,11 @@ fn growing(failures: u32) -> Duration {
     (RETRY_AFTER * doubled).min(LONGEST_PAUSE)
 }
 
-fn recorded(finish: &Finish, finished: Finished, again_at: Timestamp) -> Recorded {
-    let (due_at, closed) = match (finish.then, finished) {
-        (Then::Retry(due_at), Finished::Done | Finished::Corrected) => (Some(due_at), None),
-        (Then::Close { status, .. }, Finished::Done | Finished::Corrected) => (None, Some(status)),
-        (_, Finished::Late | Finished::Stale) => (None, None),
+fn recorded(finish: &OutcomeRecord, finished: RecordResult, again_at: Timestamp) -> Recorded {
+    let (due_at, closed) = match (finish.next, finished) {
+        (NextStep::Retry(due_at), RecordResult::Done | RecordResult::Corrected) => (Some(due_at), None),
+        (NextStep::Close { status, .. }, RecordResult::Done | RecordResult::Corrected) => (None, Some(status)),
+        (_, RecordResult::Late | RecordResult::Stale) => (None, None),
     };
     let delivery = finish.delivery;
     Recorded {
@@ -287,8 +295,8 @@ fn recorded(finish: &Finish, finished: Finished, again_at: Timestamp) -> Recorde
         // A late outcome may be this very one, recorded before its answer was lost. After a stale one the shard, which
         // had another owner in between, may have come back meanwhile. In both cases only the ledger can tell.
         look_at: matches!(
-            (finish.then, finished),
-            (Then::Retry(_), Finished::Late) | (_, Finished::Stale)
+            (finish.next, finished),
+            (NextStep::Retry(_), RecordResult::Late) | (_, RecordResult::Stale)
         )
         .then_some(again_at),
         closed,

@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering;
 
 /// An outcome to be recorded for a delivery.
 #[derive(Debug, Clone)]
-pub struct Finish {
+pub struct OutcomeRecord {
     /// The delivery, as it was before the attempt.
     pub delivery: Delivery,
     /// Its event.
@@ -35,12 +35,12 @@ pub struct Finish {
     /// The attempt; none when it was closed without one.
     pub attempt: Option<Attempt>,
     /// What follows from the outcome.
-    pub then: Then,
+    pub next: NextStep,
 }
 
 /// What follows from an attempt, or from the look before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
+pub enum NextStep {
     /// The delivery is closed.
     Close {
         /// How it ended.
@@ -55,9 +55,9 @@ pub enum Then {
     Retry(Timestamp),
 }
 
-/// The result of recording a [`Finish`].
+/// The result of recording an [`OutcomeRecord`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finished {
+pub enum RecordResult {
     /// It was recorded as asked.
     Done,
     /// The delivery had ended without success. The success counts, and it is Delivered now.
@@ -70,26 +70,26 @@ pub enum Finished {
 
 /// The result of recording a batch of outcomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recorded {
+pub struct RecordedOutcomes {
     /// The result of each outcome, in order.
-    pub finished: Vec<Finished>,
+    pub results: Vec<RecordResult>,
     /// Subscriptions that were deactivated because their subscribers answered 410.
     pub deactivated: Vec<SubscriptionId>,
 }
 
-impl Finish {
+impl OutcomeRecord {
     /// The subscription that this deactivates, if any, and the time at which it must have been changed last.
     fn deactivates(&self) -> Option<(SubscriptionId, Timestamp)> {
-        match self.then {
-            Then::Close { deactivate, .. } => Some((self.delivery.subscription, deactivate?)),
-            Then::Retry(_) => None,
+        match self.next {
+            NextStep::Close { deactivate, .. } => Some((self.delivery.subscription, deactivate?)),
+            NextStep::Retry(_) => None,
         }
     }
 
     fn is_success(&self) -> bool {
         matches!(
-            self.then,
-            Then::Close {
+            self.next,
+            NextStep::Close {
                 status: Closed::Delivered,
                 ..
             }
@@ -113,49 +113,49 @@ impl Ledger {
     }
 
     /// Records a batch of outcomes, each whole or not at all.
-    pub async fn finish(&self, batch: Vec<Finish>) -> Result<Recorded, Error> {
+    pub async fn record_outcomes(&self, batch: Vec<OutcomeRecord>) -> Result<RecordedOutcomes, Error> {
         if !self.store.is_shared() {
-            return self.finish_in_transaction(batch).await;
+            return self.record_in_transaction(batch).await;
         }
-        let mut recorded = Recorded {
-            finished: vec![Finished::Done; batch.len()],
+        let mut recorded = RecordedOutcomes {
+            results: vec![RecordResult::Done; batch.len()],
             deactivated: Vec::new(),
         };
         let closed = postgres::close(self, &batch).await?;
         let (places, rest): (Vec<_>, Vec<_>) = batch
             .into_iter()
             .enumerate()
-            .filter(|(_, finish)| !closed.contains(&finish.delivery.id))
+            .filter(|(_, outcome)| !closed.contains(&outcome.delivery.id))
             .unzip();
         if !rest.is_empty() {
-            let rest = self.finish_in_transaction(rest).await?;
-            for (place, came) in places.into_iter().zip(rest.finished) {
-                recorded.finished[place] = came;
+            let rest = self.record_in_transaction(rest).await?;
+            for (place, came) in places.into_iter().zip(rest.results) {
+                recorded.results[place] = came;
             }
             recorded.deactivated = rest.deactivated;
         }
         Ok(recorded)
     }
 
-    async fn finish_in_transaction(&self, batch: Vec<Finish>) -> Result<Recorded, Error> {
+    async fn record_in_transaction(&self, batch: Vec<OutcomeRecord>) -> Result<RecordedOutcomes, Error> {
         let closing: Vec<bool> = batch
             .iter()
-            .map(|finish| matches!(finish.then, Then::Close { .. }))
+            .map(|outcome| matches!(outcome.next, NextStep::Close { .. }))
             .collect();
-        let (finished, deactivated) = self
+        let (results, deactivated) = self
             .store
-            .write(move |txn, now| Box::pin(transaction::finish(txn, batch, now)))
+            .write(move |txn, now| Box::pin(transaction::record(txn, batch, now)))
             .await?;
-        let closed = finished
+        let closed = results
             .iter()
             .zip(closing)
-            .filter(|(finished, closing)| *closing && **finished == Finished::Done);
+            .filter(|(result, closing)| *closing && **result == RecordResult::Done);
         self.signals.closed(closed.count());
         if !deactivated.is_empty() {
             self.signals.registry.notify_waiters();
             self.signals.outbox.notify_one();
         }
-        Ok(Recorded { finished, deactivated })
+        Ok(RecordedOutcomes { results, deactivated })
     }
 }
 

@@ -9,7 +9,7 @@ use herald_domain::delivery::{Attempt, AttemptError, Closed, Decision, Delivery,
 use herald_domain::id::SubscriptionId;
 use herald_domain::lanes::Answer;
 use herald_domain::time::Timestamp;
-use herald_ledger::delivering::{Finish, Then};
+use herald_ledger::delivering::{NextStep, OutcomeRecord};
 use herald_ledger::dispatching::EventRecord;
 use std::time::{Duration, Instant};
 use tracing::field::display;
@@ -38,12 +38,12 @@ impl Owner {
     }
 
     fn record_unsent(&self, work: &Item, epoch: i64, status: Closed, reason: Reason) {
-        self.record(Finish {
+        self.record(OutcomeRecord {
             delivery: work.delivery,
             event: work.payload.uid,
             epoch,
             attempt: None,
-            then: Then::Close {
+            next: NextStep::Close {
                 status,
                 reason: Some(reason),
                 deactivate: None,
@@ -81,8 +81,8 @@ impl Owner {
         self.deliver
             .metrics
             .attempted(&attempt, &delivery, &work.payload, lane, now);
-        let then = match decide(&delivery, &attempt, &subscription.settings.retry, now, jitter()) {
-            Decision::Close(status, reason) => Then::Close {
+        let next = match decide(&delivery, &attempt, &subscription.settings.retry, now, jitter()) {
+            Decision::Close(status, reason) => NextStep::Close {
                 status,
                 reason,
                 deactivate: None,
@@ -93,21 +93,21 @@ impl Owner {
                     updated_at: subscription.updated_at,
                 };
                 self.gone.insert(delivery.subscription, gone);
-                Then::Close {
+                NextStep::Close {
                     status: Closed::Dead,
                     reason: Some(Reason::Gone),
                     deactivate: Some(subscription.updated_at),
                 }
             }
-            Decision::Retry(due_at) => Then::Retry(due_at),
+            Decision::Retry(due_at) => NextStep::Retry(due_at),
         };
-        log(&delivery, &work.payload, &attempt, then);
-        self.record(Finish {
+        log(&delivery, &work.payload, &attempt, next);
+        self.record(OutcomeRecord {
             delivery,
             event: work.payload.uid,
             epoch: *epoch,
             attempt: Some(attempt),
-            then,
+            next,
         });
     }
 
@@ -131,26 +131,26 @@ impl Owner {
         }
     }
 
-    fn record(&self, finish: Finish) {
+    fn record(&self, finish: OutcomeRecord) {
         // The recorder lives as long as this sender.
         drop(self.outcomes.send(finish));
     }
 }
 
-fn log(delivery: &Delivery, event: &EventRecord, attempt: &Attempt, then: Then) {
+fn log(delivery: &Delivery, event: &EventRecord, attempt: &Attempt, next: NextStep) {
     let (id, subscription, number) = (delivery.id, delivery.subscription, attempt.number);
     let trace_id = event.traceparent.map(|context| display(context.trace_id));
     let event = event.id;
     let status = attempt.outcome.status_code();
     let error = attempt.outcome.error().map(AttemptError::name);
-    match (attempt.outcome, then) {
+    match (attempt.outcome, next) {
         (Outcome::Answered { status: 200..=299, .. }, _) => {
             tracing::debug!(delivery = %id, %event, %subscription, trace_id, number, status, "delivered");
         }
-        (_, Then::Retry(due_at)) => {
+        (_, NextStep::Retry(due_at)) => {
             tracing::info!(delivery = %id, %event, %subscription, trace_id, number, status, error, %due_at, "an attempt failed; it is tried again");
         }
-        (_, Then::Close { reason, .. }) => {
+        (_, NextStep::Close { reason, .. }) => {
             // Only for a refused address: there the detail is Herald's own, and names the flag that would allow it.
             let detail = attempt
                 .detail

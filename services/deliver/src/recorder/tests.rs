@@ -80,7 +80,7 @@ impl Rig {
     }
 
     /// The successes of the deliveries of one event to so many subscriptions, not recorded yet.
-    async fn successes(&self, subscriptions: u128) -> Vec<Finish> {
+    async fn successes(&self, subscriptions: u128) -> Vec<OutcomeRecord> {
         let record = EventRecord {
             uid: EventUid(self.ledger.ids().next()),
             id: EventId(Uuid::now_v7()),
@@ -110,7 +110,7 @@ impl Rig {
         mine.iter().map(|it| self.delivered(*it, uid)).collect()
     }
 
-    fn delivered(&self, delivery: Delivery, event: EventUid) -> Finish {
+    fn delivered(&self, delivery: Delivery, event: EventUid) -> OutcomeRecord {
         let attempt = Attempt {
             number: 1,
             at: delivery.created_at,
@@ -118,12 +118,12 @@ impl Rig {
             outcome: answered(200),
             detail: None,
         };
-        Finish {
+        OutcomeRecord {
             delivery,
             event,
             epoch: self.owned.epoch(Shard::of(delivery.subscription)).unwrap(),
             attempt: Some(attempt),
-            then: Then::Close {
+            next: NextStep::Close {
                 status: Closed::Delivered,
                 reason: None,
                 deactivate: None,
@@ -149,7 +149,7 @@ fn answered(status: u16) -> Outcome {
 
 /// A recorder at work.
 struct Work {
-    outcomes: mpsc::UnboundedSender<Finish>,
+    outcomes: mpsc::UnboundedSender<OutcomeRecord>,
     reported: mpsc::UnboundedReceiver<Report>,
     hard: CancellationToken,
     running: JoinHandle<()>,
@@ -176,7 +176,7 @@ impl Work {
         }
     }
 
-    fn send(&self, batch: Vec<Finish>) {
+    fn send(&self, batch: Vec<OutcomeRecord>) {
         for finish in batch {
             self.outcomes.send(finish).unwrap();
         }

@@ -13,7 +13,7 @@ use herald_domain::id::{EventId, EventUid, KeyId, ObjectGuid};
 use herald_domain::time::SystemClock;
 use herald_ledger::Ledger;
 use herald_ledger::accounts::ApiKey;
-use herald_ledger::delivering::{Finish, Then};
+use herald_ledger::delivering::{NextStep, OutcomeRecord};
 use herald_ledger::dispatching::{Disposition, EventRecord, NewEvent, Recorded};
 use herald_ledger::shards::Ownership;
 use herald_manage::{Manage, router};
@@ -231,20 +231,20 @@ impl World {
             },
             detail: Some("503 Service Unavailable".to_owned()),
         };
-        let then = Then::Close {
+        let next = NextStep::Close {
             status: Closed::Dead,
             reason: Some(Reason::GaveUp),
             deactivate: None,
         };
         let shard = herald_domain::id::Shard::of(delivery.subscription);
-        let finish = Finish {
+        let finish = OutcomeRecord {
             epoch: self.owned.epoch(shard).unwrap(),
             delivery,
             event,
             attempt: Some(attempt),
-            then,
+            next,
         };
-        self.ledger.finish(vec![finish]).await.unwrap();
+        self.ledger.record_outcomes(vec![finish]).await.unwrap();
     }
 }
 

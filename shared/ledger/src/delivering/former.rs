@@ -1,6 +1,6 @@
 //! Outcomes from a process that no longer owns the delivery's shard: whether they count.
 
-use super::Finish;
+use super::OutcomeRecord;
 use crate::Error;
 use crate::shards::epochs;
 use crate::sql::{for_values, uuid};
@@ -23,16 +23,16 @@ pub(super) enum Former {
 /// registry, so that no shard is taken between this and what it writes.
 pub(super) async fn outcomes(
     txn: &DatabaseTransaction,
-    batch: &[Finish],
+    batch: &[OutcomeRecord],
     now: Timestamp,
 ) -> Result<HashMap<DeliveryId, Former>, Error> {
-    let owners: Vec<&Finish> = batch.iter().filter(|finish| !finish.is_success()).collect();
-    let shards: HashSet<Shard> = owners.iter().map(|finish| shard(finish)).collect();
+    let owners: Vec<&OutcomeRecord> = batch.iter().filter(|outcome| !outcome.is_success()).collect();
+    let shards: HashSet<Shard> = owners.iter().map(|outcome| shard(outcome)).collect();
     let epochs = epochs(txn, shards).await?;
     let mut former: HashMap<_, _> = owners
         .into_iter()
-        .filter(|finish| epochs.get(&shard(finish)) != Some(&finish.epoch))
-        .map(|finish| (finish.delivery.id, Former::Void))
+        .filter(|outcome| epochs.get(&shard(outcome)) != Some(&outcome.epoch))
+        .map(|outcome| (outcome.delivery.id, Former::Void))
         .collect();
     if former.is_empty() {
         return Ok(former);
@@ -45,6 +45,6 @@ pub(super) async fn outcomes(
     Ok(former)
 }
 
-fn shard(finish: &Finish) -> Shard {
-    Shard::of(finish.delivery.subscription)
+fn shard(outcome: &OutcomeRecord) -> Shard {
+    Shard::of(outcome.delivery.subscription)
 }

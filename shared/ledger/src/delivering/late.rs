@@ -3,7 +3,7 @@
 //! A success counts whenever it comes: a delivery that was cancelled, refused or given up meanwhile is
 //! Delivered all the same. Every attempt counts in `attempts`, also one that failed.
 
-use super::Finish;
+use super::OutcomeRecord;
 use crate::rows::keep_attempts;
 use crate::sql::{corrupt, execute, for_update, for_values, get, uuid};
 use crate::{Error, retention};
@@ -16,14 +16,14 @@ use std::collections::{HashMap, HashSet};
 /// Corrects the closed deliveries that these attempts belong to. Returns those that become Delivered.
 pub(super) async fn correct(
     txn: &DatabaseTransaction,
-    late: &[&Finish],
+    late: &[&OutcomeRecord],
     now: Timestamp,
 ) -> Result<HashSet<DeliveryId>, Error> {
     // If a delivery has several, the success counts.
     let mut attempts: HashMap<DeliveryId, &Attempt> = HashMap::new();
-    for finish in late {
-        if let Some(attempt) = &finish.attempt {
-            let known = attempts.entry(finish.delivery.id).or_insert(attempt);
+    for outcome in late {
+        if let Some(attempt) = &outcome.attempt {
+            let known = attempts.entry(outcome.delivery.id).or_insert(attempt);
             if attempt.outcome.is_success() {
                 *known = attempt;
             }

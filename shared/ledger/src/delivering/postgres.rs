@@ -3,7 +3,7 @@
 //! Successes are closed in one statement. Those that it does not find open are left to the transaction that every
 //! other outcome goes through. Deliveries that are due again are updated in one call.
 
-use super::{Finish, Reopening, Then, returned_ids};
+use super::{NextStep, OutcomeRecord, Reopening, returned_ids};
 use crate::rows::{CLOSED, micros};
 use crate::sql::{CLOCK, all, array};
 use crate::{Error, Ledger};
@@ -14,37 +14,37 @@ use sea_orm::{DatabaseTransaction, Value};
 use std::collections::HashSet;
 
 /// Closes the deliveries of the batch that were delivered and are open. Returns their ids.
-pub(super) async fn close(ledger: &Ledger, batch: &[Finish]) -> Result<HashSet<DeliveryId>, Error> {
-    let mut delivered: Vec<(&Finish, &Attempt)> = batch
+pub(super) async fn close(ledger: &Ledger, batch: &[OutcomeRecord]) -> Result<HashSet<DeliveryId>, Error> {
+    let mut delivered: Vec<(&OutcomeRecord, &Attempt)> = batch
         .iter()
-        .filter(|finish| {
+        .filter(|outcome| {
             matches!(
-                finish.then,
-                Then::Close {
+                outcome.next,
+                NextStep::Close {
                     status: Closed::Delivered,
                     ..
                 }
             )
         })
-        .filter_map(|finish| Some((finish, finish.attempt.as_ref()?)))
+        .filter_map(|outcome| Some((outcome, outcome.attempt.as_ref()?)))
         .collect();
     if delivered.is_empty() {
         return Ok(HashSet::new());
     }
     // In one order, as in every statement that locks many rows.
-    delivered.sort_by_key(|(finish, _)| finish.delivery.id);
+    delivered.sort_by_key(|(outcome, _)| outcome.delivery.id);
     // An outcome that comes twice, because an answer was lost, closes its delivery once.
-    delivered.dedup_by_key(|(finish, _)| finish.delivery.id);
-    let column = |kind, value: fn(&Finish, &Attempt) -> Value| {
-        array(kind, delivered.iter().map(|(finish, attempt)| value(finish, attempt)))
+    delivered.dedup_by_key(|(outcome, _)| outcome.delivery.id);
+    let column = |kind, value: fn(&OutcomeRecord, &Attempt) -> Value| {
+        array(kind, delivered.iter().map(|(outcome, attempt)| value(outcome, attempt)))
     };
     let values = vec![
-        column(ArrayType::Uuid, |finish, _| finish.delivery.id.0.into()),
-        column(ArrayType::Uuid, |finish, _| finish.event.0.into()),
-        column(ArrayType::Uuid, |finish, _| finish.delivery.subscription.0.into()),
-        column(ArrayType::SmallInt, |finish, _| finish.delivery.webhook.code().into()),
-        column(ArrayType::BigInt, |finish, _| {
-            finish.delivery.created_at.as_micros().into()
+        column(ArrayType::Uuid, |outcome, _| outcome.delivery.id.0.into()),
+        column(ArrayType::Uuid, |outcome, _| outcome.event.0.into()),
+        column(ArrayType::Uuid, |outcome, _| outcome.delivery.subscription.0.into()),
+        column(ArrayType::SmallInt, |outcome, _| outcome.delivery.webhook.code().into()),
+        column(ArrayType::BigInt, |outcome, _| {
+            outcome.delivery.created_at.as_micros().into()
         }),
         column(ArrayType::BigInt, |_, attempt| i64::from(attempt.number).into()),
         column(ArrayType::Int, |_, attempt| {

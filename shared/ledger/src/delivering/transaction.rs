@@ -1,7 +1,7 @@
 //! Recording outcomes in a transaction, on either database.
 
 use super::former::{self, Former};
-use super::{Finish, Finished, Reopening, Then, late, postgres, sqlite};
+use super::{NextStep, OutcomeRecord, RecordResult, Reopening, late, postgres, sqlite};
 use crate::rows::{AttemptRow, ClosedRow, LAST, Last, attempt_row, closed_row, insert_attempts, insert_closed};
 use crate::sql::{for_values, uuid};
 use crate::{Error, locks, outbox, subscriptions, wakeups};
@@ -14,8 +14,8 @@ use std::collections::{HashMap, HashSet};
 /// Outcomes that count, each with its position in its batch: those that close their delivery, and those after which
 /// it is due again.
 struct Counted {
-    closings: Vec<(usize, Finish)>,
-    retries: Vec<(usize, Finish)>,
+    closings: Vec<(usize, OutcomeRecord)>,
+    retries: Vec<(usize, OutcomeRecord)>,
 }
 
 /// Where a batch found its deliveries.
@@ -29,17 +29,17 @@ struct Found {
 }
 
 /// Records a batch of outcomes. Returns the result of each, and the subscriptions that were deactivated.
-pub(super) async fn finish(
+pub(super) async fn record(
     txn: &DatabaseTransaction,
-    batch: Vec<Finish>,
+    batch: Vec<OutcomeRecord>,
     now: Timestamp,
-) -> Result<(Vec<Finished>, Vec<SubscriptionId>), Error> {
-    let mut finished = vec![Finished::Stale; batch.len()];
+) -> Result<(Vec<RecordResult>, Vec<SubscriptionId>), Error> {
+    let mut results = vec![RecordResult::Stale; batch.len()];
     // The registry is locked before any row, as in every transaction that locks both.
-    let gone = subscriptions::still_active(txn, batch.iter().filter_map(Finish::deactivates)).await?;
+    let gone = subscriptions::still_active(txn, batch.iter().filter_map(OutcomeRecord::deactivates)).await?;
     let now = if !gone.is_empty() {
         locks::change(txn, now).await?
-    } else if batch.iter().all(Finish::is_success) {
+    } else if batch.iter().all(OutcomeRecord::is_success) {
         now
     } else {
         locks::hold(txn, now).await?.1
@@ -47,35 +47,35 @@ pub(super) async fn finish(
     let former = former::outcomes(txn, &batch, now).await?;
     let counted = Counted::of(batch, &former);
     let found = Found::by(txn, &counted, now).await?;
-    for (position, finish) in counted.all() {
-        finished[*position] = found.became_of(finish);
+    for (position, outcome) in counted.all() {
+        results[*position] = found.result_of(outcome);
     }
     let (rows, attempts) = found.rows(&counted, now);
     insert_closed(txn, rows).await?;
     insert_attempts(txn, attempts).await?;
-    copy_dead_letters(txn, &counted, &finished, now).await?;
+    copy_dead_letters(txn, &counted, &results, now).await?;
     wake_next_owners(txn, &counted, &former).await?;
-    let gone = counted.closings.iter().filter(|(position, finish)| {
-        finished[*position] == Finished::Done && gone.contains(&finish.delivery.subscription)
+    let gone = counted.closings.iter().filter(|(position, outcome)| {
+        results[*position] == RecordResult::Done && gone.contains(&outcome.delivery.subscription)
     });
-    let gone = gone.filter_map(|(_, finish)| finish.deactivates()).collect();
+    let gone = gone.filter_map(|(_, outcome)| outcome.deactivates()).collect();
     let deactivated = subscriptions::deactivate_gone(txn, gone, now).await?;
-    Ok((finished, deactivated))
+    Ok((results, deactivated))
 }
 
 impl Counted {
     /// The outcomes of the batch that count: those that are void because of a new owner are left out.
-    fn of(batch: Vec<Finish>, former: &HashMap<DeliveryId, Former>) -> Self {
-        let counts = |finish: &Finish| former.get(&finish.delivery.id) != Some(&Former::Void);
+    fn of(batch: Vec<OutcomeRecord>, former: &HashMap<DeliveryId, Former>) -> Self {
+        let counts = |outcome: &OutcomeRecord| former.get(&outcome.delivery.id) != Some(&Former::Void);
         let (closings, retries) = batch
             .into_iter()
             .enumerate()
-            .filter(|(_, finish)| counts(finish))
-            .partition(|(_, finish)| matches!(finish.then, Then::Close { .. }));
+            .filter(|(_, outcome)| counts(outcome))
+            .partition(|(_, outcome)| matches!(outcome.next, NextStep::Close { .. }));
         Self { closings, retries }
     }
 
-    fn all(&self) -> impl Iterator<Item = &(usize, Finish)> {
+    fn all(&self) -> impl Iterator<Item = &(usize, OutcomeRecord)> {
         self.closings.iter().chain(&self.retries)
     }
 }
@@ -84,51 +84,51 @@ impl Found {
     /// Takes the deliveries out of the open ones or sets when they are due, and corrects those that had ended.
     async fn by(txn: &DatabaseTransaction, counted: &Counted, now: Timestamp) -> Result<Self, Error> {
         let mut found = Self {
-            closed: delete_open(txn, counted.closings.iter().map(|(_, finish)| finish)).await?,
+            closed: delete_open(txn, counted.closings.iter().map(|(_, outcome)| outcome)).await?,
             reopened: reopen(txn, &counted.retries).await?,
             corrected: HashSet::new(),
         };
-        let all = counted.all().map(|(_, finish)| finish);
-        let late: Vec<&Finish> = all.filter(|finish| !found.was_open(finish)).collect();
+        let all = counted.all().map(|(_, outcome)| outcome);
+        let late: Vec<&OutcomeRecord> = all.filter(|outcome| !found.was_open(outcome)).collect();
         found.corrected = late::correct(txn, &late, now).await?;
         // A manual retry may have opened one of them again in between; the success counts there too.
         let missed = late
             .into_iter()
-            .filter(|finish| finish.is_success() && !found.corrected.contains(&finish.delivery.id));
+            .filter(|outcome| outcome.is_success() && !found.corrected.contains(&outcome.delivery.id));
         let missed = delete_open(txn, missed).await?;
         found.closed.extend(missed);
         Ok(found)
     }
 
-    fn was_open(&self, finish: &Finish) -> bool {
-        self.closed.contains_key(&finish.delivery.id) || self.reopened.contains(&finish.delivery.id)
+    fn was_open(&self, outcome: &OutcomeRecord) -> bool {
+        self.closed.contains_key(&outcome.delivery.id) || self.reopened.contains(&outcome.delivery.id)
     }
 
-    fn became_of(&self, finish: &Finish) -> Finished {
-        if self.was_open(finish) {
-            Finished::Done
-        } else if self.corrected.contains(&finish.delivery.id) && finish.is_success() {
-            Finished::Corrected
+    fn result_of(&self, outcome: &OutcomeRecord) -> RecordResult {
+        if self.was_open(outcome) {
+            RecordResult::Done
+        } else if self.corrected.contains(&outcome.delivery.id) && outcome.is_success() {
+            RecordResult::Corrected
         } else {
-            Finished::Late
+            RecordResult::Late
         }
     }
 
     /// The rows of the deliveries that were closed, and of the attempts that have rows of their own.
     fn rows(&self, counted: &Counted, now: Timestamp) -> (Vec<ClosedRow>, Vec<AttemptRow>) {
         let (mut rows, mut attempts) = (Vec::with_capacity(counted.closings.len()), Vec::new());
-        for (_, finish) in counted.all() {
-            let (delivery, attempt) = (&finish.delivery, finish.attempt.as_ref());
-            let next_due_at = match finish.then {
-                Then::Close { status, reason, .. } if self.was_open(finish) => {
+        for (_, outcome) in counted.all() {
+            let (delivery, attempt) = (&outcome.delivery, outcome.attempt.as_ref());
+            let next_due_at = match outcome.next {
+                NextStep::Close { status, reason, .. } if self.was_open(outcome) => {
                     let earlier = || self.closed.get(&delivery.id).cloned().unwrap_or_default();
                     let last = attempt.map_or_else(earlier, Last::of);
                     let ended = (status, reason);
-                    rows.push(closed_row(delivery, finish.event, ended, last, attempt, now));
+                    rows.push(closed_row(delivery, outcome.event, ended, last, attempt, now));
                     continue;
                 }
-                Then::Retry(due_at) if self.was_open(finish) => Some(due_at),
-                Then::Close { .. } | Then::Retry(_) => None,
+                NextStep::Retry(due_at) if self.was_open(outcome) => Some(due_at),
+                NextStep::Close { .. } | NextStep::Retry(_) => None,
             };
             attempts.extend(attempt.map(|attempt| attempt_row(delivery.id, attempt, next_due_at)));
         }
@@ -140,20 +140,20 @@ impl Found {
 async fn copy_dead_letters(
     txn: &DatabaseTransaction,
     counted: &Counted,
-    finished: &[Finished],
+    results: &[RecordResult],
     now: Timestamp,
 ) -> Result<(), Error> {
-    let dead = counted.closings.iter().filter(|(position, finish)| {
+    let dead = counted.closings.iter().filter(|(position, outcome)| {
         let dead = matches!(
-            finish.then,
-            Then::Close {
+            outcome.next,
+            NextStep::Close {
                 status: Closed::Dead,
                 ..
             }
         );
-        dead && finished[*position] == Finished::Done
+        dead && results[*position] == RecordResult::Done
     });
-    outbox::copy_dead_letters(txn, dead.map(|(_, finish)| finish.delivery.id), now).await
+    outbox::copy_dead_letters(txn, dead.map(|(_, outcome)| outcome.delivery.id), now).await
 }
 
 /// Wakes the present owners of deliveries that are due again after an outcome of the former owner.
@@ -165,30 +165,30 @@ async fn wake_next_owners(
     let handed_over: Vec<Delivery> = counted
         .retries
         .iter()
-        .filter(|(_, finish)| former.contains_key(&finish.delivery.id))
-        .filter_map(|(_, finish)| match finish.then {
-            Then::Retry(due_at) => Some(Delivery {
+        .filter(|(_, outcome)| former.contains_key(&outcome.delivery.id))
+        .filter_map(|(_, outcome)| match outcome.next {
+            NextStep::Retry(due_at) => Some(Delivery {
                 due_at,
-                ..finish.delivery
+                ..outcome.delivery
             }),
-            Then::Close { .. } => None,
+            NextStep::Close { .. } => None,
         })
         .collect();
     wakeups::wake(txn, &handed_over).await
 }
 
 /// Sets the next `due_at` of deliveries whose attempt failed and that are still open. Returns these.
-async fn reopen(txn: &DatabaseTransaction, retries: &[(usize, Finish)]) -> Result<HashSet<DeliveryId>, Error> {
+async fn reopen(txn: &DatabaseTransaction, retries: &[(usize, OutcomeRecord)]) -> Result<HashSet<DeliveryId>, Error> {
     let mut rows: Vec<Reopening> = Vec::with_capacity(retries.len());
-    for (_, finish) in retries {
-        if let (Then::Retry(due_at), Some(attempt)) = (finish.then, &finish.attempt) {
+    for (_, outcome) in retries {
+        if let (NextStep::Retry(due_at), Some(attempt)) = (outcome.next, &outcome.attempt) {
             let row = [
                 due_at.as_micros().into(),
                 i64::from(attempt.number).into(),
                 attempt.outcome.status_code().map(i32::from).into(),
                 attempt.outcome.error().map(|error| error.name().to_owned()).into(),
             ];
-            rows.push((finish.delivery.id, row));
+            rows.push((outcome.delivery.id, row));
         }
     }
     match txn.get_database_backend() {
@@ -200,9 +200,9 @@ async fn reopen(txn: &DatabaseTransaction, retries: &[(usize, Finish)]) -> Resul
 /// Deletes the open rows. Only the transaction whose delete finds the row closes the delivery.
 async fn delete_open(
     txn: &DatabaseTransaction,
-    finishes: impl Iterator<Item = &Finish>,
+    outcomes: impl Iterator<Item = &OutcomeRecord>,
 ) -> Result<HashMap<DeliveryId, Last>, Error> {
-    let ids = finishes.map(|finish| finish.delivery.id.0.into()).collect();
+    let ids = outcomes.map(|outcome| outcome.delivery.id.0.into()).collect();
     let returning = format!("RETURNING id, {LAST}");
     let rows = for_values(txn, "DELETE FROM deliveries_open WHERE id", ids, &returning).await?;
     rows.iter()

@@ -8,7 +8,7 @@ use herald_domain::id::{EventUid, Shard, SubscriptionId};
 use herald_domain::lanes::Scope;
 use herald_domain::time::Timestamp;
 use herald_ledger::Ledger;
-use herald_ledger::delivering::Finish;
+use herald_ledger::delivering::OutcomeRecord;
 use herald_ledger::dispatching::{Disposition, Recorded};
 use herald_ledger::shards::Ownership;
 use sea_orm::ConnectionTrait;
@@ -141,7 +141,7 @@ impl Walk<'_> {
         let open = self.record(owned, fresh).await;
         let (failing, rest) = open.split_at(BATCH / 4);
         let (dying, succeeding) = rest.split_at(BATCH / 4);
-        let outcome = |part: &[(EventUid, Delivery)], finish: fn(Delivery, EventUid) -> Finish| -> Vec<_> {
+        let outcome = |part: &[(EventUid, Delivery)], finish: fn(Delivery, EventUid) -> OutcomeRecord| -> Vec<_> {
             part.iter()
                 .map(|(uid, delivery)| under(owned, finish(*delivery, *uid)))
                 .collect()
@@ -152,10 +152,10 @@ impl Walk<'_> {
             outcome(dying, dead),
             outcome(succeeding, delivered),
         ];
-        ledger.finish(outcomes.concat()).await.unwrap();
+        ledger.record_outcomes(outcomes.concat()).await.unwrap();
         // Those that are dead were delivered after all, and then fail late.
-        ledger.finish(outcome(dying, delivered)).await.unwrap();
-        ledger.finish(outcome(dying, fails)).await.unwrap();
+        ledger.record_outcomes(outcome(dying, delivered)).await.unwrap();
+        ledger.record_outcomes(outcome(dying, fails)).await.unwrap();
         let jobs = ledger.dead_letter_jobs(100).await.unwrap();
         ledger.jobs_done(jobs.iter().map(|job| job.id).collect()).await.unwrap();
         ledger.cancel_jobs(owned, 10).await.unwrap();
@@ -181,7 +181,7 @@ impl Walk<'_> {
             .into_iter()
             .map(|(delivery, event)| (event.unwrap().uid, delivery))
             .collect();
-        ledger.finish(outcome(&left, delivered)).await.unwrap();
+        ledger.record_outcomes(outcome(&left, delivered)).await.unwrap();
     }
 
     /// Records some events, twice; what of it is the process's.

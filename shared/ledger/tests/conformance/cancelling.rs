@@ -5,7 +5,7 @@ use crate::rig::{Database, Rig, dead, delivered, retried, under};
 use herald_domain::delivery::{Closed, Delivery, Reason, Status};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
-use herald_ledger::delivering::{Finish, Finished, Then};
+use herald_ledger::delivering::{NextStep, OutcomeRecord, RecordResult};
 use herald_ledger::history::retrying::{Retried, RetriedSome};
 use herald_ledger::sql::{execute, get, one};
 use std::time::Duration;
@@ -25,15 +25,15 @@ async fn several(rig: &Rig, subscription: SubscriptionId, count: usize) -> Vec<(
 }
 
 /// The answer 410 to a subscription as it is now.
-async fn gone(rig: &Rig, delivery: Delivery, event: EventUid) -> Finish {
+async fn gone(rig: &Rig, delivery: Delivery, event: EventUid) -> OutcomeRecord {
     let subscription = rig.ledger.subscription(delivery.subscription).await.unwrap();
-    let then = Then::Close {
+    let next = NextStep::Close {
         status: Closed::Dead,
         reason: Some(Reason::Gone),
         deactivate: Some(subscription.unwrap().updated_at),
     };
-    Finish {
-        then,
+    OutcomeRecord {
+        next,
         ..dead(delivery, event)
     }
 }
@@ -65,9 +65,9 @@ async fn what_is_in_flight_is_not_cancelled_until_its_outcome_is_known(database:
     );
     assert_eq!(rig.cancel(&[one, two]).await, 0);
 
-    assert_eq!(rig.finish(delivered(one, first)).await, Finished::Done);
+    assert_eq!(rig.finish(delivered(one, first)).await, RecordResult::Done);
     let due_at = rig.ledger.now().plus(Duration::from_hours(6));
-    assert_eq!(rig.finish(retried(two, second, due_at)).await, Finished::Done);
+    assert_eq!(rig.finish(retried(two, second, due_at)).await, RecordResult::Done);
     assert_eq!(rig.cancel(&[]).await, 1, "what failed is not tried again");
     assert_eq!(
         rig.ledger.cancel_jobs(&rig.owned, 1).await.unwrap(),
@@ -86,14 +86,14 @@ async fn a_success_counts_after_a_cancellation_and_after_the_end(database: Datab
     let [(first, cancelled), (second, ended)] = all[..] else {
         unreachable!()
     };
-    assert_eq!(rig.finish(dead(ended, second)).await, Finished::Done);
+    assert_eq!(rig.finish(dead(ended, second)).await, RecordResult::Done);
     rig.set_active(subscription, false).await;
     assert_eq!(rig.cancel(&[]).await, 1);
 
     let mut after_the_end = delivered(ended, second);
     after_the_end.attempt.as_mut().unwrap().number = 2;
     let late = vec![delivered(cancelled, first), after_the_end];
-    assert_eq!(rig.finish_all(late.clone()).await, [Finished::Corrected; 2]);
+    assert_eq!(rig.finish_all(late.clone()).await, [RecordResult::Corrected; 2]);
     assert_eq!(seen(&rig, cancelled).await, (DELIVERED, 1, Some(200), vec![Some(200)]));
     assert_eq!(
         seen(&rig, ended).await,
@@ -102,7 +102,7 @@ async fn a_success_counts_after_a_cancellation_and_after_the_end(database: Datab
     assert_eq!(rig.ledger.delivery(ended.id).await.unwrap().unwrap().reason, None);
     rig.assert_exact().await;
 
-    assert_eq!(rig.finish_all(late).await, [Finished::Late; 2], "twice is once");
+    assert_eq!(rig.finish_all(late).await, [RecordResult::Late; 2], "twice is once");
     assert_eq!(
         rig.ledger.retry(ended.id).await.unwrap(),
         Retried::NotPossible(DELIVERED),
@@ -118,10 +118,10 @@ async fn a_failure_after_a_cancellation_counts_as_an_attempt(database: Database)
     let (event, delivery) = several(&rig, subscription, 1).await.remove(0);
     rig.set_active(subscription, false).await;
     assert_eq!(rig.cancel(&[]).await, 1);
-    assert_eq!(rig.finish(dead(delivery, event)).await, Finished::Late);
+    assert_eq!(rig.finish(dead(delivery, event)).await, RecordResult::Late);
     assert_eq!(seen(&rig, delivery).await, (CANCELLED, 1, Some(500), vec![Some(500)]));
     let due_at = rig.ledger.now();
-    assert_eq!(rig.finish(retried(delivery, event, due_at)).await, Finished::Late);
+    assert_eq!(rig.finish(retried(delivery, event, due_at)).await, RecordResult::Late);
     assert_eq!(seen(&rig, delivery).await.1, 1, "the same attempt again");
     rig.assert_exact().await;
 }
@@ -152,8 +152,8 @@ async fn who_owns_the_shard_cancels_and_not_what_a_former_owner_has_in_flight(da
     assert_eq!(rig.cancel(&[]).await, 0);
     let success = under(&former, delivered(all[0].1, all[0].0));
     assert_eq!(
-        rig.ledger.finish(vec![success]).await.unwrap().finished,
-        [Finished::Done]
+        rig.ledger.record_outcomes(vec![success]).await.unwrap().results,
+        [RecordResult::Done]
     );
     assert_eq!(rig.cancel(&[]).await, 0);
     assert_eq!(rig.ledger.cancel_jobs(&rig.owned, 1).await.unwrap(), []);
@@ -184,10 +184,10 @@ async fn a_gone_subscriber_is_deactivated_and_what_is_open_cancelled(database: D
     let (event, delivery) = all[0];
     let version = rig.version().await;
     let outcome = under(&rig.owned, gone(&rig, delivery, event).await);
-    let recorded = rig.ledger.finish(vec![outcome.clone()]).await.unwrap();
+    let recorded = rig.ledger.record_outcomes(vec![outcome.clone()]).await.unwrap();
     assert_eq!(
-        (recorded.finished, recorded.deactivated),
-        (vec![Finished::Done], vec![subscription])
+        (recorded.results, recorded.deactivated),
+        (vec![RecordResult::Done], vec![subscription])
     );
     assert!(rig.version().await > version, "the registry is told");
     let deactivated = rig.ledger.subscription(subscription).await.unwrap().unwrap();
@@ -203,8 +203,8 @@ async fn a_gone_subscriber_is_deactivated_and_what_is_open_cancelled(database: D
     ];
     assert_eq!(counts, [1, 4, 0]);
     let version = rig.version().await;
-    let again = rig.ledger.finish(vec![outcome]).await.unwrap();
-    assert_eq!((again.finished, again.deactivated), (vec![Finished::Late], vec![]));
+    let again = rig.ledger.record_outcomes(vec![outcome]).await.unwrap();
+    assert_eq!((again.results, again.deactivated), (vec![RecordResult::Late], vec![]));
     assert_eq!(rig.version().await, version, "nothing changed");
     rig.assert_exact().await;
 }
@@ -335,10 +335,14 @@ async fn an_answer_to_what_a_subscription_was_does_not_deactivate_it(database: D
     let (event, delivery) = several(&rig, subscription, 1).await.remove(0);
     let outcome = gone(&rig, delivery, event).await;
     rig.set_active(subscription, true).await;
-    let recorded = rig.ledger.finish(vec![under(&rig.owned, outcome)]).await.unwrap();
+    let recorded = rig
+        .ledger
+        .record_outcomes(vec![under(&rig.owned, outcome)])
+        .await
+        .unwrap();
     assert_eq!(
-        (recorded.finished, recorded.deactivated),
-        (vec![Finished::Done], vec![])
+        (recorded.results, recorded.deactivated),
+        (vec![RecordResult::Done], vec![])
     );
     assert!(
         rig.ledger
@@ -365,8 +369,8 @@ async fn many_subscribers_that_are_gone_at_once_are_one_change(database: Databas
         batch.push(under(&rig.owned, gone(&rig, delivery, event).await));
     }
     let version = rig.version().await;
-    let recorded = rig.ledger.finish(batch).await.unwrap();
-    assert!(recorded.finished.iter().all(|finished| *finished == Finished::Done));
+    let recorded = rig.ledger.record_outcomes(batch).await.unwrap();
+    assert!(recorded.results.iter().all(|finished| *finished == RecordResult::Done));
     assert_eq!(recorded.deactivated.len(), subscriptions.len());
     assert_eq!(rig.version().await, version + 1, "one change of the registry");
     let jobs = rig.ledger.cancel_jobs(&rig.owned, 10_000).await.unwrap();

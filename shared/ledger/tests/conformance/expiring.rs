@@ -6,7 +6,7 @@ use herald_domain::id::{DeliveryId, EventUid, SubscriptionId};
 use herald_domain::retention::{Days, Retention};
 use herald_domain::time::Timestamp;
 use herald_ledger::audit::Account;
-use herald_ledger::delivering::{Finish, Finished};
+use herald_ledger::delivering::{OutcomeRecord, RecordResult};
 use herald_ledger::dispatching::Disposition;
 use herald_ledger::history::retrying::Retried;
 use herald_ledger::rejected::Rejected;
@@ -111,7 +111,7 @@ async fn what_is_over_goes_and_what_is_open_or_dead_keeps_its_event(database: Da
     let open = rig.open(subscriptions[1], 10).await;
     assert_eq!(open.len(), 1);
     assert_eq!((open[0].0.id, open[0].1.uid), (of_half[1].id, half));
-    assert_eq!(rig.finish(delivered(open[0].0, half)).await, Finished::Done);
+    assert_eq!(rig.finish(delivered(open[0].0, half)).await, RecordResult::Done);
     rig.assert_exact().await;
     assert_eq!(attempts(&rig, of_half[1].id).await, 2);
 
@@ -121,7 +121,7 @@ async fn what_is_over_goes_and_what_is_open_or_dead_keeps_its_event(database: Da
     assert_eq!(rig.ledger.retry(of_given_up[1].id).await.unwrap(), Retried::Done);
     rig.assert_exact().await;
     let open = rig.open(subscriptions[1], 10).await;
-    assert_eq!(rig.finish(dead(open[0].0, given_up)).await, Finished::Done);
+    assert_eq!(rig.finish(dead(open[0].0, given_up)).await, RecordResult::Done);
     assert_eq!(attempts(&rig, of_given_up[1].id).await, 3);
     rig.assert_exact().await;
 
@@ -228,13 +228,13 @@ impl Dice {
 
 /// Ends a delivery in one of the ways that there are, at that time.
 async fn end(rig: &Rig, known: &mut Known, dice: &mut Dice, at: Timestamp) {
-    let finish = |finish: fn(Delivery, EventUid) -> Finish| finish(known.delivery, known.event);
+    let finish = |finish: fn(Delivery, EventUid) -> OutcomeRecord| finish(known.delivery, known.event);
     let (finish, end) = if dice.roll(2) == 0 {
         (finish(delivered), Closed::Delivered)
     } else {
         (finish(dead), Closed::Dead)
     };
-    assert_eq!(rig.finish(finish).await, Finished::Done);
+    assert_eq!(rig.finish(finish).await, RecordResult::Done);
     known.end = Some((end, at));
     let sql = format!(
         "UPDATE deliveries_closed SET closed_at = {} WHERE id = ",

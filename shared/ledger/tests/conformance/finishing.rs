@@ -3,7 +3,7 @@
 use crate::rig::{Database, EARLIEST, Rig, dead, delivered, open_lanes, retried, under};
 use herald_domain::delivery::{Closed, Status};
 use herald_domain::lanes::Scope;
-use herald_ledger::delivering::Finished;
+use herald_ledger::delivering::RecordResult;
 use herald_ledger::history::retrying::Retried;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ async fn a_delivery_that_succeeds_at_once_is_one_row_with_its_attempt(database: 
     let rig = Rig::new(database).await;
     let subscription = rig.subscribe(1).await;
     let (event, deliveries) = rig.deliveries(&[subscription]).await;
-    assert_eq!(rig.finish(delivered(deliveries[0], event)).await, Finished::Done);
+    assert_eq!(rig.finish(delivered(deliveries[0], event)).await, RecordResult::Done);
     let view = rig.ledger.delivery(deliveries[0].id).await.unwrap().unwrap();
     assert_eq!(
         (view.status, view.attempts, view.last_status_code),
@@ -27,7 +27,10 @@ async fn a_failure_is_due_again_and_its_attempts_add_up(database: Database) {
     let subscription = rig.subscribe(1).await;
     let (event, deliveries) = rig.deliveries(&[subscription]).await;
     let due_at = rig.ledger.now().plus(Duration::from_secs(5));
-    assert_eq!(rig.finish(retried(deliveries[0], event, due_at)).await, Finished::Done);
+    assert_eq!(
+        rig.finish(retried(deliveries[0], event, due_at)).await,
+        RecordResult::Done
+    );
     rig.assert_exact().await;
     let (again, record) = rig.open(subscription, 10).await.remove(0);
     assert_eq!((again.attempts, again.due_at, record.uid), (1, due_at, event));
@@ -35,7 +38,7 @@ async fn a_failure_is_due_again_and_its_attempts_add_up(database: Database) {
         open_lanes(&rig.ledger, rig.owned.shards(), 1000).await,
         [(subscription, due_at)]
     );
-    assert_eq!(rig.finish(delivered(again, event)).await, Finished::Done);
+    assert_eq!(rig.finish(delivered(again, event)).await, RecordResult::Done);
     let view = rig.ledger.delivery(again.id).await.unwrap().unwrap();
     let attempts = rig.ledger.attempts(std::slice::from_ref(&view)).await.unwrap();
     let told: Vec<_> = attempts[&view.id]
@@ -117,19 +120,19 @@ async fn only_the_present_owner_counts_failures_but_a_success_counts_from_anybod
     rig.restart().await;
     let due_at = rig.ledger.now().plus(Duration::from_mins(1));
     for failure in [retried(deliveries[0], event, due_at), dead(deliveries[0], event)] {
-        let finished = rig.ledger.finish(vec![under(&former, failure)]).await.unwrap();
-        assert_eq!(finished.finished, [Finished::Stale]);
+        let finished = rig.ledger.record_outcomes(vec![under(&former, failure)]).await.unwrap();
+        assert_eq!(finished.results, [RecordResult::Stale]);
     }
     assert_eq!(rig.count("Open").await, 1);
     let finished = rig
         .ledger
-        .finish(vec![under(&former, delivered(deliveries[0], event))])
+        .record_outcomes(vec![under(&former, delivered(deliveries[0], event))])
         .await
         .unwrap();
-    assert_eq!(finished.finished, [Finished::Done]);
+    assert_eq!(finished.results, [RecordResult::Done]);
     assert_eq!(
         rig.finish(dead(deliveries[0], event)).await,
-        Finished::Late,
+        RecordResult::Late,
         "delivered absorbs"
     );
     assert_eq!(rig.count("Delivered").await, 1);
@@ -150,7 +153,7 @@ async fn a_batch_of_every_kind_is_recorded_in_order(database: Database) {
         });
     }
     let finished = rig.finish_all(batch.clone()).await;
-    assert_eq!(finished, vec![Finished::Done; 30]);
+    assert_eq!(finished, vec![RecordResult::Done; 30]);
     assert_eq!(
         [
             rig.count("Delivered").await,
@@ -161,7 +164,7 @@ async fn a_batch_of_every_kind_is_recorded_in_order(database: Database) {
     );
     let finished = rig.finish_all(batch).await;
     assert!(
-        finished.iter().all(|finished| *finished == Finished::Late),
+        finished.iter().all(|finished| *finished == RecordResult::Late),
         "twice is once: {finished:?}"
     );
     rig.assert_exact().await;

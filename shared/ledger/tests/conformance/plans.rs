@@ -102,7 +102,7 @@ async fn nothing_on_an_events_way_reads_a_table_from_end_to_end() {
             outcomes.push(crate::rig::under(&rig.owned, finish));
         }
     }
-    walker.finish(outcomes).await.unwrap();
+    walker.record_outcomes(outcomes).await.unwrap();
     assert_eq!(
         walker
             .open_deliveries(fresh, EARLIEST, 100, &Scope::all())

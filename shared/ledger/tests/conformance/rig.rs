@@ -11,7 +11,7 @@ use herald_domain::lanes::{Page, Scope, Search};
 use herald_domain::signing::SigningKey;
 use herald_domain::subscription::{Subscription, parse};
 use herald_domain::time::{Clock, Timestamp};
-use herald_ledger::delivering::{Finish, Finished, Then};
+use herald_ledger::delivering::{NextStep, OutcomeRecord, RecordResult};
 use herald_ledger::dispatching::{Disposition, EventRecord, NewEvent, Recorded};
 use herald_ledger::shards::Ownership;
 use herald_ledger::{Error, Ledger};
@@ -213,13 +213,13 @@ impl Rig {
         open.unwrap().into_iter().map(whole).collect()
     }
 
-    pub(crate) async fn finish(&self, finish: Finish) -> Finished {
+    pub(crate) async fn finish(&self, finish: OutcomeRecord) -> RecordResult {
         self.finish_all(vec![finish]).await[0]
     }
 
-    pub(crate) async fn finish_all(&self, batch: Vec<Finish>) -> Vec<Finished> {
+    pub(crate) async fn finish_all(&self, batch: Vec<OutcomeRecord>) -> Vec<RecordResult> {
         let batch = batch.into_iter().map(|finish| under(&self.owned, finish)).collect();
-        self.ledger.finish(batch).await.unwrap().finished
+        self.ledger.record_outcomes(batch).await.unwrap().results
     }
 
     /// Does a part of the oldest job that cancels, while these are in flight; how many deliveries it cancelled.
@@ -298,9 +298,9 @@ pub(crate) async fn own_database() -> String {
 }
 
 /// An outcome of whoever owns these.
-pub(crate) fn under(owned: &Ownership, finish: Finish) -> Finish {
+pub(crate) fn under(owned: &Ownership, finish: OutcomeRecord) -> OutcomeRecord {
     let epoch = owned.epoch(Shard::of(finish.delivery.subscription)).unwrap();
-    Finish { epoch, ..finish }
+    OutcomeRecord { epoch, ..finish }
 }
 
 pub(crate) fn guid(n: u128) -> ObjectGuid {
@@ -352,43 +352,43 @@ pub(crate) fn attempt(number: u32, status: Option<u16>) -> Attempt {
     }
 }
 
-pub(crate) fn delivered(delivery: Delivery, event: EventUid) -> Finish {
-    let then = Then::Close {
+pub(crate) fn delivered(delivery: Delivery, event: EventUid) -> OutcomeRecord {
+    let next = NextStep::Close {
         status: Closed::Delivered,
         reason: None,
         deactivate: None,
     };
-    Finish {
+    OutcomeRecord {
         delivery,
         event,
         epoch: 0,
         attempt: Some(attempt(delivery.attempts + 1, Some(200))),
-        then,
+        next,
     }
 }
 
-pub(crate) fn dead(delivery: Delivery, event: EventUid) -> Finish {
-    let then = Then::Close {
+pub(crate) fn dead(delivery: Delivery, event: EventUid) -> OutcomeRecord {
+    let next = NextStep::Close {
         status: Closed::Dead,
         reason: Some(Reason::GaveUp),
         deactivate: None,
     };
-    Finish {
+    OutcomeRecord {
         delivery,
         event,
         epoch: 0,
         attempt: Some(attempt(delivery.attempts + 1, Some(500))),
-        then,
+        next,
     }
 }
 
-pub(crate) fn retried(delivery: Delivery, event: EventUid, due_at: Timestamp) -> Finish {
-    Finish {
+pub(crate) fn retried(delivery: Delivery, event: EventUid, due_at: Timestamp) -> OutcomeRecord {
+    OutcomeRecord {
         delivery,
         event,
         epoch: 0,
         attempt: Some(attempt(delivery.attempts + 1, None)),
-        then: Then::Retry(due_at),
+        next: NextStep::Retry(due_at),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::rig::{Database, Rig, dead, delivered, event, open_lanes, retried, under};
 use herald_domain::id::Shard;
 use herald_ledger::Ledger;
-use herald_ledger::delivering::Finished;
+use herald_ledger::delivering::RecordResult;
 use herald_ledger::dispatching::{Disposition, Recorded};
 use herald_ledger::shards::Ownership;
 use sea_orm::{ConnectionTrait, TransactionTrait};
@@ -83,7 +83,10 @@ async fn what_is_given_back_in_flight_is_left_alone_and_its_outcome_counts(datab
     assert_eq!(open[1].0.due_at, busy_until);
     // The former owner's failure counts, and the present owner is woken for it.
     let due_at = rig.ledger.now().plus(Duration::from_secs(5));
-    assert_eq!(rig.finish(retried(deliveries[0], event, due_at)).await, Finished::Done);
+    assert_eq!(
+        rig.finish(retried(deliveries[0], event, due_at)).await,
+        RecordResult::Done
+    );
     let woken = rig.ledger.take_wakeups(&next).await.unwrap();
     assert_eq!((woken[0].subscription, woken[0].due_at), (subscription, due_at));
     // It cannot say once more that something of them is in flight.
@@ -95,11 +98,11 @@ async fn what_is_given_back_in_flight_is_left_alone_and_its_outcome_counts(datab
     // A second one does not: the present owner may have sent it meanwhile.
     let again = rig.open(subscription, 10).await[1].0;
     assert_eq!((again.id, again.attempts, again.due_at), (deliveries[0].id, 1, due_at));
-    assert_eq!(rig.finish(dead(again, event)).await, Finished::Stale);
+    assert_eq!(rig.finish(dead(again, event)).await, RecordResult::Stale);
     let of_next = under(&next, dead(again, event));
     assert_eq!(
-        rig.ledger.finish(vec![of_next]).await.unwrap().finished,
-        [Finished::Done]
+        rig.ledger.record_outcomes(vec![of_next]).await.unwrap().results,
+        [RecordResult::Done]
     );
     assert_eq!(next.epoch(shard), rig.owned.epoch(shard).map(|epoch| epoch + 2));
     rig.assert_exact().await;
@@ -119,11 +122,11 @@ async fn what_was_busy_too_long_is_the_next_owners(database: Database) {
     let next = worker(&rig.ledger, 256).await;
     let open = rig.open(subscription, 10).await;
     assert!(open[0].0.due_at <= rig.ledger.now());
-    assert_eq!(rig.finish(dead(deliveries[0], event)).await, Finished::Stale);
+    assert_eq!(rig.finish(dead(deliveries[0], event)).await, RecordResult::Stale);
     let of_next = under(&next, delivered(deliveries[0], event));
     assert_eq!(
-        rig.ledger.finish(vec![of_next]).await.unwrap().finished,
-        [Finished::Done]
+        rig.ledger.record_outcomes(vec![of_next]).await.unwrap().results,
+        [RecordResult::Done]
     );
 }
 
@@ -153,7 +156,7 @@ async fn no_shard_is_taken_while_a_failure_of_its_owner_is_recorded() {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
     let ledger = rig.ledger.clone();
     let failure = under(&rig.owned, dead(deliveries[0], event));
-    let finish = tokio::spawn(async move { ledger.finish(vec![failure]).await.unwrap().finished });
+    let finish = tokio::spawn(async move { ledger.record_outcomes(vec![failure]).await.unwrap().results });
     while !waits("DELETE FROM deliveries_open").await {
         assert!(
             tokio::time::Instant::now() < deadline,
@@ -169,7 +172,7 @@ async fn no_shard_is_taken_while_a_failure_of_its_owner_is_recorded() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     holder.rollback().await.unwrap();
-    assert_eq!(finish.await.unwrap(), [Finished::Done]);
+    assert_eq!(finish.await.unwrap(), [RecordResult::Done]);
     assert_eq!(take.await.unwrap().unwrap().epochs.len(), 256);
     assert_eq!(rig.count("Dead").await, 1);
 }
@@ -208,7 +211,7 @@ async fn nothing_falls_between_dispatch_and_takeover(database: Database) {
         assert!(!found.is_empty() || !woken.is_empty(), "mine: {mine:?}");
         for (delivery, record) in rig.open(subscription, 10).await {
             let finish = under(&next, delivered(delivery, record.uid));
-            rig.ledger.finish(vec![finish]).await.unwrap();
+            rig.ledger.record_outcomes(vec![finish]).await.unwrap();
         }
         owned = next;
     }
