@@ -15,7 +15,7 @@ use herald_domain::signing::SigningKey;
 use herald_domain::subscription::{Subscription, parse};
 use herald_domain::time::{Clock, SystemClock, Timestamp};
 use herald_ledger::Ledger;
-use herald_ledger::dispatching::{EventRecord, NewEvent, Recorded};
+use herald_ledger::dispatching::{BatchResult, EventRecord, NewEvent};
 use herald_ledger::handover::HandOver;
 use herald_ledger::history::DeliveryFilter;
 use herald_ledger::shards::Ownership;
@@ -114,7 +114,7 @@ impl Shared {
         };
         let version = self.ledger.registry_version().await.unwrap();
         let recorded = self.ledger.record(vec![event], version, Ownership::none()).await;
-        assert!(matches!(recorded.unwrap(), Recorded::Done(..)));
+        assert!(matches!(recorded.unwrap(), BatchResult::Done(..)));
     }
 
     async fn come_to(&self, status: &str, count: i64) {

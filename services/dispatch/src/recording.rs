@@ -8,7 +8,7 @@ use crate::reading::{self, Read, Refused, Spans};
 use crate::{Dispatch, PART, RETRY_AFTER, spans};
 use herald_domain::lanes::Ticket;
 use herald_domain::time::Timestamp;
-use herald_ledger::dispatching::{CHUNK, Disposition, EventRecord, NewEvent, Recorded};
+use herald_ledger::dispatching::{BatchResult, CHUNK, EventRecord, EventResult, NewEvent};
 use herald_ledger::{Cause, Error};
 use herald_queue::Received;
 use std::collections::VecDeque;
@@ -122,11 +122,11 @@ impl Dispatch {
             let ticket = self.hand_over.ticket();
             let owned = self.owned.borrow().clone();
             match self.ledger.record(matched, version, owned).await {
-                Ok(Recorded::Stale) => self.registry.refresh().await?,
-                Ok(Recorded::Done(matched, dispositions)) => {
+                Ok(BatchResult::Stale) => self.registry.refresh().await?,
+                Ok(BatchResult::Done(matched, results)) => {
                     self.metrics.batch(taken);
-                    self.record_spans(&matched, &dispositions, spans, began);
-                    self.hand_over(&matched, dispositions, ticket);
+                    self.record_spans(&matched, &results, spans, began);
+                    self.hand_over(&matched, results, ticket);
                     events.drain(..taken);
                     limit = limit.saturating_mul(2).min(most);
                 }
@@ -204,30 +204,30 @@ impl Dispatch {
         (matched, view.version())
     }
 
-    fn hand_over(&self, events: &[NewEvent], dispositions: Vec<Disposition>, ticket: Ticket) {
+    fn hand_over(&self, events: &[NewEvent], results: Vec<EventResult>, ticket: Ticket) {
         let now = self.ledger.now();
-        for (event, disposition) in events.iter().zip(dispositions) {
-            match disposition {
-                Disposition::New { mine, cursor } => {
+        for (event, result) in events.iter().zip(results) {
+            match result {
+                EventResult::New { mine, cursor } => {
                     self.metrics.dispatched(event, now);
                     self.hand_over.offer(&event.record, mine, ticket);
                     if cursor.is_some() {
                         self.incomplete.notify_one();
                     }
                 }
-                Disposition::Repeated { differs } => self.metrics.repeated(differs),
+                EventResult::Repeated { differs } => self.metrics.repeated(differs),
             }
         }
     }
 
-    fn record_spans(&self, events: &[NewEvent], dispositions: &[Disposition], spans: &Spans, began: Timestamp) {
+    fn record_spans(&self, events: &[NewEvent], results: &[EventResult], spans: &Spans, began: Timestamp) {
         if spans.is_empty() {
             return;
         }
         let (system, ended) = (self.queue.system(), self.ledger.now());
-        for (event, disposition) in events.iter().zip(dispositions) {
+        for (event, result) in events.iter().zip(results) {
             if let Some(place) = spans.get(&event.record.uid) {
-                let span = spans::dispatched(*place, (began, ended), system, event, disposition);
+                let span = spans::dispatched(*place, (began, ended), system, event, result);
                 self.traces.record(span);
             }
         }

@@ -4,7 +4,7 @@ use crate::metrics::Rejection;
 use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
 use herald_domain::trace::SpanPlace;
-use herald_ledger::dispatching::{Disposition, NewEvent};
+use herald_ledger::dispatching::{EventResult, NewEvent};
 use herald_telemetry::traces::{Kind, Span, Value};
 
 /// The span of an event that was recorded, or found to be there.
@@ -13,16 +13,16 @@ pub(crate) fn dispatched(
     times: (Timestamp, Timestamp),
     system: &'static str,
     event: &NewEvent,
-    disposition: &Disposition,
+    result: &EventResult,
 ) -> Span {
     let mut span = processed(place, times, system);
     span.attributes.extend([
         ("herald.event.id", event.record.id.to_string().into()),
         ("herald.event.type", event.record.kind.name().to_owned().into()),
     ]);
-    span.attributes.push(match disposition {
-        Disposition::New { .. } => ("herald.event.matched_count", event.matches.len().into()),
-        Disposition::Repeated { .. } => ("herald.event.repeated", true.into()),
+    span.attributes.push(match result {
+        EventResult::New { .. } => ("herald.event.matched_count", event.matches.len().into()),
+        EventResult::Repeated { .. } => ("herald.event.repeated", true.into()),
     });
     span
 }

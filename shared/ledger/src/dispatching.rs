@@ -76,18 +76,18 @@ pub const MAX_AMENDED: u64 = 512;
 
 /// The result of recording a batch of events.
 #[derive(Debug)]
-pub enum Recorded {
+pub enum BatchResult {
     /// Nothing was written: since the batch was matched, more than [`MAX_AMENDED`] subscriptions have changed.
     Stale,
-    /// Everything is in the ledger: the events, with what they match by the registry's present version, and one
-    /// disposition for each, in order.
-    Done(Vec<NewEvent>, Vec<Disposition>),
+    /// Everything is in the ledger: the events, with what they match by the registry's present version, and
+    /// the result of each, in order.
+    Done(Vec<NewEvent>, Vec<EventResult>),
 }
 
 /// The result of recording the next chunk of a large fan-out.
 #[derive(Debug)]
 pub enum Extended {
-    /// Nothing was written, as with [`Recorded::Stale`].
+    /// Nothing was written, as with [`BatchResult::Stale`].
     Stale,
     /// Another process or task has recorded this chunk.
     Overtaken,
@@ -95,7 +95,7 @@ pub enum Extended {
     Done {
         /// The matches of the chunk.
         recorded: Vec<(SubscriptionId, Webhook)>,
-        /// The deliveries among them that this process may send at once, as in [`Disposition::New`].
+        /// The deliveries among them that this process may send at once, as in [`EventResult::New`].
         mine: Vec<Delivery>,
         /// If there are more matches: the last one recorded.
         cursor: Option<SubscriptionId>,
@@ -104,7 +104,7 @@ pub enum Extended {
 
 /// The result of recording one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Disposition {
+pub enum EventResult {
     /// It was new.
     New {
         /// The deliveries that this process may send at once: their shards are its own. For the
@@ -131,31 +131,31 @@ pub struct Incomplete {
 
 impl Ledger {
     /// Records a batch that was matched by the registry's `version`.
-    pub async fn record(&self, events: Vec<NewEvent>, version: i64, owner: Ownership) -> Result<Recorded, Error> {
+    pub async fn record(&self, events: Vec<NewEvent>, version: i64, owner: Ownership) -> Result<BatchResult, Error> {
         let mut events = events;
         let mut at_once = None;
         if self.store.is_shared() {
             at_once = postgres::record(self, &events, version, &owner).await?;
         }
-        let dispositions = if let Some(dispositions) = at_once {
-            dispositions
+        let results = if let Some(results) = at_once {
+            results
         } else {
             let record = self
                 .store
                 .write(move |txn, now| Box::pin(transaction::record(txn, events, version, owner, now)));
-            let Some((as_recorded, dispositions)) = record.await? else {
-                return Ok(Recorded::Stale);
+            let Some((as_recorded, results)) = record.await? else {
+                return Ok(BatchResult::Stale);
             };
             events = as_recorded;
-            dispositions
+            results
         };
         let new = events
             .iter()
-            .zip(&dispositions)
-            .filter(|(_, d)| matches!(d, Disposition::New { .. }));
+            .zip(&results)
+            .filter(|(_, d)| matches!(d, EventResult::New { .. }));
         let opened = new.map(|(event, _)| first_chunk(&event.matches).0.len()).sum();
         self.signals.opened(opened);
-        Ok(Recorded::Done(events, dispositions))
+        Ok(BatchResult::Done(events, results))
     }
 
     /// Continues an event's fan-out with the next of `matches` behind `cursor`. `matches` are ordered, and are

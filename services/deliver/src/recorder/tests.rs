@@ -4,7 +4,7 @@ use herald_domain::delivery::{Attempt, Closed, Outcome};
 use herald_domain::event::Objects;
 use herald_domain::id::{DeliveryId, EventId, EventUid, Shard};
 use herald_domain::time::SystemClock;
-use herald_ledger::dispatching::{Disposition, EventRecord, NewEvent};
+use herald_ledger::dispatching::{EventRecord, EventResult, NewEvent};
 use herald_ledger::shards::Ownership;
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use std::collections::HashMap;
@@ -101,10 +101,10 @@ impl Rig {
         let uid = event.record.uid;
         let version = self.ledger.registry_version().await.unwrap();
         let recorded = self.ledger.record(vec![event], version, self.owned.clone()).await;
-        let herald_ledger::dispatching::Recorded::Done(_, mut dispositions) = recorded.unwrap() else {
+        let herald_ledger::dispatching::BatchResult::Done(_, mut results) = recorded.unwrap() else {
             panic!("the registry did not change");
         };
-        let Disposition::New { mine, .. } = dispositions.remove(0) else {
+        let EventResult::New { mine, .. } = results.remove(0) else {
             panic!("it is new");
         };
         mine.iter().map(|it| self.delivered(*it, uid)).collect()

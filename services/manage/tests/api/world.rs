@@ -14,7 +14,7 @@ use herald_domain::time::SystemClock;
 use herald_ledger::Ledger;
 use herald_ledger::accounts::ApiKey;
 use herald_ledger::delivering::{NextStep, OutcomeRecord};
-use herald_ledger::dispatching::{Disposition, EventRecord, NewEvent, Recorded};
+use herald_ledger::dispatching::{BatchResult, EventRecord, EventResult, NewEvent};
 use herald_ledger::shards::Ownership;
 use herald_manage::{Manage, router};
 use herald_registry::Registry;
@@ -211,11 +211,11 @@ impl World {
             .await
             .unwrap();
         match recorded {
-            Recorded::Done(_, mut done) => match done.remove(0) {
-                Disposition::New { mine, .. } => (uid, mine),
-                Disposition::Repeated { .. } => panic!("that Id was used before"),
+            BatchResult::Done(_, mut done) => match done.remove(0) {
+                EventResult::New { mine, .. } => (uid, mine),
+                EventResult::Repeated { .. } => panic!("that Id was used before"),
             },
-            Recorded::Stale => panic!("the registry changed meanwhile"),
+            BatchResult::Stale => panic!("the registry changed meanwhile"),
         }
     }
 

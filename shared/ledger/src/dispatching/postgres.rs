@@ -1,6 +1,6 @@
 //! Recording a batch on PostgreSQL: one call, see `migrations/src/postgres/0003_at_once.sql`.
 
-use super::{Disposition, IDEMPOTENCY_WINDOW, NewEvent, count, deliveries_of, first_chunk};
+use super::{EventResult, IDEMPOTENCY_WINDOW, NewEvent, count, deliveries_of, first_chunk};
 use crate::shards::Ownership;
 use crate::sql::{all, array, corrupt, get, uuid};
 use crate::{Error, Ledger};
@@ -20,7 +20,7 @@ pub(super) async fn record(
     events: &[NewEvent],
     version: i64,
     owner: &Ownership,
-) -> Result<Option<Vec<Disposition>>, Error> {
+) -> Result<Option<Vec<EventResult>>, Error> {
     let deliveries = not_yet_opened(events, version);
     let arguments = arguments(events, version, owner, &deliveries);
     let rows = ledger.store.run(RECORD, arguments).await?;
@@ -33,7 +33,7 @@ pub(super) async fn record_in(
     events: &[NewEvent],
     version: i64,
     owner: &Ownership,
-) -> Result<Option<Vec<Disposition>>, Error> {
+) -> Result<Option<Vec<EventResult>>, Error> {
     let deliveries = not_yet_opened(events, version);
     let rows = all(txn, RECORD, arguments(events, version, owner, &deliveries)).await?;
     recorded(events, deliveries, &rows)
@@ -50,13 +50,13 @@ fn recorded(
     events: &[NewEvent],
     deliveries: Vec<Vec<Delivery>>,
     rows: &[QueryResult],
-) -> Result<Option<Vec<Disposition>>, Error> {
+) -> Result<Option<Vec<EventResult>>, Error> {
     let Some(answer) = Answer::read(rows)? else {
         return Ok(None);
     };
-    let dispositions = events.iter().zip(deliveries).map(|(event, deliveries)| {
+    let results = events.iter().zip(deliveries).map(|(event, deliveries)| {
         if let Some(differs) = answer.repeated.get(&event.record.uid) {
-            return Disposition::Repeated { differs: *differs };
+            return EventResult::Repeated { differs: *differs };
         }
         let mine = deliveries
             .into_iter()
@@ -67,12 +67,12 @@ fn recorded(
                 opened_at: answer.now,
                 ..delivery
             });
-        Disposition::New {
+        EventResult::New {
             mine: mine.collect(),
             cursor: first_chunk(&event.matches).1,
         }
     });
-    Ok(Some(dispositions.collect()))
+    Ok(Some(results.collect()))
 }
 
 /// The call's arguments, in its order.

@@ -1,7 +1,7 @@
 //! Recording of events in a transaction, on either database.
 
 use super::{
-    Disposition, EventRecord, Extended, IDEMPOTENCY_WINDOW, MAX_AMENDED, NewEvent, count, deliveries_of, first_chunk,
+    EventRecord, EventResult, Extended, IDEMPOTENCY_WINDOW, MAX_AMENDED, NewEvent, count, deliveries_of, first_chunk,
 };
 use crate::rows::insert_open;
 use crate::shards::Ownership;
@@ -83,7 +83,7 @@ pub(super) async fn record(
     version: i64,
     owner: Ownership,
     now: Timestamp,
-) -> Result<Option<(Vec<NewEvent>, Vec<Disposition>)>, Error> {
+) -> Result<Option<(Vec<NewEvent>, Vec<EventResult>)>, Error> {
     let Some((amendment, (version, now))) = hold(txn, version, now).await? else {
         return Ok(None);
     };
@@ -106,7 +106,7 @@ pub(super) async fn record(
         rows.collect(),
     )
     .await?;
-    let mut dispositions = Vec::with_capacity(events.len());
+    let mut results = Vec::with_capacity(events.len());
     let mut deliveries = Vec::new();
     for (position, event) in events.iter().enumerate() {
         if new.contains(&event.record.uid) {
@@ -116,13 +116,13 @@ pub(super) async fn record(
                     .into_iter()
                     .map(|delivery| (position, delivery)),
             );
-            dispositions.push(Disposition::New {
+            results.push(EventResult::New {
                 mine: Vec::new(),
                 cursor,
             });
         } else {
             let differs = differing.contains(&event.record.uid);
-            dispositions.push(Disposition::Repeated { differs });
+            results.push(EventResult::Repeated { differs });
         }
     }
     insert_open(
@@ -133,11 +133,11 @@ pub(super) async fn record(
     )
     .await?;
     for (position, delivery) in wakeups::keep_mine(&owner, txn, deliveries).await? {
-        if let Disposition::New { mine, .. } = &mut dispositions[position] {
+        if let EventResult::New { mine, .. } = &mut results[position] {
             mine.push(delivery);
         }
     }
-    Ok(Some((events, dispositions)))
+    Ok(Some((events, results)))
 }
 
 /// Takes the keys that are free, or whose window is over. Returns the events that got their key.

@@ -9,7 +9,7 @@ use herald_domain::lanes::Scope;
 use herald_domain::time::Timestamp;
 use herald_ledger::Ledger;
 use herald_ledger::delivering::OutcomeRecord;
-use herald_ledger::dispatching::{Disposition, Recorded};
+use herald_ledger::dispatching::{BatchResult, EventResult};
 use herald_ledger::shards::Ownership;
 use sea_orm::ConnectionTrait;
 use std::time::{Duration, Instant};
@@ -195,11 +195,11 @@ impl Walk<'_> {
                 .record(events.clone(), version, owned.clone())
                 .await
                 .unwrap();
-            let Recorded::Done(events, dispositions) = recorded else {
+            let BatchResult::Done(events, results) = recorded else {
                 panic!("the registry did not change")
             };
-            for (event, disposition) in events.iter().zip(dispositions) {
-                if let Disposition::New { mine, .. } = disposition {
+            for (event, result) in events.iter().zip(results) {
+                if let EventResult::New { mine, .. } = result {
                     open.extend(mine.into_iter().map(|delivery| (event.record.uid, delivery)));
                 }
             }

@@ -8,7 +8,7 @@ use herald_domain::id::SubscriptionId;
 use herald_domain::index::{Amendment, Interest, ObjectFilter, TypeInterest};
 use herald_domain::message::Format;
 use herald_ledger::catalogue::Conflict;
-use herald_ledger::dispatching::{Disposition, Recorded};
+use herald_ledger::dispatching::{BatchResult, EventResult};
 use serde_json::json;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -160,10 +160,10 @@ async fn an_event_of_a_registered_type_is_recorded_with_what_matches_by_then(dat
         .record(vec![event.clone()], version, rig.owned.clone())
         .await
         .unwrap();
-    let Recorded::Done(_, dispositions) = recorded else {
+    let BatchResult::Done(_, results) = recorded else {
         panic!("one subscription changed");
     };
-    let [Disposition::New { mine, .. }] = &dispositions[..] else {
+    let [EventResult::New { mine, .. }] = &results[..] else {
         panic!("it is new")
     };
     assert_eq!(

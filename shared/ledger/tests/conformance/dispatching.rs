@@ -7,7 +7,7 @@ use herald_domain::id::{DeliveryId, EventUid, SubscriptionId};
 use herald_domain::subscription::Subscription;
 use herald_ledger::Cause;
 use herald_ledger::dispatching::{
-    CHUNK, Disposition, EventRecord, Extended, IDEMPOTENCY_WINDOW, MAX_AMENDED, NewEvent, Recorded,
+    BatchResult, CHUNK, EventRecord, EventResult, Extended, IDEMPOTENCY_WINDOW, MAX_AMENDED, NewEvent,
 };
 use herald_ledger::shards::Ownership;
 use std::convert::Infallible;
@@ -24,12 +24,12 @@ async fn an_event_is_recorded_once_per_account(database: Database) {
         ..event(id, "a", &[subscription])
     };
     let elsewhere = event(id, "b", &[subscription]);
-    let dispositions = rig.record(vec![first.clone(), again, elsewhere]).await;
-    assert!(matches!(&dispositions[0], Disposition::New { mine, cursor: None } if mine.len() == 1));
-    assert_eq!(dispositions[1], Disposition::Repeated { differs: true });
-    assert!(matches!(&dispositions[2], Disposition::New { mine, .. } if mine.len() == 1));
+    let results = rig.record(vec![first.clone(), again, elsewhere]).await;
+    assert!(matches!(&results[0], EventResult::New { mine, cursor: None } if mine.len() == 1));
+    assert_eq!(results[1], EventResult::Repeated { differs: true });
+    assert!(matches!(&results[2], EventResult::New { mine, .. } if mine.len() == 1));
     let again = rig.record(vec![event(id, "a", &[subscription])]).await;
-    assert_eq!(again, [Disposition::Repeated { differs: false }]);
+    assert_eq!(again, [EventResult::Repeated { differs: false }]);
     let events = rig.ledger.events(first.record.id).await.unwrap();
     assert_eq!(events.len(), 2);
     assert_eq!(events[0].data, first.record.data, "to the byte");
@@ -43,12 +43,12 @@ async fn the_same_id_is_a_new_event_after_the_window(database: Database) {
     rig.pass(IDEMPOTENCY_WINDOW.mul_f64(0.999)).await;
     assert!(matches!(
         rig.record(vec![event(id, "a", &[])]).await[0],
-        Disposition::Repeated { .. }
+        EventResult::Repeated { .. }
     ));
     rig.pass(IDEMPOTENCY_WINDOW.mul_f64(0.002)).await;
     assert!(matches!(
         rig.record(vec![event(id, "a", &[])]).await[0],
-        Disposition::New { .. }
+        EventResult::New { .. }
     ));
     rig.assert_exact().await;
 }
@@ -84,13 +84,13 @@ async fn a_batch_is_recorded_by_the_registry_as_it_is_then(database: Database) {
         .record(vec![matched.clone()], version, rig.owned.clone())
         .await
         .unwrap();
-    let Recorded::Done(events, dispositions) = recorded else {
+    let BatchResult::Done(events, results) = recorded else {
         panic!("a few changes are made up for")
     };
     let ids = |matches: &[(SubscriptionId, Webhook)]| matches.iter().map(|(id, _)| *id).collect::<Vec<_>>();
     assert_eq!(ids(&events[0].matches), [stays, returns, made]);
-    let Disposition::New { mine, cursor: None } = &dispositions[0] else {
-        panic!("{dispositions:?}")
+    let EventResult::New { mine, cursor: None } = &results[0] else {
+        panic!("{results:?}")
     };
     let mut opened: Vec<_> = mine.iter().map(|delivery| delivery.subscription).collect();
     opened.sort_unstable();
@@ -110,7 +110,7 @@ async fn a_batch_matched_against_a_much_older_registry_is_not_recorded(database:
         .record(vec![event(Uuid::now_v7(), "a", &[])], version, rig.owned.clone())
         .await
         .unwrap();
-    assert!(matches!(stale, Recorded::Stale));
+    assert!(matches!(stale, BatchResult::Stale));
     assert_eq!(rig.ledger.audit().await.unwrap().events, 0);
 }
 
@@ -121,9 +121,9 @@ async fn large_and_small_batches_are_recorded_alike(database: Database) {
     for size in [1, 2, 3, 5, 17, 70, 300] {
         let events: Vec<_> = (0..size).map(|_| event(Uuid::now_v7(), "a", &subscriptions)).collect();
         let uids: Vec<_> = events.iter().map(|event| event.record.uid).collect();
-        for (disposition, uid) in rig.record(events).await.iter().zip(uids) {
-            let Disposition::New { mine, .. } = disposition else {
-                panic!("{disposition:?}")
+        for (result, uid) in rig.record(events).await.iter().zip(uids) {
+            let EventResult::New { mine, .. } = result else {
+                panic!("{result:?}")
             };
             let ids: Vec<_> = mine.iter().map(|delivery| delivery.id).collect();
             assert_eq!(
@@ -147,7 +147,7 @@ async fn a_large_fan_out_goes_on_from_its_cursor_once(database: Database) {
     let all = event.matches.clone();
     let version = rig.version().await;
     let first = rig.record(vec![event]).await.remove(0);
-    assert!(matches!(first, Disposition::New { cursor: Some(cursor), .. } if cursor == subscriptions[CHUNK - 1]));
+    assert!(matches!(first, EventResult::New { cursor: Some(cursor), .. } if cursor == subscriptions[CHUNK - 1]));
     rig.assert_exact().await;
     rig.restart().await;
     let incomplete = rig.ledger.incomplete(10).await.unwrap().remove(0);
@@ -204,7 +204,7 @@ async fn what_another_process_owns_is_left_to_it_with_a_wake_up(database: Databa
         .await
         .unwrap();
     assert!(
-        matches!(recorded, Recorded::Done(_, all) if matches!(&all[0], Disposition::New { mine, .. } if mine.is_empty()))
+        matches!(recorded, BatchResult::Done(_, all) if matches!(&all[0], EventResult::New { mine, .. } if mine.is_empty()))
     );
     let mut woken: Vec<_> = rig
         .ledger

@@ -3,7 +3,7 @@
 
 use crate::expiring::retention;
 use crate::rig::{Database, Rig, event, own_database, server};
-use herald_ledger::dispatching::Recorded;
+use herald_ledger::dispatching::BatchResult;
 use herald_ledger::partitions::Days;
 use herald_ledger::shards::Ownership;
 use herald_ledger::sql::{all, execute, get, one};
@@ -46,7 +46,7 @@ async fn empty_database(options: &str) -> String {
     format!("{base}/{name}")
 }
 
-async fn record_one(ledger: &Ledger) -> Result<Recorded, Error> {
+async fn record_one(ledger: &Ledger) -> Result<BatchResult, Error> {
     let version = ledger.registry_version().await?;
     let new = event(Uuid::now_v7(), "a", &[]);
     ledger.record(vec![new], version, Ownership::none()).await
@@ -136,7 +136,7 @@ async fn a_role_that_only_reads_and_writes_rows_makes_the_days_to_come() {
     .await;
     let ledger = Ledger::connect(&as_role).await.unwrap();
     assert_eq!(kept(&ledger).await, (7.0, None));
-    assert!(matches!(record_one(&ledger).await.unwrap(), Recorded::Done(..)));
+    assert!(matches!(record_one(&ledger).await.unwrap(), BatchResult::Done(..)));
     let removed = &mut herald_ledger::retention::Removed::default();
     ledger
         .remove_expired(&retention(7, 7), ledger.now(), removed)
@@ -255,7 +255,7 @@ async fn a_schema_of_ones_own_is_where_search_path_says() {
     let apart = format!("{as_role}?options=-csearch_path%3Dapart");
     Ledger::migrate(&apart).await.unwrap();
     let ledger = Ledger::connect(&apart).await.unwrap();
-    assert!(matches!(record_one(&ledger).await.unwrap(), Recorded::Done(..)));
+    assert!(matches!(record_one(&ledger).await.unwrap(), BatchResult::Done(..)));
     assert_eq!(kept(&ledger).await, (7.0, None));
     let rows = all(ledger.store().read(), "SELECT count(*) AS n FROM apart.events", [])
         .await

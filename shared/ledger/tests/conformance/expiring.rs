@@ -7,7 +7,7 @@ use herald_domain::retention::{Days, Retention};
 use herald_domain::time::Timestamp;
 use herald_ledger::audit::Account;
 use herald_ledger::delivering::{OutcomeRecord, RecordResult};
-use herald_ledger::dispatching::Disposition;
+use herald_ledger::dispatching::EventResult;
 use herald_ledger::history::retrying::Retried;
 use herald_ledger::rejected::Rejected;
 use herald_ledger::retention::Removed;
@@ -127,7 +127,7 @@ async fn what_is_over_goes_and_what_is_open_or_dead_keeps_its_event(database: Da
 
     // The Id of an event that is gone is a new one's.
     let new = rig.record(vec![unmatched]).await;
-    assert!(matches!(new[0], Disposition::New { .. }));
+    assert!(matches!(new[0], EventResult::New { .. }));
 }
 
 async fn attempts(rig: &Rig, id: DeliveryId) -> usize {
@@ -149,7 +149,7 @@ async fn an_id_is_recognised_for_as_long_as_before(database: Database) {
     }
     rig.pass(DAY * 6).await;
     let again = rig.record(vec![first]).await;
-    assert!(matches!(again[0], Disposition::Repeated { .. }));
+    assert!(matches!(again[0], EventResult::Repeated { .. }));
 }
 
 async fn what_is_kept_for_ever_is_not_touched(database: Database) {

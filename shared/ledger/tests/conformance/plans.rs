@@ -4,7 +4,7 @@ use crate::rig::{Database, EARLIEST, Rig, delivered, event, open_lanes, retried}
 use herald_domain::id::Shard;
 use herald_domain::lanes::Scope;
 use herald_domain::time::Timestamp;
-use herald_ledger::dispatching::Disposition;
+use herald_ledger::dispatching::EventResult;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -83,14 +83,14 @@ async fn nothing_on_an_events_way_reads_a_table_from_end_to_end() {
         .collect::<Vec<_>>();
     let uids: Vec<_> = events.iter().map(|event| event.record.uid).collect();
     let recorded = walker.record(events.clone(), version, rig.owned.clone()).await.unwrap();
-    let herald_ledger::dispatching::Recorded::Done(_, dispositions) = recorded else {
+    let herald_ledger::dispatching::BatchResult::Done(_, results) = recorded else {
         panic!("the registry did not change")
     };
     // Once more, as a producer that heard nothing does.
     walker.record(events, version, rig.owned.clone()).await.unwrap();
     let mut outcomes = Vec::new();
-    for (place, (disposition, uid)) in dispositions.into_iter().zip(&uids).enumerate() {
-        let Disposition::New { mine, .. } = disposition else {
+    for (place, (result, uid)) in results.into_iter().zip(&uids).enumerate() {
+        let EventResult::New { mine, .. } = result else {
             panic!("it is new")
         };
         for delivery in mine {

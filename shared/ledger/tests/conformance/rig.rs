@@ -12,7 +12,7 @@ use herald_domain::signing::SigningKey;
 use herald_domain::subscription::{Subscription, parse};
 use herald_domain::time::{Clock, Timestamp};
 use herald_ledger::delivering::{NextStep, OutcomeRecord, RecordResult};
-use herald_ledger::dispatching::{Disposition, EventRecord, NewEvent, Recorded};
+use herald_ledger::dispatching::{BatchResult, EventRecord, EventResult, NewEvent};
 use herald_ledger::shards::Ownership;
 use herald_ledger::{Error, Ledger};
 use herald_migrations::Migrator;
@@ -181,15 +181,15 @@ impl Rig {
         self.ledger.registry_version().await.unwrap()
     }
 
-    pub(crate) async fn record(&self, events: Vec<NewEvent>) -> Vec<Disposition> {
+    pub(crate) async fn record(&self, events: Vec<NewEvent>) -> Vec<EventResult> {
         match self
             .ledger
             .record(events, self.version().await, self.owned.clone())
             .await
             .unwrap()
         {
-            Recorded::Done(_, dispositions) => dispositions,
-            Recorded::Stale => panic!("the registry did not change"),
+            BatchResult::Done(_, results) => results,
+            BatchResult::Stale => panic!("the registry did not change"),
         }
     }
 
@@ -198,8 +198,8 @@ impl Rig {
         let event = event(Uuid::now_v7(), "a", subscriptions);
         let uid = event.record.uid;
         match self.record(vec![event]).await.remove(0) {
-            Disposition::New { mine, .. } => (uid, mine),
-            Disposition::Repeated { .. } => panic!("it is new"),
+            EventResult::New { mine, .. } => (uid, mine),
+            EventResult::Repeated { .. } => panic!("it is new"),
         }
     }
 

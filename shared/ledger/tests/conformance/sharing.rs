@@ -4,7 +4,7 @@ use crate::rig::{Database, Rig, dead, delivered, event, open_lanes, retried, und
 use herald_domain::id::Shard;
 use herald_ledger::Ledger;
 use herald_ledger::delivering::RecordResult;
-use herald_ledger::dispatching::{Disposition, Recorded};
+use herald_ledger::dispatching::{BatchResult, EventResult};
 use herald_ledger::shards::Ownership;
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use std::collections::HashMap;
@@ -201,10 +201,10 @@ async fn nothing_falls_between_dispatch_and_takeover(database: Database) {
             (owned, found)
         };
         let (recorded, (next, found)) = tokio::join!(record, take_over);
-        let Recorded::Done(_, recorded) = recorded.unwrap() else {
+        let BatchResult::Done(_, recorded) = recorded.unwrap() else {
             panic!("the registry did not change")
         };
-        let Disposition::New { mine, .. } = &recorded[0] else {
+        let EventResult::New { mine, .. } = &recorded[0] else {
             panic!("it is new")
         };
         let woken = rig.ledger.take_wakeups(&next).await.unwrap();
