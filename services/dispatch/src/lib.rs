@@ -8,10 +8,10 @@
 #![warn(missing_docs)]
 
 mod batching;
+mod decode;
 mod fan_out;
 mod metrics;
 mod outage;
-mod reading;
 mod recording;
 mod spans;
 
@@ -129,8 +129,8 @@ impl Dispatch {
             let turn = batching::turn(next, former, recording.len(), since.elapsed());
             if turn == Turn::Begin {
                 former = next;
-                for group in reading::groups(std::mem::take(&mut taken)) {
-                    if group.iter().any(reading::is_doubtful) {
+                for group in decode::groups(std::mem::take(&mut taken)) {
+                    if group.iter().any(decode::is_doubtful) {
                         // It may end the process, so everything recorded so far is acknowledged first.
                         while let Some(tag) = recording.next().await {
                             let Some(tag) = tag else { return };

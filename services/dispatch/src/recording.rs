@@ -1,10 +1,10 @@
-//! Recording of what was read, tried again until it succeeds.
+//! Recording of what was decoded, tried again until it succeeds.
 //!
 //! Recording waits for a ledger that is away, and for one that lacks a right or a table: its refusal says nothing of
 //! the events. An event whose data the ledger refuses is found by halving the batch, so that it delays no other. It is
 //! kept as rejected.
 
-use crate::reading::{self, Read, Refused, Spans};
+use crate::decode::{self, Decoded, RejectedMessage, Spans};
 use crate::{Dispatch, PART, RETRY_AFTER, spans};
 use herald_domain::lanes::Ticket;
 use herald_domain::time::Timestamp;
@@ -23,10 +23,10 @@ impl Dispatch {
             self.metrics.received(received);
         }
         let began = self.ledger.now();
-        let mut read = None;
+        let mut decoded = None;
         let mut failed = false;
         loop {
-            match self.record_batch(&batch, &mut read, began).await {
+            match self.record_batch(&batch, &mut decoded, began).await {
                 Ok(()) => {
                     self.health.ok(PART);
                     if self.outage.ended() {
@@ -47,8 +47,8 @@ impl Dispatch {
                         error = &error as &dyn std::error::Error,
                         "a batch could not be recorded; it is tried again"
                     );
-                    if let (true, Some(read)) = (error.lacks_a_day(), &mut read) {
-                        read.date_anew(&self.ledger.ids());
+                    if let (true, Some(decoded)) = (error.lacks_a_day(), &mut decoded) {
+                        decoded.date_anew(&self.ledger.ids());
                     }
                 }
             }
@@ -59,48 +59,53 @@ impl Dispatch {
         }
     }
 
-    /// Reads a batch, unless it was read before, and writes what is left of it.
-    async fn record_batch(&self, batch: &[Received], read: &mut Option<Read>, began: Timestamp) -> Result<(), Error> {
-        let read = match read {
-            Some(read) => read,
-            none => none.insert(self.read(batch).await?),
+    /// Decodes a batch, unless that was done before, and writes what is left of it.
+    async fn record_batch(
+        &self,
+        batch: &[Received],
+        decoded: &mut Option<Decoded>,
+        began: Timestamp,
+    ) -> Result<(), Error> {
+        let decoded = match decoded {
+            Some(decoded) => decoded,
+            none => none.insert(self.decode(batch).await?),
         };
-        self.record_all(read, began).await
+        self.record_all(decoded, began).await
     }
 
-    /// Reads a batch by the catalogue. A type that this process does not know may have been registered at another
+    /// Decodes a batch by the catalogue. A type that this process does not know may have been registered at another
     /// process a moment ago, so the ledger is asked before an event is rejected for its type.
-    async fn read(&self, batch: &[Received]) -> Result<Read, Error> {
-        let read = || {
+    async fn decode(&self, batch: &[Received]) -> Result<Decoded, Error> {
+        let decode = || {
             let catalogue = Arc::clone(self.registry.view().catalogue());
-            reading::events(batch, &self.traces, &self.ledger.ids(), &catalogue)
+            decode::events(batch, &self.traces, &self.ledger.ids(), &catalogue)
         };
-        let first = read();
+        let first = decode();
         if !first.may_be_outdated {
             return Ok(first);
         }
         self.registry.refresh().await?;
-        Ok(read())
+        Ok(decode())
     }
 
-    /// Writes what is left in `read`, and takes out what is written, so that the next try goes on from there. Events
+    /// Writes what is left in `decoded`, and takes out what is written, so that the next try goes on from there. Events
     /// and rejected messages do not wait for each other. The batch came out of the queue at `began`.
-    async fn record_all(&self, read: &mut Read, began: Timestamp) -> Result<(), Error> {
-        let Read {
+    async fn record_all(&self, decoded: &mut Decoded, began: Timestamp) -> Result<(), Error> {
+        let Decoded {
             events,
             rejected,
             one_by_one,
             spans,
             may_be_outdated: _,
-        } = read;
+        } = decoded;
         let most = if *one_by_one { 1 } else { usize::MAX };
         let mut unrecordable = VecDeque::new();
-        let (recorded, kept) = tokio::join!(
+        let (recorded, rejected_kept) = tokio::join!(
             self.record_events(events, most, spans, &mut unrecordable, began),
             self.keep_rejected(rejected, began)
         );
         rejected.append(&mut unrecordable);
-        recorded.and(kept)?;
+        recorded.and(rejected_kept)?;
         self.keep_rejected(rejected, began).await
     }
 
@@ -110,7 +115,7 @@ impl Dispatch {
         events: &mut Vec<NewEvent>,
         most: usize,
         spans: &Spans,
-        unrecordable: &mut VecDeque<Refused>,
+        unrecordable: &mut VecDeque<RejectedMessage>,
         began: Timestamp,
     ) -> Result<(), Error> {
         let mut limit = most;
@@ -144,7 +149,7 @@ impl Dispatch {
                     {
                         say_unrecordable(&event.record, &error);
                         let span = spans.get(&event.record.uid).copied();
-                        unrecordable.push_back(reading::unrecordable(event, span));
+                        unrecordable.push_back(decode::unrecordable(event, span));
                         events.drain(..taken);
                         limit = 1;
                     }
@@ -155,9 +160,9 @@ impl Dispatch {
     }
 
     /// Writes rejected messages to the ledger, and takes out those that are written.
-    async fn keep_rejected(&self, rejected: &mut VecDeque<Refused>, began: Timestamp) -> Result<(), Error> {
-        while let Some(refused) = rejected.front() {
-            self.reject(refused.clone(), began).await?;
+    async fn keep_rejected(&self, rejected: &mut VecDeque<RejectedMessage>, began: Timestamp) -> Result<(), Error> {
+        while let Some(message) = rejected.front() {
+            self.reject(message.clone(), began).await?;
             rejected.pop_front();
         }
         Ok(())
@@ -174,9 +179,9 @@ impl Dispatch {
                 let Some(event) = first.first() else { return false };
                 let owned = self.owned.borrow().clone();
                 let like = self.ledger.records_the_like(event, version, owned).await;
-                if let Err(refused) = &like {
+                if let Err(refusal) = &like {
                     tracing::debug!(
-                        error = refused as &dyn std::error::Error,
+                        error = refusal as &dyn std::error::Error,
                         "the like of an event that was refused was refused too"
                     );
                 }
@@ -233,16 +238,16 @@ impl Dispatch {
         }
     }
 
-    async fn reject(&self, refused: Refused, began: Timestamp) -> Result<(), Error> {
-        let Refused {
+    async fn reject(&self, message: RejectedMessage, began: Timestamp) -> Result<(), Error> {
+        let RejectedMessage {
             why,
-            kept,
-            kept_as,
+            record,
+            record_id,
             id,
             step,
-        } = refused;
-        let account = Arc::clone(&kept.account);
-        self.ledger.reject(kept_as, kept).await?;
+        } = message;
+        let account = Arc::clone(&record.account);
+        self.ledger.reject(record_id, record).await?;
         self.metrics.rejected(why);
         tracing::info!(
             account = &*account,

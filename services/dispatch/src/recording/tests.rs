@@ -1,4 +1,4 @@
-use crate::{Dispatch, Parts, reading};
+use crate::{Dispatch, Parts, decode};
 use herald_domain::catalogue::{EnateEvent, EventType};
 use herald_domain::id::EventId;
 use herald_domain::time::{SystemClock, Timestamp};
@@ -250,7 +250,7 @@ async fn what_came_by_either_way_is_acknowledged_by_its_own() {
         if turned {
             taken.reverse();
         }
-        for group in reading::groups(taken) {
+        for group in decode::groups(taken) {
             queue.acknowledge(group.last().unwrap().tag).await.unwrap();
         }
         single.await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! The reading of messages into events. A malformed message is kept whole, with the reason, and never comes again.
+//! Decoding of messages into events. A malformed message is kept whole, with the reason, and never comes again.
 //!
 //! A message that a producer published itself is checked here. A message from ingest was checked there, before its
 //! producer was told 202. It may have waited in the queue since an earlier version with other rules, so it is taken as
@@ -52,13 +52,13 @@ pub(crate) fn is_doubtful(received: &Received) -> bool {
 /// The spans of the events whose traces are recorded.
 pub(crate) type Spans = HashMap<EventUid, SpanPlace>;
 
-/// What was read from a batch of messages.
+/// The content of a batch of messages.
 #[derive(Debug, Default)]
-pub(crate) struct Read {
+pub(crate) struct Decoded {
     /// Its events, not yet matched.
     pub(crate) events: Vec<NewEvent>,
     /// Messages that are no events.
-    pub(crate) rejected: VecDeque<Refused>,
+    pub(crate) rejected: VecDeque<RejectedMessage>,
     /// Whether each event is recorded by itself, because one of them may be the reason why the process keeps ending.
     pub(crate) one_by_one: bool,
     /// The places of the events in their traces.
@@ -69,30 +69,30 @@ pub(crate) struct Read {
 
 /// A message that is no event, or an event that the ledger cannot hold.
 #[derive(Debug, Clone)]
-pub(crate) struct Refused {
+pub(crate) struct RejectedMessage {
     /// Why it is rejected.
     pub(crate) why: Rejection,
     /// The record that is kept of it.
-    pub(crate) kept: Rejected,
+    pub(crate) record: Rejected,
     /// The id of that record. It is made before the first write, and stays the same when that is tried again.
-    pub(crate) kept_as: Uuid,
+    pub(crate) record_id: Uuid,
     /// The event's `Id`, if it is known.
     pub(crate) id: Option<EventId>,
     /// The place of its dispatch in its trace.
     pub(crate) step: Step,
 }
 
-struct Reader<'a> {
-    read: Read,
+struct Decoder<'a> {
+    decoded: Decoded,
     traces: &'a Traces,
     ids: &'a Ids,
     catalogue: &'a Catalogue,
 }
 
-/// Reads messages. `ids` makes the uids of their events, and the ids of the records of rejected messages.
-pub(crate) fn events(batch: &[Received], traces: &Traces, ids: &Ids, catalogue: &Catalogue) -> Read {
-    let mut reader = Reader {
-        read: Read::default(),
+/// Decodes messages. `ids` makes the uids of their events, and the ids of the records of rejected messages.
+pub(crate) fn events(batch: &[Received], traces: &Traces, ids: &Ids, catalogue: &Catalogue) -> Decoded {
+    let mut decoder = Decoder {
+        decoded: Decoded::default(),
         traces,
         ids,
         catalogue,
@@ -100,17 +100,17 @@ pub(crate) fn events(batch: &[Received], traces: &Traces, ids: &Ids, catalogue: 
     let mut most = 0;
     for received in batch {
         most = most.max(received.redeliveries);
-        reader.message(received);
+        decoder.message(received);
     }
-    let mut read = reader.read;
+    let mut decoded = decoder.decoded;
     if most > MAX_REDELIVERIES {
-        read.take_turns(most);
+        decoded.take_turns(most);
     }
-    read
+    decoded
 }
 
 /// The record of an event that the ledger refuses. `span` is that of its dispatch, if its trace is recorded.
-pub(crate) fn unrecordable(event: &NewEvent, span: Option<SpanPlace>) -> Refused {
+pub(crate) fn unrecordable(event: &NewEvent, span: Option<SpanPlace>) -> RejectedMessage {
     let record = &event.record;
     let fault = Fault::new(
         "",
@@ -127,11 +127,11 @@ pub(crate) fn unrecordable(event: &NewEvent, span: Option<SpanPlace>) -> Refused
         record.objects.to_json(),
         record.data
     );
-    Refused {
+    RejectedMessage {
         why: Rejection::Unrecordable,
-        kept: rejected(&event.account, body.as_bytes(), body.len(), &[fault]),
+        record: rejected(&event.account, body.as_bytes(), body.len(), &[fault]),
         // No other record has this id.
-        kept_as: record.uid.0,
+        record_id: record.uid.0,
         id: Some(record.id),
         step: span.map_or(Step::Unrecorded(record.traceparent), Step::Recorded),
     }
@@ -148,7 +148,7 @@ fn rejected(account: &Arc<str>, body: &[u8], body_bytes: usize, faults: &[Fault]
     }
 }
 
-impl Read {
+impl Decoded {
     /// Has each event recorded by itself, and another one first each time that they are handed out. So an event that
     /// ends the process keeps no other from being recorded.
     fn take_turns(&mut self, turn: u64) {
@@ -171,7 +171,7 @@ impl Read {
     }
 }
 
-impl Reader<'_> {
+impl Decoder<'_> {
     /// Checks a message, the cheapest rule first: its length, then whether its publisher may send an array, and
     /// only then its text.
     fn message(&mut self, received: &Received) {
@@ -236,7 +236,7 @@ impl Reader<'_> {
         let event = match parsed {
             Ok(event) => event,
             Err(faults) => {
-                self.read.may_be_outdated |= faults.may_be_outdated();
+                self.decoded.may_be_outdated |= faults.may_be_outdated();
                 let mut faults = faults.into_listed();
                 if faults.iter().any(|fault| fault.pointer.is_empty()) {
                     faults.extend(encoded(received));
@@ -260,21 +260,21 @@ impl Reader<'_> {
         let uid = EventUid(self.ids.next());
         let event = new_event(origin, uid, id, &event, step.context());
         if let Some(place) = step.recorded() {
-            self.read.spans.insert(event.record.uid, place);
+            self.decoded.spans.insert(event.record.uid, place);
         }
-        self.read.events.push(event);
+        self.decoded.events.push(event);
     }
 
     fn reject(&mut self, why: Rejection, received: &Received, origin: &Origin, body: &[u8], faults: &[Fault]) {
         let body_bytes = received.cut.unwrap_or(body.len());
-        let refused = Refused {
+        let rejected = RejectedMessage {
             why,
-            kept: rejected(&origin.account, body, body_bytes, faults),
-            kept_as: self.ids.next(),
+            record: rejected(&origin.account, body, body_bytes, faults),
+            record_id: self.ids.next(),
             id: id_of(received).ok().flatten(),
             step: self.step(origin),
         };
-        self.read.rejected.push_back(refused);
+        self.decoded.rejected.push_back(rejected);
     }
 
     /// Begins the span of an event. Each event of a batch has its own: they come from one message, and go to different

@@ -15,7 +15,7 @@ fn numbered(id: u128) -> String {
     WITHOUT_ID.replacen('{', &format!(r#"{{"Id":"{}","#, Uuid::from_u128(id)), 1)
 }
 
-fn events(batch: &[Received]) -> Read {
+fn events(batch: &[Received]) -> Decoded {
     super::events(batch, &Traces::default(), &ids(7), &Catalogue::default())
 }
 
@@ -35,10 +35,10 @@ fn ids(second: i64) -> Ids {
 
 #[test]
 fn uids_are_made_by_the_clock_that_is_handed_in_and_can_be_made_anew() {
-    let mut read = events(&[received(with_id()), received(with_id())]);
-    let uids = |read: &Read| read.events.iter().map(|event| event.record.uid).collect::<Vec<_>>();
+    let mut decoded = events(&[received(with_id()), received(with_id())]);
+    let uids = |decoded: &Decoded| decoded.events.iter().map(|event| event.record.uid).collect::<Vec<_>>();
     let second = |uid: &EventUid| (uid.0.as_u128() >> 80) / 1000;
-    let former = uids(&read);
+    let former = uids(&decoded);
     assert!(former.is_sorted() && former.iter().all(|uid| second(uid) == 7));
     let place = SpanPlace {
         context: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -46,23 +46,23 @@ fn uids_are_made_by_the_clock_that_is_handed_in_and_can_be_made_anew() {
             .unwrap(),
         parent: None,
     };
-    read.spans.insert(former[0], place);
-    read.date_anew(&ids(90_000));
-    let anew = uids(&read);
+    decoded.spans.insert(former[0], place);
+    decoded.date_anew(&ids(90_000));
+    let anew = uids(&decoded);
     assert!(anew.is_sorted() && anew.iter().all(|uid| second(uid) == 90_000));
-    assert!(read.spans.contains_key(&anew[0]));
+    assert!(decoded.spans.contains_key(&anew[0]));
 }
 
 /// What is tried again is the same message still.
 #[test]
 fn what_a_rejected_message_is_kept_by_is_made_before_it_is_written() {
-    let read = events(&[received("{"), received("{"), received(with_id())]);
-    let ids: Vec<_> = read.rejected.iter().map(|refused| refused.kept_as).collect();
+    let decoded = events(&[received("{"), received("{"), received(with_id())]);
+    let ids: Vec<_> = decoded.rejected.iter().map(|message| message.record_id).collect();
     assert!(ids[0] < ids[1], "{ids:?}");
     assert!(ids.iter().all(|id| (id.as_u128() >> 80) / 1000 == 7));
-    let event = &read.events[0];
+    let event = &decoded.events[0];
     for _ in 0..2 {
-        assert_eq!(unrecordable(event, None).kept_as, event.record.uid.0);
+        assert_eq!(unrecordable(event, None).record_id, event.record.uid.0);
     }
 }
 
@@ -91,15 +91,15 @@ fn received(body: impl Into<Vec<u8>>) -> Received {
 
 /// The rule that a message was rejected for.
 fn rule(received: Received) -> String {
-    let read = events(&[received]);
-    assert!(read.events.is_empty());
-    let faults: serde_json::Value = serde_json::from_str(&read.rejected[0].kept.faults).unwrap();
+    let decoded = events(&[received]);
+    assert!(decoded.events.is_empty());
+    let faults: serde_json::Value = serde_json::from_str(&decoded.rejected[0].record.faults).unwrap();
     faults[0]["rule"].as_str().unwrap().to_owned()
 }
 
 #[test]
 fn an_id_comes_from_the_event_or_else_from_the_message() {
-    let read = events(&[
+    let decoded = events(&[
         received(with_id()),
         Received {
             message_id: Some(Uuid::from_u128(9).to_string()),
@@ -111,9 +111,9 @@ fn an_id_comes_from_the_event_or_else_from_the_message() {
             ..received(with_id())
         },
     ]);
-    let ids: Vec<_> = read.events.iter().map(|event| event.record.id.to_string()).collect();
+    let ids: Vec<_> = decoded.events.iter().map(|event| event.record.id.to_string()).collect();
     assert_eq!(ids, [ID, &Uuid::from_u128(9).to_string(), ID]);
-    assert!(read.rejected.is_empty());
+    assert!(decoded.rejected.is_empty());
     for id in ["mine", "00000000-0000-0000-0000-000000000000"] {
         let odd = Received {
             message_id: Some(id.to_owned()),
@@ -161,9 +161,9 @@ fn what_ingest_accepted_is_no_event_that_a_newer_rule_rejects() {
             ..received(body)
         };
         for body in [event.clone(), format!("[{event}]")] {
-            let read = events(&[ways(true, body.clone())]);
-            assert_eq!(read.events.len(), 1, "{:?}", read.rejected.front());
-            assert_eq!(read.events[0].record.data, data);
+            let decoded = events(&[ways(true, body.clone())]);
+            assert_eq!(decoded.events.len(), 1, "{:?}", decoded.rejected.front());
+            assert_eq!(decoded.events[0].record.data, data);
             // What a producer publishes itself is judged by the rules of now, whoever it says that it is.
             assert_eq!(events(&[ways(false, body)]).rejected.len(), 1);
         }
@@ -183,13 +183,13 @@ fn what_is_too_large_or_no_ones_array_is_rejected_unread() {
         cut: Some(100 << 20),
         ..received("[broken")
     };
-    let read = events(&[large]);
-    let kept = &read.rejected[0].kept;
-    assert_eq!((kept.body_bytes, &kept.body[..]), (100 << 20, &b"[broken"[..]));
+    let decoded = events(&[large]);
+    let record = &decoded.rejected[0].record;
+    assert_eq!((record.body_bytes, &record.body[..]), (100 << 20, &b"[broken"[..]));
     assert!(
-        kept.faults.contains("max_bytes") && kept.faults.contains("104857600"),
+        record.faults.contains("max_bytes") && record.faults.contains("104857600"),
         "{}",
-        kept.faults
+        record.faults
     );
     // Neither UTF-8 nor JSON is looked at.
     assert_eq!(rule(received(b"  [\xff".to_vec())), "array");
@@ -197,9 +197,9 @@ fn what_is_too_large_or_no_ones_array_is_rejected_unread() {
 
 #[test]
 fn of_what_is_rejected_a_mebibyte_is_kept() {
-    let read = events(&[received(vec![0xff; (1 << 20) + 1])]);
-    let kept = &read.rejected[0].kept;
-    assert_eq!((kept.body_bytes, kept.body.len()), ((1 << 20) + 1, 1 << 20));
+    let decoded = events(&[received(vec![0xff; (1 << 20) + 1])]);
+    let record = &decoded.rejected[0].record;
+    assert_eq!((record.body_bytes, record.body.len()), ((1 << 20) + 1, 1 << 20));
 }
 
 #[test]
@@ -210,20 +210,20 @@ fn an_encoded_body_is_named_as_such() {
     };
     let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\xff\xab";
     for (encoding, body) in [("gzip", &gzip[..]), ("deflate", b"\x78\x9c\xab"), ("Base64", b"\xff")] {
-        let read = events(&[encoded(Some(encoding), body)]);
-        let kept = &read.rejected[0].kept;
+        let decoded = events(&[encoded(Some(encoding), body)]);
+        let record = &decoded.rejected[0].record;
         assert!(
-            kept.faults.contains(r#""rule":"content_encoding""#),
+            record.faults.contains(r#""rule":"content_encoding""#),
             "{encoding}: {}",
-            kept.faults
+            record.faults
         );
-        assert!(kept.faults.contains(encoding), "{}", kept.faults);
-        assert_eq!(kept.body, body);
+        assert!(record.faults.contains(encoding), "{}", record.faults);
+        assert_eq!(record.body, body);
     }
     let unnamed = events(&[encoded(None, gzip)]);
-    assert!(unnamed.rejected[0].kept.faults.contains("gzip"));
+    assert!(unnamed.rejected[0].record.faults.contains("gzip"));
     let text = events(&[encoded(Some("base64"), b"eyJJZCI6IjEifQ==")]);
-    assert!(text.rejected[0].kept.faults.contains("content_encoding"));
+    assert!(text.rejected[0].record.faults.contains("content_encoding"));
     assert_eq!(rule(encoded(Some("UTF-8"), b"\xff")), "utf8");
     // What can be read is an event, whatever it is called.
     assert_eq!(events(&[encoded(Some("gzip"), with_id().as_bytes())]).events.len(), 1);
@@ -247,13 +247,13 @@ fn what_was_handed_out_over_and_over_is_alone() {
 
 #[test]
 fn what_the_ledger_refuses_is_kept_as_the_event_it_was() {
-    let read = events(&[received(with_id())]);
-    let Refused { kept, id, .. } = unrecordable(&read.events[0], None);
+    let decoded = events(&[received(with_id())]);
+    let RejectedMessage { record, id, .. } = unrecordable(&decoded.events[0], None);
     assert_eq!(id, Some(ID.parse().unwrap()));
-    let again = events(&[received(kept.body)]);
-    assert_eq!(again.events[0].body_hash, read.events[0].body_hash);
-    assert_eq!(again.events[0].record.occurred_at, read.events[0].record.occurred_at);
-    assert!(kept.faults.contains("unrecordable"));
+    let again = events(&[received(record.body)]);
+    assert_eq!(again.events[0].body_hash, decoded.events[0].body_hash);
+    assert_eq!(again.events[0].record.occurred_at, decoded.events[0].record.occurred_at);
+    assert!(record.faults.contains("unrecordable"));
 }
 
 #[test]
@@ -264,9 +264,9 @@ fn each_event_of_a_doubtful_message_has_its_turn_to_be_first() {
         ..received(format!("[{}]", [5, 6, 7].map(numbered).join(",")))
     };
     let ids = |redeliveries| -> (bool, Vec<u128>) {
-        let read = events(&[own(redeliveries)]);
-        let ids = read.events.iter().map(|event| event.record.id.0.as_u128());
-        (read.one_by_one, ids.collect())
+        let decoded = events(&[own(redeliveries)]);
+        let ids = decoded.events.iter().map(|event| event.record.id.0.as_u128());
+        (decoded.one_by_one, ids.collect())
     };
     assert_eq!(ids(20), (false, vec![5, 6, 7]));
     assert_eq!(ids(21), (true, vec![5, 6, 7]));
@@ -294,12 +294,12 @@ fn each_event_has_its_own_origin() {
         // One more than is counted, and one that is none.
         ..received(format!("[{},{{}},{},{}]", numbered(1), numbered(3), numbered(4)))
     };
-    let read = events(&[several]);
-    let whose: Vec<_> = read
+    let decoded = events(&[several]);
+    let whose: Vec<_> = decoded
         .events
         .iter()
         .map(|event| (&*event.account, event.record.accepted_at.as_micros()))
         .collect();
     assert_eq!(whose, [("a", 1), ("b", 2), ("b", 2)]);
-    assert_eq!(&*read.rejected[0].kept.account, "a");
+    assert_eq!(&*decoded.rejected[0].record.account, "a");
 }
