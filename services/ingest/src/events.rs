@@ -1,7 +1,7 @@
 //! The events of a request: one, or several as an array or line by line.
 
-use crate::metrics::Refusal;
-use crate::request::Refused;
+use crate::metrics::RequestRefusal;
+use crate::request::RefusedRequest;
 use axum::http::{HeaderMap, header};
 use herald_access::problem::Problem;
 use herald_domain::catalogue::{Catalogue, EventType};
@@ -45,10 +45,10 @@ pub(crate) enum NotRead {
 }
 
 impl NotRead {
-    pub(crate) fn refused(self) -> Refused {
+    pub(crate) fn refused(self) -> RefusedRequest {
         match self {
-            Self::TooLarge(detail) => (Refusal::TooLarge, Problem::too_large(detail)),
-            Self::Invalid(faults) => (Refusal::Invalid, Problem::faults(faults)),
+            Self::TooLarge(detail) => (RequestRefusal::TooLarge, Problem::too_large(detail)),
+            Self::Invalid(faults) => (RequestRefusal::Invalid, Problem::faults(faults)),
         }
     }
 }

@@ -30,10 +30,10 @@ use herald_domain::trace::{Step, TraceContext};
 use herald_queue::Queue;
 use herald_registry::Registry;
 use herald_telemetry::traces::Traces;
-use metrics::{Metrics, Refusal};
+use metrics::{Metrics, RequestRefusal};
 pub use openapi::openapi;
 pub use request::MAX_REQUEST_BYTES;
-use request::Refused;
+use request::RefusedRequest;
 use room::Room;
 use serde_json::json;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ impl Ingest {
 
     /// The events of a request. A type that this process does not know may have been registered at another process a
     /// moment ago, so the ledger is asked before the type is refused.
-    async fn events(&self, text: &str, format: Format) -> Result<Events, Refused> {
+    async fn events(&self, text: &str, format: Format) -> Result<Events, RefusedRequest> {
         let catalogue = || Arc::clone(self.registry.view().catalogue());
         match Events::read(text, format, &catalogue()) {
             Err(NotRead::Invalid(faults)) if faults.may_be_outdated() => {}
@@ -96,7 +96,7 @@ impl Ingest {
         }
         self.registry.refresh_soon().await.map_err(|error| {
             let problem = Problem::unavailable("ledger", &error);
-            (Refusal::Unavailable, problem)
+            (RequestRefusal::Unavailable, problem)
         })?;
         Events::read(text, format, &catalogue()).map_err(NotRead::refused)
     }
@@ -142,20 +142,20 @@ async fn accept(
     headers: &HeaderMap,
     body: Body,
     within: Option<TraceContext>,
-) -> Result<(serde_json::Value, Vec<EventType>), Refused> {
+) -> Result<(serde_json::Value, Vec<EventType>), RefusedRequest> {
     let caller = request::producer(caller)?;
-    let format = Format::of(headers).map_err(|problem| (Refusal::MediaType, problem))?;
-    check_encoding(headers).map_err(|problem| (Refusal::MediaType, problem))?;
+    let format = Format::of(headers).map_err(|problem| (RequestRefusal::MediaType, problem))?;
+    check_encoding(headers).map_err(|problem| (RequestRefusal::MediaType, problem))?;
     // The memory is taken until the request is answered.
     let mut held = ingest.room.hold(caller.account());
     let body = request::read(body, &mut held).await?;
-    let text = text::read(&body).map_err(|fault| (Refusal::Invalid, Problem::faults(fault)))?;
+    let text = text::read(&body).map_err(|fault| (RequestRefusal::Invalid, Problem::faults(fault)))?;
     let mut events = ingest.events(text, format).await?;
     // The queue may take a while, and needs only what it is given.
     drop(body);
     publish::publish(ingest, caller.account(), &mut events, within)
         .await
-        .map_err(|error| (Refusal::Unavailable, Problem::unavailable("event queue", &error)))?;
+        .map_err(|error| (RequestRefusal::Unavailable, Problem::unavailable("event queue", &error)))?;
     let answer = match (events.single, events.ids.as_slice()) {
         (true, [id]) => json!({ "Id": id }),
         // A client that sends an array of one event may look for either field.

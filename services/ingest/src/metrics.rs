@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Why a request was refused.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Refusal {
+pub(crate) enum RequestRefusal {
     Unauthorized,
     Forbidden,
     MediaType,
@@ -16,7 +16,7 @@ pub(crate) enum Refusal {
     Overloaded,
 }
 
-impl Refusal {
+impl RequestRefusal {
     const ALL: [Self; 7] = [
         Self::Unauthorized,
         Self::Forbidden,
@@ -82,7 +82,7 @@ impl Metrics {
         for kind in EventType::labels() {
             accepted.with_label_values(&[kind]);
         }
-        for refusal in Refusal::ALL {
+        for refusal in RequestRefusal::ALL {
             refused.with_label_values(&[refusal.label()]);
         }
         registry.register(Box::new(accepted.clone()))?;
@@ -108,7 +108,7 @@ impl Metrics {
         self.confirm_seconds.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn refused(&self, refusal: Refusal) {
+    pub(crate) fn refused(&self, refusal: RequestRefusal) {
         self.refused.with_label_values(&[refusal.label()]).inc();
     }
 }

@@ -1,6 +1,6 @@
 //! A request: who sends it, what follows from its headers, and its body, read within limits of bytes and time.
 
-use crate::metrics::Refusal;
+use crate::metrics::RequestRefusal;
 use crate::room::Held;
 use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, StatusCode};
@@ -22,18 +22,18 @@ const LARGE_BYTES: usize = 256 * 1024;
 const MAX_READ_TIME: Duration = Duration::from_secs(30);
 
 /// Why a request is refused: for metrics, and as it is answered.
-pub(crate) type Refused = (Refusal, Problem);
+pub(crate) type RefusedRequest = (RequestRefusal, Problem);
 
 /// The caller, if it may publish.
-pub(crate) fn producer(caller: Result<Caller, Problem>) -> Result<Caller, Refused> {
+pub(crate) fn producer(caller: Result<Caller, Problem>) -> Result<Caller, RefusedRequest> {
     let caller = caller.map_err(|problem| match problem.status() {
         // Whether the key is known could not be looked up.
-        StatusCode::SERVICE_UNAVAILABLE => (Refusal::Unavailable, problem),
-        _ => (Refusal::Unauthorized, problem),
+        StatusCode::SERVICE_UNAVAILABLE => (RequestRefusal::Unavailable, problem),
+        _ => (RequestRefusal::Unauthorized, problem),
     })?;
     caller
         .require(Role::Producer)
-        .map_err(|problem| (Refusal::Forbidden, problem))?;
+        .map_err(|problem| (RequestRefusal::Forbidden, problem))?;
     Ok(caller)
 }
 
@@ -43,17 +43,20 @@ pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
 }
 
 /// Reads the body whole.
-pub(crate) async fn read(body: Body, held: &mut Held) -> Result<Vec<u8>, Refused> {
+pub(crate) async fn read(body: Body, held: &mut Held) -> Result<Vec<u8>, RefusedRequest> {
     match tokio::time::timeout(MAX_READ_TIME, read_whole(body, held)).await {
         Ok(read) => read,
         Err(_elapsed) => {
             let detail = format!("the request was not complete within {} s", MAX_READ_TIME.as_secs());
-            Err((Refusal::Invalid, Problem::new(StatusCode::REQUEST_TIMEOUT, detail)))
+            Err((
+                RequestRefusal::Invalid,
+                Problem::new(StatusCode::REQUEST_TIMEOUT, detail),
+            ))
         }
     }
 }
 
-async fn read_whole(body: Body, held: &mut Held) -> Result<Vec<u8>, Refused> {
+async fn read_whole(body: Body, held: &mut Held) -> Result<Vec<u8>, RefusedRequest> {
     let told = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     let told = told.unwrap_or(0);
     if told > MAX_REQUEST_BYTES {
@@ -64,13 +67,13 @@ async fn read_whole(body: Body, held: &mut Held) -> Result<Vec<u8>, Refused> {
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| {
             let fault = Fault::new("", "body", format!("the body could not be read: {error}"));
-            (Refusal::Invalid, Problem::faults(fault))
+            (RequestRefusal::Invalid, Problem::faults(fault))
         })?;
         if whole.len() + chunk.len() > MAX_REQUEST_BYTES {
             return Err(too_large());
         }
         held.take(chunk.len())
-            .map_err(|_full| (Refusal::Overloaded, Problem::overloaded()))?;
+            .map_err(|_full| (RequestRefusal::Overloaded, Problem::overloaded()))?;
         if whole.len() + chunk.len() > LARGE_BYTES {
             whole.reserve(told.max(chunk.len()).saturating_sub(whole.len()));
         }
@@ -79,7 +82,7 @@ async fn read_whole(body: Body, held: &mut Held) -> Result<Vec<u8>, Refused> {
     Ok(whole)
 }
 
-fn too_large() -> Refused {
+fn too_large() -> RefusedRequest {
     let detail = format!("a request may have at most {MAX_REQUEST_BYTES} bytes (8 MiB)");
-    (Refusal::TooLarge, Problem::too_large(detail))
+    (RequestRefusal::TooLarge, Problem::too_large(detail))
 }

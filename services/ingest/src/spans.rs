@@ -1,6 +1,6 @@
 //! The spans of ingest: a producer's request, and in it the message that is published.
 
-use crate::metrics::Refusal;
+use crate::metrics::RequestRefusal;
 use axum::http::StatusCode;
 use herald_domain::time::Timestamp;
 use herald_domain::trace::SpanPlace;
@@ -12,7 +12,7 @@ pub(crate) fn request(
     place: SpanPlace,
     (began, ended): (Timestamp, Timestamp),
     status: StatusCode,
-    refusal: Option<Refusal>,
+    refusal: Option<RequestRefusal>,
 ) -> Span {
     let mut attributes = vec![
         ("http.request.method", "POST".into()),
@@ -67,6 +67,6 @@ pub(crate) fn published(
         began,
         ended,
         attributes,
-        error: (!confirmed).then_some(Refusal::Unavailable.label().into()),
+        error: (!confirmed).then_some(RequestRefusal::Unavailable.label().into()),
     }
 }

@@ -134,20 +134,20 @@ pub const OPERATOR: AccountId = AccountId(uuid::Uuid::max());
 impl Account {
     /// Why the account may not own a subscription that takes these permissions, or nothing if it may. Asked when
     /// a subscription is made or changed, and again at every attempt.
-    pub fn refuses(&self, needed: &[Needed]) -> Option<Refusal> {
+    pub fn refuses(&self, needed: &[Needed]) -> Option<AccessRefusal> {
         if self.roles.has(Role::Operator) && self.active {
             return None;
         }
         if !self.active {
-            return Some(Refusal::AccountInactive);
+            return Some(AccessRefusal::AccountInactive);
         }
         if !self.roles.has(Role::ProcessBuilder) {
-            return Some(Refusal::RoleMissing);
+            return Some(AccessRefusal::RoleMissing);
         }
         let refused = needed
             .iter()
             .find(|needed| !self.grants.iter().any(|grant| needed.is_given_by(grant)));
-        refused.map(|needed| Refusal::PermissionMissing(*needed))
+        refused.map(|needed| AccessRefusal::PermissionMissing(*needed))
     }
 }
 
@@ -193,7 +193,7 @@ impl Needed {
 
 /// Why an account may not have a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AccessRefusal {
     /// The account is inactive.
     AccountInactive,
     /// It has not the role `ProcessBuilder`.
@@ -238,7 +238,7 @@ mod tests {
             ],
         };
         let refusal = |account: &Account, kind, object| account.refuses(&[Needed::Object(kind, object)]);
-        let missing = |kind, object| Some(Refusal::PermissionMissing(Needed::Object(kind, object)));
+        let missing = |kind, object| Some(AccessRefusal::PermissionMissing(Needed::Object(kind, object)));
         assert_eq!(refusal(&account, ObjectType::PACKET, object(1)), None);
         assert_eq!(
             refusal(&account, ObjectType::PACKET, object(2)),
@@ -253,15 +253,18 @@ mod tests {
         let everything = Needed::Everything;
         assert_eq!(
             account.refuses(&[everything]),
-            Some(Refusal::PermissionMissing(everything))
+            Some(AccessRefusal::PermissionMissing(everything))
         );
         assert_eq!(account.refuses(&[]), None);
         account.roles = Roles::NONE.with(Role::Producer);
-        assert_eq!(refusal(&account, ObjectType::COMPANY, None), Some(Refusal::RoleMissing));
+        assert_eq!(
+            refusal(&account, ObjectType::COMPANY, None),
+            Some(AccessRefusal::RoleMissing)
+        );
         account.active = false;
         assert_eq!(
             refusal(&account, ObjectType::COMPANY, None),
-            Some(Refusal::AccountInactive)
+            Some(AccessRefusal::AccountInactive)
         );
     }
 

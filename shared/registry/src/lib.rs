@@ -5,7 +5,7 @@
 //! attempts ask a view that was compared at most [`MAX_AGE`] ago.
 #![warn(missing_docs)]
 
-use herald_domain::access::{Account, Needed, OPERATOR, Refusal, Roles};
+use herald_domain::access::{AccessRefusal, Account, Needed, OPERATOR, Roles};
 use herald_domain::catalogue::Catalogue;
 use herald_domain::delivery::{Closed, Delivery, Reason};
 use herald_domain::id::{AccountId, SubscriptionId};
@@ -235,13 +235,13 @@ impl View {
         }
         let refusal = match self.accounts.get(&subscription.owner) {
             Some(owner) => owner.refuses(&Needed::by(&subscription.settings.interest, &self.catalogue)),
-            None => Some(Refusal::AccountInactive),
+            None => Some(AccessRefusal::AccountInactive),
         };
         match refusal {
             None => Ok(Arc::clone(subscription)),
-            Some(Refusal::AccountInactive) => Err((Closed::Cancelled, Reason::AccountInactive)),
-            Some(Refusal::RoleMissing) => Err((Closed::Refused, Reason::RoleMissing)),
-            Some(Refusal::PermissionMissing(_)) => Err((Closed::Refused, Reason::PermissionMissing)),
+            Some(AccessRefusal::AccountInactive) => Err((Closed::Cancelled, Reason::AccountInactive)),
+            Some(AccessRefusal::RoleMissing) => Err((Closed::Refused, Reason::RoleMissing)),
+            Some(AccessRefusal::PermissionMissing(_)) => Err((Closed::Refused, Reason::PermissionMissing)),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::api::keys::{Key, role_names};
 use crate::api::paging::{List, PageParams, Paging};
 use crate::api::path::At;
 use crate::api::query::Query;
-use crate::api::refusals::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refused};
+use crate::api::refusals::{BodyAnswers, Conflict, Forbidden, Malformed, Missing, SharedAnswers};
 use crate::api::schemas::RoleName;
 use crate::operations::accounts as operations;
 use crate::{Manage, fresh_id};
@@ -88,7 +88,7 @@ pub(crate) struct AccountPatch {
     responses(
         (status = 201, description = "It is there.", body = Account,
             headers(("Location" = String, description = "Its address."))),
-        Refused, Forbidden, Malformed, BodyRefused,
+        SharedAnswers, Forbidden, Malformed, BodyAnswers,
     ),
 )]
 pub(crate) async fn create(
@@ -109,7 +109,7 @@ pub(crate) async fn create(
 #[utoipa::path(
     get, path = "/v1/accounts", operation_id = "list_accounts", tag = "Accounts", security(("key" = [])),
     params(PageParams),
-    responses((status = 200, description = "A page.", body = List<Account>), Refused, Forbidden, Malformed),
+    responses((status = 200, description = "A page.", body = List<Account>), SharedAnswers, Forbidden, Malformed),
 )]
 pub(crate) async fn list(
     State(manage): State<Manage>,
@@ -128,7 +128,7 @@ pub(crate) async fn list(
     params(("id" = Uuid, Path, description = "The account's `Id`.")),
     responses(
         (status = 200, description = "The account with its keys and grants.", body = AccountWithAll),
-        Refused, Forbidden, Missing,
+        SharedAnswers, Forbidden, Missing,
     ),
 )]
 pub(crate) async fn show(
@@ -150,7 +150,7 @@ pub(crate) async fn show(
     request_body(content((AccountPatch = "application/merge-patch+json"))),
     responses(
         (status = 200, description = "The account as it is now.", body = AccountWithAll),
-        Refused, Forbidden, Missing, Conflict, Malformed, BodyRefused,
+        SharedAnswers, Forbidden, Missing, Conflict, Malformed, BodyAnswers,
     ),
 )]
 pub(crate) async fn patch(

@@ -5,7 +5,7 @@ use crate::api::callers::Builder;
 use crate::api::paging::{List, PageParams, Paging};
 use crate::api::path::At;
 use crate::api::query::Query;
-use crate::api::refusals::{Conflict, Forbidden, Malformed, Missing, Refused};
+use crate::api::refusals::{Conflict, Forbidden, Malformed, Missing, SharedAnswers};
 use crate::api::schemas::{ErrorName, StatusName, WebhookName};
 use crate::operations::deliveries;
 use axum::Json;
@@ -133,7 +133,7 @@ pub(crate) struct DeliveryParams {
         DeliveryParams,
         PageParams,
     ),
-    responses((status = 200, description = "A page.", body = List<Delivery>), Refused, Forbidden, Malformed),
+    responses((status = 200, description = "A page.", body = List<Delivery>), SharedAnswers, Forbidden, Malformed),
 )]
 pub(crate) async fn list(
     State(manage): State<Manage>,
@@ -153,7 +153,7 @@ pub(crate) async fn list(
 #[utoipa::path(
     get, path = "/v1/dead-letters", operation_id = "list_dead_letters", tag = "Deliveries", security(("key" = [])),
     params(DeliveryParams, PageParams),
-    responses((status = 200, description = "A page.", body = List<DeadLetter>), Refused, Forbidden, Malformed),
+    responses((status = 200, description = "A page.", body = List<DeadLetter>), SharedAnswers, Forbidden, Malformed),
 )]
 pub(crate) async fn dead_letters(
     State(manage): State<Manage>,
@@ -178,7 +178,7 @@ pub(crate) async fn dead_letters(
     params(("id" = Uuid, Path, description = "The delivery's `Id`, sent as `webhook-id`.")),
     responses(
         (status = 200, description = "The delivery with its attempts.", body = DeliveryWithAttempts),
-        Refused, Forbidden, Missing,
+        SharedAnswers, Forbidden, Missing,
     ),
 )]
 pub(crate) async fn show(
@@ -210,7 +210,7 @@ pub(crate) async fn show(
     params(("id" = Uuid, Path, description = "The delivery's `Id`.")),
     responses(
         (status = 202, description = "It is open again.", body = Delivery),
-        Refused, Forbidden, Missing, Conflict,
+        SharedAnswers, Forbidden, Missing, Conflict,
     ),
 )]
 pub(crate) async fn retry(

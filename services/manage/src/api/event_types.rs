@@ -6,7 +6,7 @@ use crate::api::json::Json;
 use crate::api::paging::{List, PageParams, Paging};
 use crate::api::path::{Addressed, At};
 use crate::api::query::Query;
-use crate::api::refusals::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refused};
+use crate::api::refusals::{BodyAnswers, Conflict, Forbidden, Malformed, Missing, SharedAnswers};
 use crate::{Manage, ledger_away};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,7 +18,7 @@ use herald_domain::catalogue::{
 };
 use herald_domain::problem::{Fault, Faults};
 use herald_domain::time::Timestamp;
-use herald_ledger::catalogue::{Conflict as Refusal, StoredEvent};
+use herald_ledger::catalogue::{Conflict as TypeConflict, StoredEvent};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -152,7 +152,7 @@ impl Addressed for TypeName {
 #[utoipa::path(
     get, path = "/v1/event-types", operation_id = "list_event_types", tag = "Catalogue", security(("key" = [])),
     params(PageParams),
-    responses((status = 200, description = "A page.", body = List<EventTypeView>), Refused, Malformed),
+    responses((status = 200, description = "A page.", body = List<EventTypeView>), SharedAnswers, Malformed),
 )]
 pub(crate) async fn list(
     State(manage): State<Manage>,
@@ -197,7 +197,7 @@ fn weight(spec: &EventTypeSpec) -> usize {
 #[utoipa::path(
     get, path = "/v1/event-types/{name}", operation_id = "get_event_type", tag = "Catalogue", security(("key" = [])),
     params(("name" = String, Path, description = "The type's name.", example = "PacketCreated")),
-    responses((status = 200, description = "The type.", body = EventTypeView), Refused, Missing),
+    responses((status = 200, description = "The type.", body = EventTypeView), SharedAnswers, Missing),
 )]
 pub(crate) async fn show(
     State(manage): State<Manage>,
@@ -226,7 +226,7 @@ pub(crate) async fn show(
         (status = 200, description = "It was there and is changed; or what the dry run found.", body = PutAnswer),
         (status = 201, description = "It is new.", body = EventTypeView,
             headers(("Location" = String, description = "Its address."))),
-        Refused, Forbidden, Conflict, Malformed, BodyRefused,
+        SharedAnswers, Forbidden, Conflict, Malformed, BodyAnswers,
     ),
 )]
 pub(crate) async fn put(
@@ -241,7 +241,7 @@ pub(crate) async fn put(
     let dry_run = query.read("DryRun", "boolean", "true or false", |text| text.parse().ok());
     query.finish(())?;
     if EnateEvent::named(&name).is_some() {
-        return Err(refused(&name, Refusal::BuiltIn));
+        return Err(refused(&name, TypeConflict::BuiltIn));
     }
     let catalogue = manage.catalogue().await;
     let draft = read_event_type(&name, &body, &catalogue).map_err(Problem::faults)?;
@@ -271,7 +271,7 @@ pub(crate) async fn put(
     delete, path = "/v1/event-types/{name}", operation_id = "delete_event_type", tag = "Catalogue",
     security(("key" = [])),
     params(("name" = String, Path, description = "The type's name.")),
-    responses((status = 204, description = "It is gone."), Refused, Forbidden, Missing, Conflict),
+    responses((status = 204, description = "It is gone."), SharedAnswers, Forbidden, Missing, Conflict),
 )]
 pub(crate) async fn remove(
     State(manage): State<Manage>,
@@ -282,7 +282,7 @@ pub(crate) async fn remove(
     query.only(&[]);
     query.finish(())?;
     if EnateEvent::named(&name).is_some() {
-        return Err(refused(&name, Refusal::BuiltIn));
+        return Err(refused(&name, TypeConflict::BuiltIn));
     }
     let deleted = manage.ledger.delete_event_type(name.clone(), by.account()).await;
     deleted
@@ -294,15 +294,21 @@ pub(crate) async fn remove(
 }
 
 /// Why the catalogue is not changed, in words.
-pub(crate) fn refused(name: &str, refusal: Refusal) -> Problem {
-    Problem::conflict(match refusal {
-        Refusal::BuiltIn => format!("{name} came with Herald and cannot be changed; register a type of another name"),
-        Refusal::Subscribed => format!("a subscription names {name}; change or delete the subscription first"),
-        Refusal::Asked(kind) => format!("the event type {kind} asks for objects of the type {name}; change that first"),
-        Refusal::Numbered(number) => format!("{name} has the number {number}, which it keeps; leave Number out"),
-        Refusal::Taken(other) => format!("that Number is, or was, that of {other}; leave Number out to be given one"),
-        Refusal::Unknown(object) => format!("there is no object type {object} any more; register it first"),
-        Refusal::Full(most) => format!("there are {most} already, which is as many as there may be"),
+pub(crate) fn refused(name: &str, conflict: TypeConflict) -> Problem {
+    Problem::conflict(match conflict {
+        TypeConflict::BuiltIn => {
+            format!("{name} came with Herald and cannot be changed; register a type of another name")
+        }
+        TypeConflict::Subscribed => format!("a subscription names {name}; change or delete the subscription first"),
+        TypeConflict::Asked(kind) => {
+            format!("the event type {kind} asks for objects of the type {name}; change that first")
+        }
+        TypeConflict::Numbered(number) => format!("{name} has the number {number}, which it keeps; leave Number out"),
+        TypeConflict::Taken(other) => {
+            format!("that Number is, or was, that of {other}; leave Number out to be given one")
+        }
+        TypeConflict::Unknown(object) => format!("there is no object type {object} any more; register it first"),
+        TypeConflict::Full(most) => format!("there are {most} already, which is as many as there may be"),
     })
 }
 

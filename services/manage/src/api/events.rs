@@ -3,7 +3,7 @@
 use crate::Manage;
 use crate::api::deliveries::Delivery;
 use crate::api::path::At;
-use crate::api::refusals::{Missing, Refused};
+use crate::api::refusals::{Missing, SharedAnswers};
 use crate::operations::events;
 use axum::Json;
 use axum::extract::State;
@@ -64,7 +64,7 @@ pub(crate) struct RecordedEvent {
     params(("id" = Uuid, Path, description = "The event's `Id`.")),
     responses(
         (status = 200, description = "The event with its deliveries.", body = RecordedEvent),
-        Refused, Missing,
+        SharedAnswers, Missing,
     ),
 )]
 pub(crate) async fn show(

@@ -8,7 +8,7 @@ use crate::api::json::{Json, OptionalJson};
 use crate::api::paging::List;
 use crate::api::path::At;
 use crate::api::query::Query;
-use crate::api::refusals::{BodyRefused, Forbidden, Malformed, Missing, Refused};
+use crate::api::refusals::{BodyAnswers, Forbidden, Malformed, Missing, SharedAnswers};
 use crate::api::schemas;
 use crate::operations::accounts as operations;
 use axum::extract::State;
@@ -72,7 +72,7 @@ pub(crate) struct GrantParams {
     request_body = GrantRequest,
     responses(
         (status = 201, description = "The account has it.", body = GrantJson),
-        Refused, Forbidden, Missing, Malformed, BodyRefused,
+        SharedAnswers, Forbidden, Missing, Malformed, BodyAnswers,
     ),
 )]
 pub(crate) async fn create(
@@ -94,7 +94,7 @@ pub(crate) async fn create(
 #[utoipa::path(
     get, path = "/v1/accounts/{id}/grants", operation_id = "list_grants", tag = "Accounts", security(("key" = [])),
     params(("id" = Uuid, Path, description = "The account's `Id`.")),
-    responses((status = 200, description = "Every permission.", body = List<GrantJson>), Refused, Forbidden, Missing),
+    responses((status = 200, description = "Every permission.", body = List<GrantJson>), SharedAnswers, Forbidden, Missing),
 )]
 pub(crate) async fn list(
     State(manage): State<Manage>,
@@ -116,7 +116,7 @@ pub(crate) async fn list(
     request_body = Option<GrantRequest>,
     responses(
         (status = 204, description = "The account has it no more."),
-        Refused, Forbidden, Missing, Malformed, BodyRefused,
+        SharedAnswers, Forbidden, Missing, Malformed, BodyAnswers,
     ),
 )]
 pub(crate) async fn remove(

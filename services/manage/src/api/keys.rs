@@ -7,7 +7,7 @@ use crate::api::fields::Fields;
 use crate::api::json::OptionalJson;
 use crate::api::paging::List;
 use crate::api::path::At;
-use crate::api::refusals::{BodyRefused, Forbidden, Malformed, Missing, Refused};
+use crate::api::refusals::{BodyAnswers, Forbidden, Malformed, Missing, SharedAnswers};
 use crate::api::schemas::RoleName;
 use crate::operations::accounts as operations;
 use axum::Json;
@@ -72,7 +72,7 @@ pub(crate) struct KeyRequest {
     request_body = Option<KeyRequest>,
     responses(
         (status = 201, description = "The key.", body = NewKey),
-        Refused, Forbidden, Missing, Malformed, BodyRefused,
+        SharedAnswers, Forbidden, Missing, Malformed, BodyAnswers,
     ),
 )]
 pub(crate) async fn create(
@@ -97,7 +97,7 @@ pub(crate) async fn create(
 #[utoipa::path(
     get, path = "/v1/accounts/{id}/keys", operation_id = "list_keys", tag = "Accounts", security(("key" = [])),
     params(("id" = Uuid, Path, description = "The account's `Id`.")),
-    responses((status = 200, description = "Every key.", body = List<Key>), Refused, Forbidden, Missing),
+    responses((status = 200, description = "Every key.", body = List<Key>), SharedAnswers, Forbidden, Missing),
 )]
 pub(crate) async fn list(
     State(manage): State<Manage>,
@@ -117,7 +117,7 @@ pub(crate) async fn list(
         ("id" = Uuid, Path, description = "The account's `Id`."),
         ("keyId" = Uuid, Path, description = "The key's `Id`."),
     ),
-    responses((status = 200, description = "The key, without what is secret.", body = Key), Refused, Forbidden, Missing),
+    responses((status = 200, description = "The key, without what is secret.", body = Key), SharedAnswers, Forbidden, Missing),
 )]
 pub(crate) async fn show(
     State(manage): State<Manage>,
@@ -140,7 +140,7 @@ pub(crate) async fn show(
         ("id" = Uuid, Path, description = "The account's `Id`."),
         ("keyId" = Uuid, Path, description = "The key's `Id`."),
     ),
-    responses((status = 204, description = "It is gone."), Refused, Forbidden, Missing),
+    responses((status = 204, description = "It is gone."), SharedAnswers, Forbidden, Missing),
 )]
 pub(crate) async fn remove(
     State(manage): State<Manage>,

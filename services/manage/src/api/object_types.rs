@@ -6,7 +6,7 @@ use crate::api::json::Json;
 use crate::api::paging::{List, PageParams, Paging};
 use crate::api::path::At;
 use crate::api::query::Query;
-use crate::api::refusals::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refused};
+use crate::api::refusals::{BodyAnswers, Conflict, Forbidden, Malformed, Missing, SharedAnswers};
 use crate::{Manage, ledger_away};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use herald_access::Caller;
 use herald_access::problem::Problem;
 use herald_domain::catalogue::{ObjectType, read_object_type};
-use herald_ledger::catalogue::Conflict as Refusal;
+use herald_ledger::catalogue::Conflict as TypeConflict;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -60,7 +60,7 @@ impl ObjectTypeView {
 #[utoipa::path(
     get, path = "/v1/object-types", operation_id = "list_object_types", tag = "Catalogue", security(("key" = [])),
     params(PageParams),
-    responses((status = 200, description = "A page.", body = List<ObjectTypeView>), Refused, Malformed),
+    responses((status = 200, description = "A page.", body = List<ObjectTypeView>), SharedAnswers, Malformed),
 )]
 pub(crate) async fn list(
     State(manage): State<Manage>,
@@ -82,7 +82,7 @@ pub(crate) async fn list(
 #[utoipa::path(
     get, path = "/v1/object-types/{name}", operation_id = "get_object_type", tag = "Catalogue", security(("key" = [])),
     params(("name" = String, Path, description = "The type's name.", example = "Company")),
-    responses((status = 200, description = "The type.", body = ObjectTypeView), Refused, Missing),
+    responses((status = 200, description = "The type.", body = ObjectTypeView), SharedAnswers, Missing),
 )]
 pub(crate) async fn show(
     State(manage): State<Manage>,
@@ -106,7 +106,7 @@ pub(crate) async fn show(
         (status = 200, description = "It was there.", body = ObjectTypeView),
         (status = 201, description = "It is new.", body = ObjectTypeView,
             headers(("Location" = String, description = "Its address."))),
-        Refused, Forbidden, Conflict, Malformed, BodyRefused,
+        SharedAnswers, Forbidden, Conflict, Malformed, BodyAnswers,
     ),
 )]
 pub(crate) async fn put(
@@ -119,7 +119,7 @@ pub(crate) async fn put(
     query.only(&[]);
     query.finish(())?;
     if ObjectType::enate_named(&name).is_some() {
-        return Err(refused(&name, Refusal::BuiltIn));
+        return Err(refused(&name, TypeConflict::BuiltIn));
     }
     let kind = read_object_type(&name, &body).map_err(Problem::faults)?;
     let put = manage.ledger.put_object_type(name.clone(), kind, by.account()).await;
@@ -138,7 +138,7 @@ pub(crate) async fn put(
     delete, path = "/v1/object-types/{name}", operation_id = "delete_object_type", tag = "Catalogue",
     security(("key" = [])),
     params(("name" = String, Path, description = "The type's name.")),
-    responses((status = 204, description = "It is gone."), Refused, Forbidden, Missing, Conflict),
+    responses((status = 204, description = "It is gone."), SharedAnswers, Forbidden, Missing, Conflict),
 )]
 pub(crate) async fn remove(
     State(manage): State<Manage>,
@@ -149,7 +149,7 @@ pub(crate) async fn remove(
     query.only(&[]);
     query.finish(())?;
     if ObjectType::enate_named(&name).is_some() {
-        return Err(refused(&name, Refusal::BuiltIn));
+        return Err(refused(&name, TypeConflict::BuiltIn));
     }
     let deleted = manage.ledger.delete_object_type(name.clone(), by.account()).await;
     deleted

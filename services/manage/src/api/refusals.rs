@@ -6,7 +6,7 @@ use utoipa::IntoResponses;
 /// Answers that every route with a key can give.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "describes answers")]
-pub(crate) enum Refused {
+pub(crate) enum SharedAnswers {
     #[response(
         status = 401,
         description = "No key, or an unknown one.",
@@ -70,7 +70,7 @@ pub(crate) struct Malformed(Problem);
 /// Answers of routes with a body.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "describes answers")]
-pub(crate) enum BodyRefused {
+pub(crate) enum BodyAnswers {
     #[response(
         status = 408,
         description = "The body did not come within 30 s.",

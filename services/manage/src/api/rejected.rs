@@ -3,7 +3,7 @@
 use crate::Manage;
 use crate::api::paging::{List, PageParams, Paging};
 use crate::api::query::Query;
-use crate::api::refusals::{Malformed, Refused};
+use crate::api::refusals::{Malformed, SharedAnswers};
 use crate::operations::rejected;
 use axum::Json;
 use axum::extract::State;
@@ -46,7 +46,7 @@ pub(crate) struct RejectedEvent {
 #[utoipa::path(
     get, path = "/v1/rejected-events", operation_id = "list_rejected_events", tag = "Events", security(("key" = [])),
     params(PageParams),
-    responses((status = 200, description = "A page.", body = List<RejectedEvent>), Refused, Malformed),
+    responses((status = 200, description = "A page.", body = List<RejectedEvent>), SharedAnswers, Malformed),
 )]
 pub(crate) async fn list(
     State(manage): State<Manage>,

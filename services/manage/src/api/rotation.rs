@@ -6,7 +6,7 @@ use crate::api::etag::{IfMatch, Representation};
 use crate::api::fields::Fields;
 use crate::api::json::OptionalJson;
 use crate::api::path::At;
-use crate::api::refusals::{BodyRefused, Forbidden, Malformed, Missing, Refused};
+use crate::api::refusals::{BodyAnswers, Forbidden, Malformed, Missing, SharedAnswers};
 use crate::api::schemas;
 use crate::api::subscriptions::{shown, shown_with_secret};
 use crate::operations::subscriptions::{self, Secret};
@@ -32,7 +32,7 @@ use std::time::Duration;
     request_body = Option<schemas::NewSecret>,
     responses(
         (status = 200, description = "The subscription with its new secret.", body = schemas::SubscriptionWithSecret),
-        Refused, Forbidden, Missing, Malformed, BodyRefused,
+        SharedAnswers, Forbidden, Missing, Malformed, BodyAnswers,
     ),
 )]
 pub(crate) async fn rotate_secret(

@@ -8,7 +8,7 @@ use crate::api::json::Json;
 use crate::api::paging::{List, PageParams, Paging};
 use crate::api::path::At;
 use crate::api::query::Query;
-use crate::api::refusals::{BodyRefused, Conflict, Forbidden, Malformed, Missing, Refused};
+use crate::api::refusals::{BodyAnswers, Conflict, Forbidden, Malformed, Missing, SharedAnswers};
 use crate::api::schemas;
 use crate::operations::subscriptions as operations;
 use axum::extract::State;
@@ -39,7 +39,7 @@ type Shown = Map<String, Value>;
     responses(
         (status = 201, description = "It is there.", body = schemas::SubscriptionWithSecret,
             headers(("Location" = String, description = "Its address."))),
-        Refused, Forbidden, Malformed, BodyRefused,
+        SharedAnswers, Forbidden, Malformed, BodyAnswers,
     ),
 )]
 pub(crate) async fn create(
@@ -85,7 +85,7 @@ pub(crate) struct SubscriptionParams {
     ),
     responses(
         (status = 200, description = "A page.", body = List<schemas::Subscription>),
-        Refused, Forbidden, Malformed,
+        SharedAnswers, Forbidden, Malformed,
     ),
 )]
 pub(crate) async fn list(
@@ -124,7 +124,7 @@ pub(crate) async fn list(
     params(("guid" = uuid::Uuid, Path, description = "The subscription's `GUID`.")),
     responses(
         (status = 200, description = "The subscription.", body = schemas::Subscription),
-        Refused, Forbidden, Missing,
+        SharedAnswers, Forbidden, Missing,
     ),
 )]
 pub(crate) async fn show(
@@ -148,7 +148,7 @@ pub(crate) async fn show(
     request_body = schemas::SubscriptionRequest,
     responses(
         (status = 200, description = "The subscription as it is now.", body = schemas::Subscription),
-        Refused, Forbidden, Missing, Malformed, BodyRefused,
+        SharedAnswers, Forbidden, Missing, Malformed, BodyAnswers,
     ),
 )]
 pub(crate) async fn replace(
@@ -181,7 +181,7 @@ pub(crate) async fn replace(
     ),
     responses(
         (status = 200, description = "The subscription as it is now.", body = schemas::Subscription),
-        Refused, Forbidden, Missing, Malformed, BodyRefused,
+        SharedAnswers, Forbidden, Missing, Malformed, BodyAnswers,
     ),
 )]
 pub(crate) async fn patch(
@@ -208,7 +208,7 @@ pub(crate) async fn patch(
     delete, path = "/v1/subscriptions/{guid}", operation_id = "delete_subscription",
     tag = "Subscriptions", security(("key" = [])),
     params(("guid" = uuid::Uuid, Path, description = "The subscription's `GUID`.")),
-    responses((status = 204, description = "It is gone."), Refused, Forbidden, Missing),
+    responses((status = 204, description = "It is gone."), SharedAnswers, Forbidden, Missing),
 )]
 pub(crate) async fn remove(
     State(manage): State<Manage>,
@@ -233,7 +233,7 @@ pub(crate) async fn remove(
     request_body = schemas::RetryRequest,
     responses(
         (status = 202, description = "They are open again.", body = schemas::Retried),
-        Refused, Forbidden, Missing, Conflict, Malformed, BodyRefused,
+        SharedAnswers, Forbidden, Missing, Conflict, Malformed, BodyAnswers,
     ),
 )]
 pub(crate) async fn retry(

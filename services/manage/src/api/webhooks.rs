@@ -2,7 +2,7 @@
 
 use crate::api::paging::List;
 use crate::api::path::{Addressed, At};
-use crate::api::refusals::{Missing, Refused};
+use crate::api::refusals::{Missing, SharedAnswers};
 use crate::api::schemas::{EventTypeName, WebhookName};
 use axum::Json;
 use herald_access::Caller;
@@ -106,7 +106,7 @@ impl Addressed for Named {
 /// The kinds of subscription that there are, all on one page.
 #[utoipa::path(
     get, path = "/v1/webhooks", operation_id = "list_webhooks", tag = "Webhooks", security(("key" = [])),
-    responses((status = 200, description = "Every webhook.", body = List<WebhookDescription>), Refused),
+    responses((status = 200, description = "Every webhook.", body = List<WebhookDescription>), SharedAnswers),
 )]
 pub(crate) async fn list(_caller: Caller) -> Result<Json<List<WebhookDescription>>, Problem> {
     let items = all().map(|(webhook, event)| describe(webhook, event));
@@ -118,7 +118,7 @@ pub(crate) async fn list(_caller: Caller) -> Result<Json<List<WebhookDescription
 #[utoipa::path(
     get, path = "/v1/webhooks/{name}", operation_id = "get_webhook", tag = "Webhooks", security(("key" = [])),
     params(("name" = String, Path, description = "The webhook's name.", example = "PacketCreated")),
-    responses((status = 200, description = "The webhook.", body = WebhookDescription), Refused, Missing),
+    responses((status = 200, description = "The webhook.", body = WebhookDescription), SharedAnswers, Missing),
 )]
 pub(crate) async fn show(
     _caller: Caller,

@@ -2,7 +2,7 @@
 
 use herald_access::Caller;
 use herald_access::problem::Problem;
-use herald_domain::access::{Needed, Refusal, Role};
+use herald_domain::access::{AccessRefusal, Needed, Role};
 use herald_domain::id::AccountId;
 use herald_domain::index::Interest;
 use herald_registry::Registry;
@@ -44,18 +44,18 @@ pub(crate) fn permit(registry: &Registry, account: AccountId, interest: &Interes
         (view.account(account).map(Arc::clone), Arc::clone(view.catalogue()))
     };
     let needed = Needed::by(interest, &catalogue);
-    let refusal = owner.map_or(Some(Refusal::AccountInactive), |owner| owner.refuses(&needed));
+    let refusal = owner.map_or(Some(AccessRefusal::AccountInactive), |owner| owner.refuses(&needed));
     match refusal {
         None => Ok(()),
-        Some(Refusal::AccountInactive) => Err(Problem::forbidden(format!("the account {account} is inactive"))),
-        Some(Refusal::RoleMissing) => Err(Problem::forbidden(format!(
+        Some(AccessRefusal::AccountInactive) => Err(Problem::forbidden(format!("the account {account} is inactive"))),
+        Some(AccessRefusal::RoleMissing) => Err(Problem::forbidden(format!(
             "the account {account} has not the role ProcessBuilder"
         ))),
-        Some(Refusal::PermissionMissing(Needed::Everything)) => Err(Problem::forbidden(format!(
+        Some(AccessRefusal::PermissionMissing(Needed::Everything)) => Err(Problem::forbidden(format!(
             "the account {account} has no permission on everything, which a subscription without a filter takes for a \
              prefix: only an operator has it; name the event types, or set FilterObjectType"
         ))),
-        Some(Refusal::PermissionMissing(Needed::Object(kind, object))) => {
+        Some(AccessRefusal::PermissionMissing(Needed::Object(kind, object))) => {
             let name = catalogue.object_name(kind).unwrap_or_default();
             let what = match object {
                 Some(object) => format!("the {name} {object}"),

@@ -92,10 +92,14 @@ pub(super) async fn try_ensure(
     }
 }
 
-type Refused = (&'static str, lapin::Error);
+type RefusedDeclaration = (&'static str, lapin::Error);
 
 /// Declares everything but the marker.
-async fn declare(connection: &Connection, queues_are_there: bool, version: Option<u32>) -> Result<(), Refused> {
+async fn declare(
+    connection: &Connection,
+    queues_are_there: bool,
+    version: Option<u32>,
+) -> Result<(), RefusedDeclaration> {
     let channel = connection.create_channel().await.map_err(|error| (EVENTS, error))?;
     if !queues_are_there {
         // The marker was made for queues that are gone.
