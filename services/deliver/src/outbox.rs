@@ -15,7 +15,7 @@ use futures_util::stream::{self, StreamExt};
 use herald_domain::delivery::Closed;
 use herald_domain::id::{DeliveryId, Shard};
 use herald_domain::time::Timestamp;
-use herald_ledger::outbox::Job;
+use herald_ledger::outbox::CancelJob;
 use herald_ledger::shards::Ownership;
 use herald_ledger::{Error, Ledger};
 use herald_registry::Registry;
@@ -83,13 +83,13 @@ impl Outbox {
         } else {
             Vec::new()
         };
-        self.note_oldest(metrics::Job::CancelDeliveries, jobs.first().map(Job::created_at));
+        self.note_oldest(metrics::Job::CancelDeliveries, jobs.first().map(CancelJob::created_at));
         if jobs.is_empty() {
             return Ok(false);
         }
         // After this refresh the lanes begin nothing that the jobs cancel. What they have begun is asked for next.
         self.registry.refresh().await?;
-        let shards = jobs.iter().map(Job::shard).collect();
+        let shards = jobs.iter().map(CancelJob::shard).collect();
         let Some(in_flight) = keeper::ask(&self.questions, shards).await else {
             return Ok(false);
         };

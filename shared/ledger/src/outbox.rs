@@ -20,7 +20,7 @@ const JOBS: u64 = 1024;
 
 /// A job that cancels the open deliveries of a subscription that were opened before a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Job {
+pub struct CancelJob {
     /// Its number.
     pub id: i64,
     /// The subscription.
@@ -31,7 +31,7 @@ pub struct Job {
     pub opened_before_version: i64,
 }
 
-impl Job {
+impl CancelJob {
     /// When it was written.
     pub fn created_at(&self) -> Timestamp {
         self.opened_before
@@ -43,7 +43,7 @@ impl Job {
     }
 }
 
-/// The result of a part of a [`Job`].
+/// The result of a part of a [`CancelJob`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cancelled {
     /// The webhooks of the deliveries that it cancelled.
@@ -145,8 +145,8 @@ impl Ledger {
     }
 
     /// The oldest jobs that cancel deliveries of these shards, at most `limit`.
-    pub async fn cancel_jobs(&self, owned: &Ownership, limit: usize) -> Result<Vec<Job>, Error> {
-        let mut jobs: Vec<Job> = Vec::new();
+    pub async fn cancel_jobs(&self, owned: &Ownership, limit: usize) -> Result<Vec<CancelJob>, Error> {
+        let mut jobs: Vec<CancelJob> = Vec::new();
         let mut after = 0;
         loop {
             let rows = self
@@ -158,7 +158,7 @@ impl Ledger {
                 )
                 .await?;
             for row in &rows {
-                let job = Job {
+                let job = CancelJob {
                     id: get(row, "id")?,
                     subscription: SubscriptionId(uuid(row, "subscription")?),
                     opened_before: timestamp(row, "opened_before")?,
@@ -181,7 +181,7 @@ impl Ledger {
     /// job cancels.
     pub async fn work_on(
         &self,
-        job: Job,
+        job: CancelJob,
         owned: &Ownership,
         in_flight: &HashSet<DeliveryId>,
     ) -> Result<Cancelled, Error> {
@@ -198,7 +198,7 @@ impl Ledger {
 
 async fn cancel_chunk(
     txn: &DatabaseTransaction,
-    job: Job,
+    job: CancelJob,
     epoch: Option<i64>,
     in_flight: HashSet<DeliveryId>,
     now: Timestamp,
@@ -240,7 +240,12 @@ async fn cancel_chunk(
 }
 
 /// Closes these deliveries as cancelled. Returns the webhooks of those that were open.
-async fn cancel(txn: &DatabaseTransaction, job: Job, ids: Vec<Value>, now: Timestamp) -> Result<Vec<Webhook>, Error> {
+async fn cancel(
+    txn: &DatabaseTransaction,
+    job: CancelJob,
+    ids: Vec<Value>,
+    now: Timestamp,
+) -> Result<Vec<Webhook>, Error> {
     let is_deleted = "SELECT deleted FROM subscriptions WHERE id = $1";
     let reason = match all(txn, is_deleted, [job.subscription.0.into()]).await?.first() {
         Some(row) if !get::<bool>(row, "deleted")? => Reason::SubscriptionInactive,

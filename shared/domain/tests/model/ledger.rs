@@ -91,7 +91,7 @@ impl Registry {
 
 /// What is to be cancelled: what a subscription had open before then.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Job {
+pub(crate) struct CancelJob {
     pub subscription: SubscriptionId,
     pub opened_before: Timestamp,
 }
@@ -496,8 +496,8 @@ impl Ledger {
     }
 
     /// The jobs that cancel deliveries of these shards.
-    pub(crate) fn jobs(&self, leases: &Leases) -> Vec<Job> {
-        let jobs = self.cancel_jobs.iter().map(|(id, time)| Job {
+    pub(crate) fn jobs(&self, leases: &Leases) -> Vec<CancelJob> {
+        let jobs = self.cancel_jobs.iter().map(|(id, time)| CancelJob {
             subscription: *id,
             opened_before: *time,
         });
@@ -506,7 +506,7 @@ impl Ledger {
     }
 
     /// Cancels a chunk of what a deactivated subscription had open, but nothing that is in flight.
-    pub(crate) fn cancel_chunk(&mut self, by: Owner, epoch: Epoch, job: Job, in_flight: &BTreeSet<DeliveryId>) {
+    pub(crate) fn cancel_chunk(&mut self, by: Owner, epoch: Epoch, job: CancelJob, in_flight: &BTreeSet<DeliveryId>) {
         self.begin();
         if !self.owns(by, Shard::of(job.subscription), epoch) {
             return;

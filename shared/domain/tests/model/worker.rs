@@ -2,7 +2,9 @@
 //! between any two that the real one could be torn apart at.
 
 use crate::ensure;
-use crate::ledger::{Epoch, Finished, GRACE, Job, Key, LEASE, Lease, Leases, Ledger, Owner, Plan, Registry, TIMEOUT};
+use crate::ledger::{
+    CancelJob, Epoch, Finished, GRACE, Key, LEASE, Lease, Leases, Ledger, Owner, Plan, Registry, TIMEOUT,
+};
 use crate::outside::{Message, Queue, Subscribers, Tag};
 use herald_domain::delivery::{Attempt, Decision, Delivery, decide};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
@@ -145,7 +147,7 @@ pub(crate) struct Worker {
     giving: BTreeMap<Shard, Vec<(DeliveryId, Timestamp)>>,
     woken: Vec<(SubscriptionId, Timestamp)>,
     /// What is to be cancelled, with what was in flight of its shard.
-    jobs: Vec<(Job, Epoch, BTreeSet<DeliveryId>)>,
+    jobs: Vec<(CancelJob, Epoch, BTreeSet<DeliveryId>)>,
     reads: Vec<Read>,
     requests: Vec<(Work<Epoch>, Timestamp, u32)>,
     finishes: Vec<Finish>,

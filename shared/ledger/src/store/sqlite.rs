@@ -40,7 +40,7 @@ const CLOSE: Duration = Duration::from_secs(5);
 pub struct Writer {
     file: PathBuf,
     connection: DatabaseConnection,
-    jobs: mpsc::Receiver<Job>,
+    queued: mpsc::Receiver<QueuedWrite>,
     /// This clock never goes back, so a later write has a later time.
     clock: Arc<dyn Clock>,
     metrics: Metrics,
@@ -48,13 +48,14 @@ pub struct Writer {
 
 /// Hands writes to the [`Writer`].
 #[derive(Debug, Clone)]
-pub(super) struct Handle(mpsc::Sender<Job>);
+pub(super) struct Handle(mpsc::Sender<QueuedWrite>);
 
-struct Job(Box<dyn Write>);
+/// A write that waits for its turn.
+struct QueuedWrite(Box<dyn Write>);
 
-impl std::fmt::Debug for Job {
+impl std::fmt::Debug for QueuedWrite {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Job")
+        f.write_str("QueuedWrite")
     }
 }
 
@@ -117,8 +118,8 @@ impl Handle {
         T: Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let job = Job(Box::new(Call { write, answer }));
-        self.0.send(job).await.map_err(|_returned_job| Error::Closed)?;
+        let write = QueuedWrite(Box::new(Call { write, answer }));
+        self.0.send(write).await.map_err(|_returned| Error::Closed)?;
         answered.await.map_err(|_dropped| Error::Closed)?
     }
 }
@@ -127,11 +128,11 @@ impl Writer {
     /// A writer of that file, and the handle to it.
     pub(super) async fn open(file: &Path, clock: Arc<dyn Clock>, metrics: Metrics) -> Result<(Handle, Self), Error> {
         let connection = connect(file, 1, false).await?;
-        let (write, jobs) = mpsc::channel(MAX_GROUP);
+        let (write, queued) = mpsc::channel(MAX_GROUP);
         let writer = Self {
             file: file.to_owned(),
             connection,
-            jobs,
+            queued,
             clock,
             metrics,
         };
@@ -188,14 +189,14 @@ impl Writer {
 
     async fn write_groups(&mut self, written: &Cell<bool>) {
         let mut group = Vec::with_capacity(MAX_GROUP);
-        while self.jobs.recv_many(&mut group, MAX_GROUP).await > 0 {
+        while self.queued.recv_many(&mut group, MAX_GROUP).await > 0 {
             self.commit(std::mem::take(&mut group)).await;
             written.set(true);
         }
     }
 
     /// Commits a group, or refuses it whole.
-    async fn commit(&mut self, group: Vec<Job>) {
+    async fn commit(&mut self, group: Vec<QueuedWrite>) {
         let mut settles = Vec::with_capacity(group.len());
         let committed = match self.run_group(group, &mut settles).await {
             Ok(()) => Ok(()),
@@ -212,7 +213,7 @@ impl Writer {
         }
     }
 
-    async fn run_group(&mut self, group: Vec<Job>, settles: &mut Vec<Settle>) -> Result<(), DbErr> {
+    async fn run_group(&mut self, group: Vec<QueuedWrite>, settles: &mut Vec<Settle>) -> Result<(), DbErr> {
         let immediate = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
@@ -222,16 +223,16 @@ impl Writer {
         let begun = self.connection.begin_with_options(immediate).await;
         if alone
             && begun.is_ok()
-            && let Some(job) = group.next()
+            && let Some(write) = group.next()
         {
-            return self.run_alone(begun?, job, settles).await;
+            return self.run_alone(begun?, write, settles).await;
         }
         let result = match &begun {
-            Ok(txn) => self.run_jobs(txn, &mut group, settles).await,
+            Ok(txn) => self.run_queued(txn, &mut group, settles).await,
             Err(error) => Err(DbErr::Custom(error.to_string())),
         };
         // Writes that did not get their turn have the same result as those that did.
-        settles.extend(group.map(|job| Box::new(|outcome| job.0.settle(outcome)) as Settle));
+        settles.extend(group.map(|write| Box::new(|outcome| write.0.settle(outcome)) as Settle));
         match (begun, result) {
             (Ok(txn), Ok(())) => txn.commit().await,
             (Ok(_), Err(error)) | (Err(error), _) => Err(error),
@@ -239,29 +240,34 @@ impl Writer {
     }
 
     /// A write that has the transaction to itself needs no savepoint.
-    async fn run_alone(&mut self, txn: DatabaseTransaction, job: Job, settles: &mut Vec<Settle>) -> Result<(), DbErr> {
-        let (settle, keep) = job.0.run(&txn, self.clock.now()).await;
+    async fn run_alone(
+        &mut self,
+        txn: DatabaseTransaction,
+        write: QueuedWrite,
+        settles: &mut Vec<Settle>,
+    ) -> Result<(), DbErr> {
+        let (settle, keep) = write.0.run(&txn, self.clock.now()).await;
         settles.push(settle);
         if keep { txn.commit().await } else { txn.rollback().await }
     }
 
     /// Runs writes one after the other. Each has a savepoint, to which it is rolled back if it fails; the commit keeps
     /// the last one. A write needs only one statement more for that, because each is a question to another thread.
-    async fn run_jobs(
+    async fn run_queued(
         &mut self,
         txn: &DatabaseTransaction,
-        group: &mut (impl Iterator<Item = Job> + Send),
+        group: &mut (impl Iterator<Item = QueuedWrite> + Send),
         settles: &mut Vec<Settle>,
     ) -> Result<(), DbErr> {
         let mut savepoint = Some("SAVEPOINT write");
-        for job in group {
+        for write in group {
             if let Some(statement) = savepoint
                 && let Err(error) = txn.execute_unprepared(statement).await
             {
-                settles.push(Box::new(|outcome| job.0.settle(outcome)));
+                settles.push(Box::new(|outcome| write.0.settle(outcome)));
                 return Err(error);
             }
-            let (settle, keep) = job.0.run(txn, self.clock.now()).await;
+            let (settle, keep) = write.0.run(txn, self.clock.now()).await;
             settles.push(settle);
             savepoint = keep.then_some("RELEASE write; SAVEPOINT write");
             if !keep {
