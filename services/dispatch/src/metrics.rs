@@ -4,7 +4,7 @@ use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::id::SubscriptionId;
 use herald_domain::time::Timestamp;
 use herald_ledger::dispatching::{CHUNK, NewEvent};
-use herald_queue::{Direction, Queue, Received};
+use herald_queue::{Queue, QueueUse, Received};
 use prometheus::{Error, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
 
 /// Buckets from the time that the embedded queue takes up to an hour, as after an outage of the ledger.
@@ -77,7 +77,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// The metrics of dispatch, and those of `queue`: what it holds, and the connection over which it is read.
     pub(crate) fn register(registry: &Registry, queue: &Queue) -> Result<Self, Error> {
-        queue.register_metrics(Direction::Consume, registry)?;
+        queue.register_metrics(QueueUse::Consume, registry)?;
         let vector = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, Error> {
             let vector = IntCounterVec::new(Opts::new(name, help), &[label])?;
             registry.register(Box::new(vector.clone()))?;

@@ -6,7 +6,7 @@
 mod direct;
 
 use crate::metrics::{Depths, LOOK_EVERY};
-use crate::{Direction, Error, Message, Origin, Origins, Received, Route, Tag};
+use crate::{Error, Message, Origin, Origins, QueueUse, Received, Route, Tag};
 use direct::Direct;
 use herald_domain::time::Timestamp;
 use herald_ledger::sql::{self, for_rows, get};
@@ -144,12 +144,12 @@ impl Embedded {
 
     pub(crate) fn register_metrics(
         &self,
-        direction: Direction,
+        queue_use: QueueUse,
         registry: &prometheus::Registry,
     ) -> Result<(), prometheus::Error> {
-        match direction {
-            Direction::Publish => Ok(()),
-            Direction::Consume => self.depths.register(registry),
+        match queue_use {
+            QueueUse::Publish => Ok(()),
+            QueueUse::Consume => self.depths.register(registry),
         }
     }
 

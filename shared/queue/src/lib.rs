@@ -17,7 +17,7 @@ use herald_domain::catalogue::EventType;
 use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
 use herald_domain::trace::TraceContext;
-pub use metrics::Direction;
+pub use metrics::QueueUse;
 pub use rabbitmq::Rabbit;
 use std::sync::Arc;
 
@@ -262,12 +262,12 @@ impl Queue {
     /// consuming also what the queue holds.
     pub fn register_metrics(
         &self,
-        direction: Direction,
+        queue_use: QueueUse,
         registry: &prometheus::Registry,
     ) -> Result<(), prometheus::Error> {
         match self {
-            Self::Embedded(queue) => queue.register_metrics(direction, registry),
-            Self::Rabbit(queue) => queue.register_metrics(direction, registry),
+            Self::Embedded(queue) => queue.register_metrics(queue_use, registry),
+            Self::Rabbit(queue) => queue.register_metrics(queue_use, registry),
         }
     }
 

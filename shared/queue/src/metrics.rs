@@ -7,12 +7,12 @@ use std::time::Duration;
 /// How often the depth of queues is looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Which of the two connections.
+/// What a process does with the queue. RabbitMQ has a connection for either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// Ingest's.
+pub enum QueueUse {
+    /// Publishing, as ingest does.
     Publish,
-    /// Dispatch's.
+    /// Consuming, as dispatch does.
     Consume,
 }
 
@@ -157,15 +157,15 @@ impl Links {
         }
     }
 
-    pub(crate) fn register(&self, direction: Direction, registry: &Registry) -> Result<(), Error> {
-        match direction {
-            Direction::Publish => {
+    pub(crate) fn register(&self, queue_use: QueueUse, registry: &Registry) -> Result<(), Error> {
+        match queue_use {
+            QueueUse::Publish => {
                 registry.register(Box::new(self.blocked.clone()))?;
                 registry.register(Box::new(self.published_messages.clone()))?;
                 registry.register(Box::new(self.published_events.clone()))?;
                 self.publish.register(registry)
             }
-            Direction::Consume => self.consume.register(registry),
+            QueueUse::Consume => self.consume.register(registry),
         }
     }
 }

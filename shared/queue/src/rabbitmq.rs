@@ -33,7 +33,7 @@ mod transport;
 mod window;
 mod wire;
 
-use crate::metrics::{Depths, Direction, Links};
+use crate::metrics::{Depths, Links, QueueUse};
 use crate::{Error, Message, Route, Tag};
 pub use client::{Client, Outgoing};
 pub use connection::Settings;
@@ -165,13 +165,13 @@ impl Rabbit {
     /// Registers the metrics of one connection; with the one that consumes, those of what the queues hold too.
     pub(crate) fn register_metrics(
         &self,
-        direction: Direction,
+        queue_use: QueueUse,
         registry: &prometheus::Registry,
     ) -> Result<(), prometheus::Error> {
-        self.links.register(direction, registry)?;
-        match direction {
-            Direction::Publish => Ok(()),
-            Direction::Consume => self.depths.register(registry),
+        self.links.register(queue_use, registry)?;
+        match queue_use {
+            QueueUse::Publish => Ok(()),
+            QueueUse::Consume => self.depths.register(registry),
         }
     }
 }

@@ -116,7 +116,7 @@ async fn until(mut holds: impl AsyncFnMut() -> bool) {
 /// Waits until the metrics of consuming have that line.
 async fn until_told(queue: &Queue, line: &str) {
     let registry = prometheus::Registry::new();
-    queue.register_metrics(Direction::Consume, &registry).unwrap();
+    queue.register_metrics(QueueUse::Consume, &registry).unwrap();
     let told = || {
         prometheus::TextEncoder::new()
             .encode_to_string(&registry.gather())

@@ -32,7 +32,7 @@ use herald_ledger::reconnect::Delays;
 use herald_ledger::shards::Ownership;
 use herald_manage::Manage;
 use herald_queue::rabbitmq::Rabbit;
-use herald_queue::{Direction, Queue};
+use herald_queue::{Queue, QueueUse};
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
 use herald_telemetry::traces::Traces;
@@ -65,7 +65,7 @@ pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Running>
         egress: Arc::new(EgressPolicy::new(process.config.egress_allow.clone())),
     };
     if role.publishes() {
-        shared.queue.register_metrics(Direction::Publish, &process.metrics)?;
+        shared.queue.register_metrics(QueueUse::Publish, &process.metrics)?;
     }
     if role.delivers() {
         process.deliver(&shared, keeper)?;

@@ -3,7 +3,7 @@
 use super::broker::{Vhost, open, settings};
 use super::{accepted_at, drain, message, requests, sent, until, until_told};
 use crate::rabbitmq::{Client, Outgoing, Settings, declare, depth};
-use crate::{Direction, Error, Queue, Route};
+use crate::{Error, Queue, QueueUse, Route};
 use herald_domain::id::EventId;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
@@ -334,7 +334,7 @@ async fn what_is_received_ahead_is_bounded_in_bytes() {
 /// What RabbitMQ's metrics of publishing say.
 fn published(queue: &Queue) -> (u64, u64) {
     let registry = prometheus::Registry::new();
-    queue.register_metrics(Direction::Publish, &registry).unwrap();
+    queue.register_metrics(QueueUse::Publish, &registry).unwrap();
     let families = registry.gather();
     let value = |name: &str| {
         let family = families.iter().find(|family| family.name() == name).unwrap();
