@@ -170,13 +170,18 @@ async fn max_attempts_ends_dead_with_the_last_attempt_shown() {
         (&json!("max_attempts"), &json!("http"))
     );
     let dead = scene.api.list("/v1/dead-letters").await;
-    let [letter] = dead.as_slice() else { panic!("{dead:#?}") };
-    assert_eq!((&letter["Id"], &letter["EventId"]), (&delivery["Id"], &json!(event)));
+    let [dead_letter] = dead.as_slice() else {
+        panic!("{dead:#?}")
+    };
+    assert_eq!(
+        (&dead_letter["Id"], &dead_letter["EventId"]),
+        (&delivery["Id"], &json!(event))
+    );
     // The contract says "with the last attempt" and not under which name.
-    let last = letter
+    let last = dead_letter
         .get("LastAttempt")
-        .or_else(|| letter["Attempts"].as_array()?.last());
-    let last = last.unwrap_or_else(|| panic!("no last attempt in {letter:#}"));
+        .or_else(|| dead_letter["Attempts"].as_array()?.last());
+    let last = last.unwrap_or_else(|| panic!("no last attempt in {dead_letter:#}"));
     assert_eq!((&last["Number"], &last["StatusCode"]), (&json!(3), &json!(500)));
     assert_eq!(scene.receiver.requests().len(), 3);
     let seen = scene.api.get(&format!("/v1/events/{event}")).await.expect(200);

@@ -11,9 +11,9 @@ pub(crate) mod stop;
 pub(crate) mod stores;
 
 mod clocks;
+mod dead_letters;
 mod held;
 mod http;
-mod letters;
 mod metrics;
 mod retention;
 mod server;

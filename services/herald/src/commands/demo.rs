@@ -103,9 +103,12 @@ async fn show(running: &Running, key: &str) -> anyhow::Result<()> {
     }
 
     words.heading("The dead letter, from GET /v1/dead-letters")?;
-    let letters = api.get("/v1/dead-letters").await?;
-    for letter in letters["Items"].as_array().context("the dead letters have no Items")? {
-        words.dead_letter(letter)?;
+    let dead_letters = api.get("/v1/dead-letters").await?;
+    for dead_letter in dead_letters["Items"]
+        .as_array()
+        .context("the dead letters have no Items")?
+    {
+        words.dead_letter(dead_letter)?;
     }
     words.heading("The account, as herald audit prints it")?;
     let in_transit = in_transit(&running.ledger).await?;

@@ -5,8 +5,8 @@
 
 use super::clocks::Clocks;
 use super::config::Config;
+use super::dead_letters::DeadLetterPublisher;
 use super::http::{self, App};
-use super::letters::Letters;
 use super::retention::Removal;
 use super::roles::Role;
 use super::server::{Places, most_connections, serve};
@@ -179,13 +179,13 @@ impl Starting {
     fn deliver(&mut self, shared: &Shared, keeper: Option<Keeper>) -> anyhow::Result<()> {
         limits::check_descriptors(herald_deliver::MAX_DESCRIPTORS);
         self.health.failing("deliver", "looking up what is open");
-        let letters = |rabbit: &Rabbit| Arc::new(Letters(rabbit.clone())) as Arc<dyn DeadLetters>;
+        let publisher = |rabbit: &Rabbit| Arc::new(DeadLetterPublisher(rabbit.clone())) as Arc<dyn DeadLetters>;
         let parts = herald_deliver::Parts {
             ledger: shared.ledger.clone(),
             registry: Arc::clone(&shared.registry),
             owned: shared.owned.clone(),
             keeper,
-            dead_letters: shared.rabbit.as_ref().map(letters),
+            dead_letters: shared.rabbit.as_ref().map(publisher),
             hand_over: shared.hand_over.clone(),
             health: self.health.clone(),
             traces: self.traces.clone(),

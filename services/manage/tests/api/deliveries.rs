@@ -41,9 +41,9 @@ async fn a_dead_delivery_is_explained_and_retried_by_its_owner() {
         (&json!(1), &json!(1.5), &json!("http"))
     );
     assert_eq!(attempt["NextDueAt"], Value::Null);
-    let letters = world.get(&owner.key, "/v1/dead-letters").await.expect(200);
-    assert_eq!(letters["Items"][0]["Id"], delivery.id.to_string());
-    assert_eq!(letters["Items"][0]["LastAttempt"], *attempt);
+    let dead_letters = world.get(&owner.key, "/v1/dead-letters").await.expect(200);
+    assert_eq!(dead_letters["Items"][0]["Id"], delivery.id.to_string());
+    assert_eq!(dead_letters["Items"][0]["LastAttempt"], *attempt);
 
     world.get(&other.key, &path).await.problem(404);
     world

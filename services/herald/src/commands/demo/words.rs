@@ -67,24 +67,24 @@ impl Words {
         say(&format!("{:23}{}", "", self.0.tint(tone, what)))
     }
 
-    pub(super) fn dead_letter(self, letter: &Value) -> anyhow::Result<()> {
+    pub(super) fn dead_letter(self, dead_letter: &Value) -> anyhow::Result<()> {
         let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
         say(&format!(
             "  {} of event {}: {} after {} attempts ({})",
-            text(&letter["Webhook"]),
-            text(&letter["EventId"]),
-            self.0.tint(Tone::Bad, text(&letter["Status"])),
-            letter["AttemptCount"],
-            text(&letter["Reason"]),
+            text(&dead_letter["Webhook"]),
+            text(&dead_letter["EventId"]),
+            self.0.tint(Tone::Bad, text(&dead_letter["Status"])),
+            dead_letter["AttemptCount"],
+            text(&dead_letter["Reason"]),
         ))?;
         say(&format!(
             "  last attempt at {}: {}",
-            text(&letter["LastAttempt"]["At"]),
-            text(&letter["LastAttempt"]["Detail"])
+            text(&dead_letter["LastAttempt"]["At"]),
+            text(&dead_letter["LastAttempt"]["Detail"])
         ))?;
         say(&format!(
             "  once the receiver is mended: POST /v1/deliveries/{}/retry",
-            text(&letter["Id"])
+            text(&dead_letter["Id"])
         ))
     }
 

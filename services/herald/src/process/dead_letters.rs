@@ -1,4 +1,4 @@
-//! Copies of dead deliveries go to RabbitMQ, for whoever consumes them.
+//! Copies of dead deliveries for RabbitMQ, where other programs may consume them.
 
 use futures_util::future::BoxFuture;
 use herald_deliver::{DeadLetters, PublishError};
@@ -6,11 +6,11 @@ use herald_domain::catalogue::EventType;
 use herald_domain::id::DeliveryId;
 use herald_queue::rabbitmq::Rabbit;
 
-/// Publishes them; the routing key is that of the event.
+/// Publishes copies of dead deliveries. The routing key is that of the event.
 #[derive(Debug)]
-pub(crate) struct Letters(pub(crate) Rabbit);
+pub(crate) struct DeadLetterPublisher(pub(crate) Rabbit);
 
-impl DeadLetters for Letters {
+impl DeadLetters for DeadLetterPublisher {
     fn publish(&self, delivery: DeliveryId, kind: EventType, body: Vec<u8>) -> BoxFuture<'_, Result<(), PublishError>> {
         Box::pin(async move {
             let key = kind.routing_key();
