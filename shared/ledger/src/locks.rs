@@ -2,7 +2,7 @@
 //!
 //! | number | shared by | alone with |
 //! |---|---|---|
-//! | 18501 | what relies on the registry and on shards' owners: [`hold`] | a change of either: [`change`] |
+//! | 18501 | what relies on the registry and on shards' owners: [`fence`] | a change of either: [`change`] |
 //! | 18502 | | the making of partitions: `herald_make_partitions` |
 //! | [`DAYS`] | a manual retry, a late success | the dropping of a day: `herald_drop_day` |
 //! | [`REMOVAL`] | | the removal of expired records |
@@ -25,26 +25,25 @@ const REMOVAL: i64 = 18504;
 /// The lock on the schema.
 const SCHEMA: i64 = 0x4845_5241_4c44;
 
-/// Keeps the registry and the ownership of shards as they are until the transaction ends. Many transactions may hold
-/// them at once. Returns the registry's version, and a time that is after every earlier change and before every later
-/// one.
-pub(crate) async fn hold(txn: &DatabaseTransaction, now: Timestamp) -> Result<(i64, Timestamp), Error> {
+/// Keeps the registry and the ownership of shards as they are until the transaction ends. Many transactions may do
+/// so at once. Returns the registry's version, and a time that is after every earlier change and before every later one.
+pub(crate) async fn fence(txn: &DatabaseTransaction, now: Timestamp) -> Result<(i64, Timestamp), Error> {
     if txn.get_database_backend() != DbBackend::Postgres {
         return Ok((version::of(txn).await?, now));
     }
-    held(txn, "SELECT version, now FROM herald_hold()").await
+    locked(txn, "SELECT version, now FROM herald_hold()").await
 }
 
-/// Waits until no transaction holds what [`hold`] holds, and then has it alone until the transaction ends. Returns the
+/// Waits until no transaction has the lock of [`fence`], and then has it alone until the transaction ends. Returns the
 /// time of the change. Every change of the registry begins with this, so changes come one after the other.
 pub(crate) async fn change(txn: &DatabaseTransaction, now: Timestamp) -> Result<Timestamp, Error> {
     if txn.get_database_backend() != DbBackend::Postgres {
         return Ok(now);
     }
-    Ok(held(txn, "SELECT version, now FROM herald_change()").await?.1)
+    Ok(locked(txn, "SELECT version, now FROM herald_change()").await?.1)
 }
 
-async fn held(txn: &DatabaseTransaction, sql: &str) -> Result<(i64, Timestamp), Error> {
+async fn locked(txn: &DatabaseTransaction, sql: &str) -> Result<(i64, Timestamp), Error> {
     let row = one(txn, sql, []).await?.ok_or_else(|| corrupt("no registry version"))?;
     Ok((get(&row, "version")?, timestamp(&row, "now")?))
 }

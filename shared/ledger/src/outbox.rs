@@ -204,7 +204,7 @@ async fn cancel_chunk(
     now: Timestamp,
 ) -> Result<Cancelled, Error> {
     // The lock keeps the owner of the shard: another owner might send what this cancels.
-    let (_version, now) = locks::hold(txn, now).await?;
+    let (_version, now) = locks::fence(txn, now).await?;
     if shards::epochs(txn, [job.shard()]).await?.get(&job.shard()).copied() != epoch {
         return Ok(Cancelled::default());
     }

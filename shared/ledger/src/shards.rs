@@ -79,7 +79,7 @@ pub(crate) fn shard(row: &sea_orm::QueryResult) -> Result<Shard, Error> {
         .map_err(|_out_of_range| Error::Corrupt("a shard above 255"))
 }
 
-/// The epochs of these shards. If the transaction holds the registry, they stay as they are until it ends, because a
+/// The epochs of these shards. If the transaction has fenced the registry, they stay as they are until it ends, because a
 /// process that takes shards waits for that.
 pub(crate) async fn epochs(
     txn: &DatabaseTransaction,

@@ -246,8 +246,8 @@ pub(crate) async fn snapshot(connection: &DatabaseConnection) -> Result<Database
 pub(crate) async fn history(connection: &DatabaseConnection) -> Result<DatabaseTransaction, Error> {
     let snapshot = snapshot(connection).await?;
     if snapshot.get_database_backend() == DbBackend::Postgres {
-        let hold = "LOCK TABLE ONLY events, ONLY deliveries_closed, ONLY attempts IN ACCESS SHARE MODE";
-        snapshot.execute_unprepared(hold).await?;
+        let lock = "LOCK TABLE ONLY events, ONLY deliveries_closed, ONLY attempts IN ACCESS SHARE MODE";
+        snapshot.execute_unprepared(lock).await?;
     }
     Ok(snapshot)
 }

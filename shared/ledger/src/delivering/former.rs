@@ -19,8 +19,8 @@ pub(super) enum Former {
     Void,
 }
 
-/// The outcomes, other than successes, whose shard has changed its owner since. The transaction must hold the
-/// registry, so that no shard is taken between this and what it writes.
+/// The outcomes, other than successes, whose shard has changed its owner since. The transaction must have fenced
+/// the registry, so that no shard is taken between this and what it writes.
 pub(super) async fn outcomes(
     txn: &DatabaseTransaction,
     batch: &[OutcomeRecord],

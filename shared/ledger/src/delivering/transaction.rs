@@ -42,7 +42,7 @@ pub(super) async fn record(
     } else if batch.iter().all(OutcomeRecord::is_success) {
         now
     } else {
-        locks::hold(txn, now).await?.1
+        locks::fence(txn, now).await?.1
     };
     let former = former::outcomes(txn, &batch, now).await?;
     let counted = Counted::of(batch, &former);

@@ -18,12 +18,12 @@ use uuid::Uuid;
 
 /// Keeps changes of the registry out until the transaction ends. Returns what has changed since `version`, the present
 /// version and the time; nothing if too much has changed.
-async fn hold(
+async fn fence(
     txn: &DatabaseTransaction,
     version: i64,
     now: Timestamp,
 ) -> Result<Option<(Amendment, (i64, Timestamp))>, Error> {
-    let (current, now) = locks::hold(txn, now).await?;
+    let (current, now) = locks::fence(txn, now).await?;
     let amendment = if current == version {
         Some(Amendment::default())
     } else {
@@ -42,7 +42,7 @@ pub(super) async fn extend(
     owner: Ownership,
     now: Timestamp,
 ) -> Result<Extended, Error> {
-    let Some((amendment, opening)) = hold(txn, version, now).await? else {
+    let Some((amendment, opening)) = fence(txn, version, now).await? else {
         return Ok(Extended::Stale);
     };
     amendment.apply(&event.kind, &event.objects, &mut matches);
@@ -84,7 +84,7 @@ pub(super) async fn record(
     owner: Ownership,
     now: Timestamp,
 ) -> Result<Option<(Vec<NewEvent>, Vec<EventResult>)>, Error> {
-    let Some((amendment, (version, now))) = hold(txn, version, now).await? else {
+    let Some((amendment, (version, now))) = fence(txn, version, now).await? else {
         return Ok(None);
     };
     for event in &mut events {

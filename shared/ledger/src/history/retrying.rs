@@ -108,8 +108,8 @@ impl Ledger {
 
 async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Result<Retried, Error> {
     retention::wait_for_removal(txn, id.0, now).await?;
-    // With the registry held a deactivation comes before or after this, and its cancelling knows which.
-    let opening = locks::hold(txn, now).await?;
+    // While the registry is fenced, a deactivation comes before or after this, and its cancelling knows which.
+    let opening = locks::fence(txn, now).await?;
     let select = format!("SELECT * FROM deliveries_closed WHERE id = $1{}", for_update(txn));
     let closed = all(txn, &select, [id.0.into()]).await?;
     let Some(row) = closed.first() else {
@@ -144,7 +144,7 @@ async fn retry_chunk(
     if let Some(oldest) = ids.first() {
         retention::wait_for_removal(txn, *oldest, now).await?;
     }
-    let opening = locks::hold(txn, now).await?;
+    let opening = locks::fence(txn, now).await?;
     if !is_active(txn, subscription).await? {
         return Ok(None);
     }
@@ -166,7 +166,7 @@ async fn is_active<C: ConnectionTrait>(connection: &C, subscription: Subscriptio
 }
 
 /// Moves closed deliveries of a subscription back among the open ones, at that version of the registry, which must be
-/// held. Returns how many.
+/// fenced. Returns how many.
 async fn open_again(
     txn: &DatabaseTransaction,
     subscription: SubscriptionId,

@@ -432,9 +432,9 @@ async fn a_want_of_descriptors_is_told_as_one() {
         return;
     }
     let rig = Rig::new(Database::Sqlite).await;
-    let mut held = Vec::new();
+    let mut open_files = Vec::new();
     while let Ok(file) = std::fs::File::open("/dev/null") {
-        held.push(file);
+        open_files.push(file);
     }
     // More than the connections that there are already.
     let subscription = herald_domain::id::SubscriptionId(Uuid::nil());
@@ -450,6 +450,6 @@ async fn a_want_of_descriptors_is_told_as_one() {
         }
     }
     assert!(wants > 0, "there were connections enough");
-    drop(held);
+    drop(open_files);
     rig.ledger.subscription(subscription).await.unwrap();
 }

@@ -91,12 +91,12 @@ async fn lists_that_wait_hold_up_no_delivery() {
     let rig = Rig::new(Database::Postgres).await;
     let subscription = rig.subscribe(1).await;
     rig.record(vec![event(Uuid::now_v7(), "a", &[subscription])]).await;
-    let holder = rig.another().await;
-    let held = sea_orm::TransactionTrait::begin(holder.store().queries())
+    let other = rig.another().await;
+    let locking = sea_orm::TransactionTrait::begin(other.store().queries()).await.unwrap();
+    let lock = "LOCK TABLE subscriptions, accounts, ONLY deliveries_closed IN ACCESS EXCLUSIVE MODE";
+    sea_orm::ConnectionTrait::execute_unprepared(&locking, lock)
         .await
         .unwrap();
-    let lock = "LOCK TABLE subscriptions, accounts, ONLY deliveries_closed IN ACCESS EXCLUSIVE MODE";
-    sea_orm::ConnectionTrait::execute_unprepared(&held, lock).await.unwrap();
     let mut lists = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let ledger = rig.ledger.clone();
@@ -115,7 +115,7 @@ async fn lists_that_wait_hold_up_no_delivery() {
     let sql = "SELECT count(*) AS n FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE \
                datname = current_database())";
     loop {
-        let row = herald_ledger::sql::one(holder.store().read(), sql, [])
+        let row = herald_ledger::sql::one(other.store().read(), sql, [])
             .await
             .unwrap()
             .unwrap();
@@ -129,7 +129,7 @@ async fn lists_that_wait_hold_up_no_delivery() {
         .await
         .expect("it does not wait");
     assert_eq!(open.unwrap().len(), 1);
-    held.rollback().await.unwrap();
+    locking.rollback().await.unwrap();
     while let Some(listed) = lists.join_next().await {
         listed.unwrap().unwrap();
     }

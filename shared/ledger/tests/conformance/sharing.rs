@@ -139,13 +139,13 @@ async fn no_shard_is_taken_while_a_failure_of_its_owner_is_recorded() {
     let (event, deliveries) = rig.deliveries(&[subscription]).await;
     let connection = rig.connection().await;
     let looking_on = rig.connection().await;
-    // Somebody holds the row, so the outcome waits in the middle of its transaction.
-    let holder = connection.begin().await.unwrap();
+    // Another transaction has locked the row, so the outcome waits in the middle of its transaction.
+    let locking = connection.begin().await.unwrap();
     let lock = format!(
         "SELECT 1 FROM deliveries_open WHERE id = '{}' FOR UPDATE",
         deliveries[0].id
     );
-    holder.execute_unprepared(&lock).await.unwrap();
+    locking.execute_unprepared(&lock).await.unwrap();
     let waits = async |query: &str| {
         let sql = format!(
             "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
@@ -171,7 +171,7 @@ async fn no_shard_is_taken_while_a_failure_of_its_owner_is_recorded() {
         assert!(tokio::time::Instant::now() < deadline, "the takeover does not wait");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    holder.rollback().await.unwrap();
+    locking.rollback().await.unwrap();
     assert_eq!(finish.await.unwrap(), [RecordResult::Done]);
     assert_eq!(take.await.unwrap().unwrap().epochs.len(), 256);
     assert_eq!(rig.count("Dead").await, 1);
