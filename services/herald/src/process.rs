@@ -12,8 +12,8 @@ pub(crate) mod stores;
 
 mod clocks;
 mod dead_letters;
-mod held;
 mod http;
+mod in_hand;
 mod metrics;
 mod retention;
 mod server;

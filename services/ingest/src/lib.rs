@@ -147,8 +147,8 @@ async fn accept(
     let format = Format::of(headers).map_err(|problem| (RequestRefusal::MediaType, problem))?;
     check_encoding(headers).map_err(|problem| (RequestRefusal::MediaType, problem))?;
     // The memory is taken until the request is answered.
-    let mut held = ingest.room.hold(caller.account());
-    let body = request::read(body, &mut held).await?;
+    let mut reserved = ingest.room.reserve(caller.account());
+    let body = request::read(body, &mut reserved).await?;
     let text = text::read(&body).map_err(|fault| (RequestRefusal::Invalid, Problem::faults(fault)))?;
     let mut events = ingest.events(text, format).await?;
     // The queue may take a while, and needs only what it is given.

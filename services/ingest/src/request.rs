@@ -1,7 +1,7 @@
 //! A request: who sends it, what follows from its headers, and its body, read within limits of bytes and time.
 
 use crate::metrics::RequestRefusal;
-use crate::room::Held;
+use crate::room::Reservation;
 use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, StatusCode};
 use futures_util::StreamExt;
@@ -43,8 +43,8 @@ pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
 }
 
 /// Reads the body whole.
-pub(crate) async fn read(body: Body, held: &mut Held) -> Result<Vec<u8>, RefusedRequest> {
-    match tokio::time::timeout(MAX_READ_TIME, read_whole(body, held)).await {
+pub(crate) async fn read(body: Body, reserved: &mut Reservation) -> Result<Vec<u8>, RefusedRequest> {
+    match tokio::time::timeout(MAX_READ_TIME, read_whole(body, reserved)).await {
         Ok(read) => read,
         Err(_elapsed) => {
             let detail = format!("the request was not complete within {} s", MAX_READ_TIME.as_secs());
@@ -56,7 +56,7 @@ pub(crate) async fn read(body: Body, held: &mut Held) -> Result<Vec<u8>, Refused
     }
 }
 
-async fn read_whole(body: Body, held: &mut Held) -> Result<Vec<u8>, RefusedRequest> {
+async fn read_whole(body: Body, reserved: &mut Reservation) -> Result<Vec<u8>, RefusedRequest> {
     let told = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     let told = told.unwrap_or(0);
     if told > MAX_REQUEST_BYTES {
@@ -72,7 +72,8 @@ async fn read_whole(body: Body, held: &mut Held) -> Result<Vec<u8>, RefusedReque
         if whole.len() + chunk.len() > MAX_REQUEST_BYTES {
             return Err(too_large());
         }
-        held.take(chunk.len())
+        reserved
+            .take(chunk.len())
             .map_err(|_full| (RequestRefusal::Overloaded, Problem::overloaded()))?;
         if whole.len() + chunk.len() > LARGE_BYTES {
             whole.reserve(told.max(chunk.len()).saturating_sub(whole.len()));

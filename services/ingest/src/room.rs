@@ -27,7 +27,7 @@ struct Taken {
 
 /// The memory that one request has taken; it is given back on drop.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct Reservation {
     room: Room,
     account: AccountId,
     bytes: usize,
@@ -39,8 +39,8 @@ pub(crate) struct Full;
 
 impl Room {
     /// The memory of a new request of that account: nothing yet.
-    pub(crate) fn hold(&self, account: AccountId) -> Held {
-        Held {
+    pub(crate) fn reserve(&self, account: AccountId) -> Reservation {
+        Reservation {
             room: self.clone(),
             account,
             bytes: 0,
@@ -48,7 +48,7 @@ impl Room {
     }
 }
 
-impl Held {
+impl Reservation {
     /// Takes memory for so many more bytes.
     pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Full> {
         let mut taken = self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +64,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         if self.bytes == 0 {
             return;
@@ -91,14 +91,14 @@ mod tests {
     use crate::MAX_REQUEST_BYTES;
     use uuid::Uuid;
 
-    fn fill(room: &Room, account: AccountId) -> Vec<Held> {
+    fn fill(room: &Room, account: AccountId) -> Vec<Reservation> {
         let mut all = Vec::new();
         loop {
-            let mut held = room.hold(account);
-            if held.take(1 << 20).is_err() {
+            let mut reserved = room.reserve(account);
+            if reserved.take(1 << 20).is_err() {
                 return all;
             }
-            all.push(held);
+            all.push(reserved);
         }
     }
 
@@ -106,12 +106,16 @@ mod tests {
     fn one_account_leaves_a_whole_request_to_another() {
         let room = Room::default();
         let (greedy, other) = (AccountId(Uuid::from_u128(1)), AccountId(Uuid::from_u128(2)));
-        let held = fill(&room, greedy);
-        assert_eq!(held.len(), 48, "three quarters of 64 MiB");
-        let mut request = room.hold(other);
+        let reserved = fill(&room, greedy);
+        assert_eq!(reserved.len(), 48, "three quarters of 64 MiB");
+        let mut request = room.reserve(other);
         assert_eq!(request.take(MAX_REQUEST_BYTES), Ok(()));
-        assert_eq!(room.hold(greedy).take(1), Err(Full), "it has more than its share now");
-        drop((held, request));
+        assert_eq!(
+            room.reserve(greedy).take(1),
+            Err(Full),
+            "it has more than its share now"
+        );
+        drop((reserved, request));
         let taken = room.0.lock().unwrap();
         assert_eq!((taken.all, taken.by_account.len()), (0, 0), "all of it is given back");
     }
@@ -120,18 +124,18 @@ mod tests {
     fn however_many_accounts_there_are_a_newcomer_has_room() {
         let room = Room::default();
         let accounts = (1..=20_u128).map(|n| AccountId(Uuid::from_u128(n)));
-        let held: Vec<_> = accounts.map(|account| fill(&room, account)).collect();
+        let reserved: Vec<_> = accounts.map(|account| fill(&room, account)).collect();
         assert!(room.0.lock().unwrap().all < MAX_BYTES);
-        assert_eq!(room.hold(AccountId(Uuid::from_u128(99))).take(1024), Ok(()));
-        drop(held);
+        assert_eq!(room.reserve(AccountId(Uuid::from_u128(99))).take(1024), Ok(()));
+        drop(reserved);
     }
 
     #[test]
     fn what_is_only_said_takes_nothing() {
         let room = Room::default();
         let account = AccountId(Uuid::from_u128(1));
-        let silent: Vec<_> = (0..1000).map(|_| room.hold(account)).collect();
-        assert_eq!(room.hold(account).take(MAX_REQUEST_BYTES), Ok(()));
+        let silent: Vec<_> = (0..1000).map(|_| room.reserve(account)).collect();
+        assert_eq!(room.reserve(account).take(MAX_REQUEST_BYTES), Ok(()));
         drop(silent);
     }
 }

@@ -15,18 +15,18 @@ const GONE: Duration = Duration::from_mins(1);
 
 /// The reports of consumers, added up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told {
+pub struct ConsumerReports {
     /// How many consumers have reported.
     pub consumers: u64,
     /// How many messages they have in hand, together.
-    pub held: u64,
+    pub in_hand: u64,
 }
 
 impl Ledger {
     /// Writes down how many messages a consumer had in hand at that time, by the ledger's clock, which is
     /// never ahead of the database's.
-    pub async fn tell_held(&self, consumer: Uuid, held: u64, at: Timestamp) -> Result<(), Error> {
-        let held = i64::try_from(held).unwrap_or(i64::MAX);
+    pub async fn report_in_hand(&self, consumer: Uuid, in_hand: u64, at: Timestamp) -> Result<(), Error> {
+        let in_hand = i64::try_from(in_hand).unwrap_or(i64::MAX);
         self.store
             .write(move |txn, _now| {
                 Box::pin(async move {
@@ -34,7 +34,7 @@ impl Ledger {
                         txn,
                         "INSERT INTO consumers (id, held, told_at) VALUES ($1, $2, $3) \
                          ON CONFLICT (id) DO UPDATE SET held = excluded.held, told_at = excluded.told_at",
-                        [consumer.into(), held.into(), at.as_micros().into()],
+                        [consumer.into(), in_hand.into(), at.as_micros().into()],
                     )
                     .await?;
                     Ok(())
@@ -58,10 +58,10 @@ impl Ledger {
     }
 
     /// The reports that came after that moment, by the database's clock.
-    pub async fn told_since(&self, moment: Timestamp) -> Result<Told, Error> {
+    pub async fn reports_since(&self, moment: Timestamp) -> Result<ConsumerReports, Error> {
         let rows = all(
             self.store.queries(),
-            "SELECT count(*) AS consumers, CAST(coalesce(sum(held), 0) AS bigint) AS held FROM consumers WHERE told_at > $1",
+            "SELECT count(*) AS consumers, CAST(coalesce(sum(held), 0) AS bigint) AS in_hand FROM consumers WHERE told_at > $1",
             [moment.as_micros().into()],
         )
         .await?;
@@ -69,9 +69,9 @@ impl Ledger {
             let n: i64 = rows.first().map_or(Ok(0), |row| get(row, column))?;
             Ok::<_, Error>(u64::try_from(n).unwrap_or(0))
         };
-        Ok(Told {
+        Ok(ConsumerReports {
             consumers: number("consumers")?,
-            held: number("held")?,
+            in_hand: number("in_hand")?,
         })
     }
 

@@ -250,7 +250,7 @@ impl Queue {
     }
 
     /// How much is in the queue: in the embedded one, the events that are not acknowledged; in RabbitMQ, the
-    /// messages that are not handed out (see [`Rabbit::held`] for those that are).
+    /// messages that are not handed out (see [`Rabbit::in_hand`] for those that are).
     pub async fn in_transit(&self) -> Result<u64, Error> {
         match self {
             Self::Embedded(queue) => queue.in_transit().await,

@@ -86,10 +86,10 @@ impl Depths {
         self.events_ready.set((ready as f64 * mean).round() as i64);
     }
 
-    pub(crate) fn hold(&self, held: Held) {
-        self.unacknowledged.set(gauge(held.messages));
-        self.unacknowledged_events.set(gauge(held.events));
-        self.unacknowledged_bytes.set(gauge(held.bytes));
+    pub(crate) fn set_in_hand(&self, in_hand: InHand) {
+        self.unacknowledged.set(gauge(in_hand.messages));
+        self.unacknowledged_events.set(gauge(in_hand.events));
+        self.unacknowledged_bytes.set(gauge(in_hand.bytes));
     }
 
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), Error> {
@@ -104,7 +104,7 @@ impl Depths {
 
 /// What a process has received and not acknowledged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct InHand {
     pub(crate) messages: u64,
     pub(crate) events: u64,
     pub(crate) bytes: u64,

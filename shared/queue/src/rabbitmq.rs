@@ -79,9 +79,9 @@ pub struct Status {
     /// How often the consumer's connection was made again.
     pub consumer_reconnections: u64,
     /// Messages received and not acknowledged, which [`depth`] does not see.
-    pub held: u64,
+    pub in_hand: u64,
     /// The bytes of their bodies.
-    pub held_bytes: u64,
+    pub in_hand_bytes: u64,
 }
 
 /// The content of a queue, as RabbitMQ tells it.
@@ -146,20 +146,20 @@ impl Rabbit {
     /// The state of the connections.
     pub fn status(&self) -> Status {
         let Links { publish, consume, .. } = &*self.links;
-        let held = self.inbox.held();
+        let in_hand = self.inbox.in_hand();
         Status {
             publisher_connected: publish.is_connected(),
             consumer_connected: consume.is_connected(),
             publisher_reconnections: publish.reconnections(),
             consumer_reconnections: consume.reconnections(),
-            held: held.messages,
-            held_bytes: held.bytes,
+            in_hand: in_hand.messages,
+            in_hand_bytes: in_hand.bytes,
         }
     }
 
     /// How many messages this process has received and not acknowledged.
-    pub fn held(&self) -> u64 {
-        self.inbox.held().messages
+    pub fn in_hand(&self) -> u64 {
+        self.inbox.in_hand().messages
     }
 
     /// Registers the metrics of one connection; with the one that consumes, those of what the queues hold too.

@@ -84,7 +84,7 @@ impl Rig {
     /// Waits until the consumer has that many which are not acknowledged.
     async fn arrived(&self, count: u64) {
         if let Queue::Rabbit(rabbit) = &self.queue {
-            until(async || rabbit.held() == count).await;
+            until(async || rabbit.in_hand() == count).await;
         }
     }
 }

@@ -110,17 +110,17 @@ async fn without_a_database_a_worker_holds_little_and_gives_it_back() {
     }
     let limit = f64::from(128 << 20);
     let requests = f64::from(u8::try_from(REQUESTS).expect("a few"));
-    assert!(7_000_000.0 * requests > limit, "more is published than may be held");
+    assert!(7_000_000.0 * requests > limit, "more is published than may be in hand");
     wait_for("all is given back", PATIENCE, async || {
-        let (held, ready) = (
+        let (in_hand, ready) = (
             metric("herald_queue_unacknowledged_bytes").await,
             metric("herald_queue_messages_ready{queue=\"herald.events\"}").await,
         );
-        most = most.max(held);
-        held < 0.5 && ready > requests - 0.5
+        most = most.max(in_hand);
+        in_hand < 0.5 && ready > requests - 0.5
     })
     .await;
-    assert!(most <= limit, "{most} bytes were held");
+    assert!(most <= limit, "{most} bytes were in hand");
     servers.postgres.restart().await;
     scene.herald.settled(PATIENCE).await;
     let audit = scene.herald.audit_ids(ids.iter().map(String::as_str)).exact();

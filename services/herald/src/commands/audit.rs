@@ -88,8 +88,8 @@ async fn look_at_broker(config: &Config, broker: &str, ledger: &Ledger) -> anyho
     let began = ledger.database_time().await.context("--database")?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let told = ledger.told_since(began).await.context("--database")?;
-        let silent = depth.consumers.saturating_sub(told.consumers);
+        let reports = ledger.reports_since(began).await.context("--database")?;
+        let silent = depth.consumers.saturating_sub(reports.consumers);
         if silent == 0 || Instant::now() > deadline {
             if silent > 0 {
                 tracing::warn!(
@@ -97,7 +97,7 @@ async fn look_at_broker(config: &Config, broker: &str, ledger: &Ledger) -> anyho
                     "consumers did not say what they have in hand; each counts as one message"
                 );
             }
-            return Ok(depth.ready + told.held + silent);
+            return Ok(depth.ready + reports.in_hand + silent);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -143,8 +143,8 @@ fn read_ids(file: &Path) -> anyhow::Result<Vec<EventId>> {
             let id = line.trim();
             // As .NET and Windows' registry write it.
             let bare = id.strip_prefix('{').and_then(|id| id.strip_suffix('}')).unwrap_or(id);
-            let told = || format!("--ids {}, line {}: {}", file.display(), number + 1, id.escape_debug());
-            bare.parse().with_context(told)
+            let line = || format!("--ids {}, line {}: {}", file.display(), number + 1, id.escape_debug());
+            bare.parse().with_context(line)
         })
         .collect()
 }

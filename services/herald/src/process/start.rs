@@ -13,7 +13,7 @@ use super::server::{Places, most_connections, serve};
 use super::stop::{Running, Stop};
 use super::stores::{self, Stores};
 use super::tasks::Tasks;
-use super::{data, held, limits, listener, metrics};
+use super::{data, in_hand, limits, listener, metrics};
 use crate::{causes, text};
 use anyhow::Context;
 use axum::Router;
@@ -218,8 +218,8 @@ impl Starting {
         let dispatch = Dispatch::new(parts, &self.metrics)?;
         self.workers.supervise("dispatch", dispatch.run(self.stop.soft.clone()));
         if let Some(rabbit) = &shared.rabbit {
-            let telling = held::tell(shared.ledger.clone(), rabbit.clone(), self.stop.soft.clone());
-            self.workers.supervise("held", telling);
+            let reporting = in_hand::report(shared.ledger.clone(), rabbit.clone(), self.stop.soft.clone());
+            self.workers.supervise("reports of messages in hand", reporting);
         }
         Ok(())
     }

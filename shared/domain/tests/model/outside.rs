@@ -87,7 +87,7 @@ impl Queue {
     }
 
     pub(crate) fn has_waiting(&self) -> bool {
-        self.messages.values().any(|(_, held)| held.is_none())
+        self.messages.values().any(|(_, consumer)| consumer.is_none())
     }
 
     /// Up to `most` messages, beginning anywhere.
@@ -95,15 +95,15 @@ impl Queue {
         let mut waiting: Vec<_> = self
             .messages
             .iter_mut()
-            .filter(|(_, (_, held))| held.is_none())
+            .filter(|(_, (_, consumer))| consumer.is_none())
             .collect();
         if waiting.is_empty() {
             return Vec::new();
         }
         let middle = from % waiting.len();
         waiting.rotate_left(middle);
-        let pulled = waiting.into_iter().take(most).map(|(tag, (key, held))| {
-            *held = Some(by);
+        let pulled = waiting.into_iter().take(most).map(|(tag, (key, consumer))| {
+            *consumer = Some(by);
             Message {
                 tag: Some(*tag),
                 key: *key,
@@ -113,15 +113,23 @@ impl Queue {
     }
 
     pub(crate) fn acknowledge(&mut self, by: Owner, tag: Tag) {
-        if self.messages.get(&tag).is_some_and(|(_, held)| *held == Some(by)) {
+        if self
+            .messages
+            .get(&tag)
+            .is_some_and(|(_, consumer)| *consumer == Some(by))
+        {
             self.messages.remove(&tag);
         }
     }
 
     /// What that consumer had is delivered again.
     pub(crate) fn release(&mut self, from: Owner) {
-        for (_, held) in self.messages.values_mut().filter(|(_, held)| *held == Some(from)) {
-            *held = None;
+        for (_, consumer) in self
+            .messages
+            .values_mut()
+            .filter(|(_, consumer)| *consumer == Some(from))
+        {
+            *consumer = None;
         }
     }
 }

@@ -233,17 +233,17 @@ async fn consumers_tell_what_they_have_in_hand(database: Database) {
     let rig = Rig::new(database).await;
     let before = rig.ledger.database_time().await.unwrap();
     let (a, b) = (Uuid::now_v7(), Uuid::now_v7());
-    rig.ledger.tell_held(a, 3, rig.ledger.now()).await.unwrap();
+    rig.ledger.report_in_hand(a, 3, rig.ledger.now()).await.unwrap();
     let now = rig.ledger.database_time().await.unwrap();
-    rig.ledger.tell_held(b, 4, now).await.unwrap();
+    rig.ledger.report_in_hand(b, 4, now).await.unwrap();
     let now = rig.ledger.database_time().await.unwrap();
-    rig.ledger.tell_held(a, 5, now).await.unwrap();
-    let told = rig.ledger.told_since(before).await.unwrap();
-    assert_eq!((told.consumers, told.held), (2, 9));
+    rig.ledger.report_in_hand(a, 5, now).await.unwrap();
+    let reports = rig.ledger.reports_since(before).await.unwrap();
+    assert_eq!((reports.consumers, reports.in_hand), (2, 9));
     let after = rig.ledger.database_time().await.unwrap();
     rig.ledger.forget_consumer(a).await.unwrap();
-    assert_eq!(rig.ledger.told_since(before).await.unwrap().consumers, 1);
-    assert_eq!(rig.ledger.told_since(after).await.unwrap().consumers, 0);
+    assert_eq!(rig.ledger.reports_since(before).await.unwrap().consumers, 1);
+    assert_eq!(rig.ledger.reports_since(after).await.unwrap().consumers, 0);
 }
 
 async fn a_lease_that_a_clock_set_back_has_made_long_is_over(database: Database) {

@@ -20,7 +20,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// How many bytes are received ahead: seven of the largest requests that ingest takes. Twice as many and the largest
-/// message are 128 MiB, which is the most that is held.
+/// message are 128 MiB, which is the most that is in hand.
 const BUDGET: usize = 56 << 20;
 
 /// Where RabbitMQ is, and who Herald is there.

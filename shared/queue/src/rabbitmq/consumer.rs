@@ -218,8 +218,8 @@ impl Receiver {
         let trusted = &self.settings.trusted_users;
         let received = wire::read(delivery.map_err(away)?, generation, trusted, self.clock.now());
         let bytes = received.body.len();
-        let held = self.inbox.put(received);
-        Ok(window.received(bytes, held))
+        let in_hand = self.inbox.put(received);
+        Ok(window.received(bytes, in_hand))
     }
 
     /// Keeps the metrics of what the queues hold up to date.
@@ -229,7 +229,7 @@ impl Receiver {
         let mut channel = None;
         loop {
             looks.tick().await;
-            self.depths.hold(self.inbox.held());
+            self.depths.set_in_hand(self.inbox.in_hand());
             // On a channel of its own: RabbitMQ closes the channel if somebody has deleted the queue.
             channel = match self.look(connection, channel).await {
                 Ok(channel) => Some(channel),
@@ -282,7 +282,7 @@ async fn lost(connected: impl Fn() -> bool) -> Error {
 }
 
 fn too_much() -> Error {
-    Error::away("more came at once than is held in memory; it is received again in smaller portions")
+    Error::away("more came at once than is kept in memory; it is received again in smaller portions")
 }
 
 fn unsent() -> Error {

@@ -3,7 +3,7 @@
 //! A generation begins with each channel. Tags of an earlier generation mean nothing to the broker any more: it hands
 //! their messages out again. So the inbox is emptied, and acknowledgements of these messages are void.
 
-use crate::metrics::Held;
+use crate::metrics::InHand;
 use crate::{Received, Tag};
 use futures_util::FutureExt;
 use lapin::Channel;
@@ -93,10 +93,10 @@ impl Inbox {
         state.events += events;
         state.bytes += bytes;
         state.arrived.push_back(received);
-        let held = state.bytes;
+        let in_hand = state.bytes;
         drop(state);
         self.arrived.notify_one();
-        held
+        in_hand
     }
 
     pub(super) fn take(&self, max_events: usize, max_bytes: usize) -> Vec<Received> {
@@ -115,9 +115,9 @@ impl Inbox {
     }
 
     /// The messages that are received and not acknowledged.
-    pub(super) fn held(&self) -> Held {
+    pub(super) fn in_hand(&self) -> InHand {
         let state = self.lock();
-        Held {
+        InHand {
             messages: u64::try_from(state.received - state.acknowledged).unwrap_or(0),
             events: u64::try_from(state.events).unwrap_or(u64::MAX),
             bytes: u64::try_from(state.bytes).unwrap_or(u64::MAX),
@@ -129,7 +129,7 @@ impl Inbox {
         self.mean.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn held_bytes(&self) -> usize {
+    fn in_hand_bytes(&self) -> usize {
         self.lock().bytes
     }
 
@@ -143,7 +143,7 @@ impl Inbox {
 
     /// Returns when no more than so many bytes are in hand.
     pub(super) async fn room(&self, bytes: usize) {
-        while self.held_bytes() > bytes {
+        while self.in_hand_bytes() > bytes {
             self.acknowledged.notified().await;
         }
     }

@@ -63,13 +63,13 @@ impl Window {
         self.prefetch
     }
 
-    /// Takes note of a message of that size. `held` is the number of bytes in hand with it.
-    pub(super) fn received(&mut self, bytes: usize, held: usize) -> Advice {
+    /// Takes note of a message of that size. `in_hand` is the number of bytes in hand with it.
+    pub(super) fn received(&mut self, bytes: usize, in_hand: usize) -> Advice {
         self.received = self.received.saturating_add(1);
         self.typical = self.typical - self.typical / 8 + bytes / 8;
-        if held > 2 * self.budget {
+        if in_hand > 2 * self.budget {
             Advice::GiveBack
-        } else if held >= self.budget || (self.received >= self.prefetch && self.fitting() / 2 >= self.prefetch) {
+        } else if in_hand >= self.budget || (self.received >= self.prefetch && self.fitting() / 2 >= self.prefetch) {
             Advice::Anew
         } else {
             Advice::GoOn
@@ -90,17 +90,17 @@ mod tests {
     const LARGE: usize = 8 << 20;
 
     /// Takes messages of those sizes from a broker that sends as many as the window lets it, all of them before
-    /// one is recorded; how often they were given back, and the most that was held.
+    /// one is recorded; how often they were given back, and the most that was in hand.
     fn run(window: &mut Window, sizes: impl IntoIterator<Item = usize>) -> (usize, usize) {
         let (mut given_back, mut most) = (0, 0);
         let mut sizes = sizes.into_iter().peekable();
         while sizes.peek().is_some() {
             let prefetch = window.subscribe();
-            let mut held = 0;
+            let mut in_hand = 0;
             for size in sizes.by_ref().take(prefetch.into()) {
-                held += size;
-                most = most.max(held);
-                if window.received(size, held) == Advice::GiveBack {
+                in_hand += size;
+                most = most.max(in_hand);
+                if window.received(size, in_hand) == Advice::GiveBack {
                     given_back += 1;
                     break;
                 }

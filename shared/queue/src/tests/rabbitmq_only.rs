@@ -244,7 +244,7 @@ async fn dead_letters_and_what_nobody_bound_have_queues_of_their_own() {
     }
 }
 
-/// Waits until that many messages are in the queue and no consumer holds them.
+/// Waits until that many messages are in the queue and none is handed out to a consumer.
 async fn until_ready(vhost: &Vhost, messages: u64) {
     until(async || vhost.messages("herald.events").await == Some(messages)).await;
 }
@@ -262,7 +262,7 @@ async fn a_consumer_that_is_paused_gives_back_what_is_not_acknowledged() {
     queue.acknowledge(received[3].tag).await.unwrap();
     queue.pause();
     until_ready(&vhost, 6).await;
-    assert_eq!((rabbit.held(), rabbit.status().held_bytes), (0, 0));
+    assert_eq!((rabbit.in_hand(), rabbit.status().in_hand_bytes), (0, 0));
     queue.publish(message(10, 10), Route::Batch).await.unwrap();
     until_ready(&vhost, 7).await;
     // It is of a channel that is gone.
@@ -313,22 +313,22 @@ async fn what_is_received_ahead_is_bounded_in_bytes() {
     let (mut seen, mut most) = (HashSet::new(), 0);
     while seen.len() < SMALL_ONES + LARGE_ONES {
         let batch = drain(&mut consumer, 1).await;
-        most = most.max(rabbit.status().held_bytes);
+        most = most.max(rabbit.status().in_hand_bytes);
         seen.extend(batch.iter().map(accepted_at));
         queue.acknowledge(batch.last().unwrap().tag).await.unwrap();
     }
     assert!(most <= 2 * BUDGET + (1 << 16), "{most}");
-    until(async || rabbit.held() == 0).await;
+    until(async || rabbit.in_hand() == 0).await;
     // Nothing is acknowledged: no more than fits is taken.
     for n in 0..100 {
         queue.publish(message(n, LARGE), Route::Batch).await.unwrap();
     }
     until(async || {
         let status = rabbit.status();
-        status.held_bytes >= BUDGET && vhost.messages("herald.events").await == Some(100 - status.held)
+        status.in_hand_bytes >= BUDGET && vhost.messages("herald.events").await == Some(100 - status.in_hand)
     })
     .await;
-    assert!(rabbit.status().held_bytes <= 2 * BUDGET, "{:?}", rabbit.status());
+    assert!(rabbit.status().in_hand_bytes <= 2 * BUDGET, "{:?}", rabbit.status());
 }
 
 /// What RabbitMQ's metrics of publishing say.

@@ -35,11 +35,11 @@ struct Drain {
     /// From the start of the workers until all had arrived.
     whole: Duration,
     repeated: u64,
-    processes: Vec<Held>,
+    processes: Vec<ProcessMemory>,
 }
 
 /// The memory of a process while it drains.
-struct Held {
+struct ProcessMemory {
     name: &'static str,
     /// The most, in megabytes.
     most: f64,
@@ -55,9 +55,9 @@ impl fmt::Display for Outcome {
 
 impl Outcome {
     /// A figure of a process, wherever it stands in the order.
-    fn of(&self, name: &str, figure: fn(&Held) -> f64) -> f64 {
+    fn of(&self, name: &str, figure: fn(&ProcessMemory) -> f64) -> f64 {
         let mut processes = self.drain.processes.iter();
-        processes.find(|held| held.name == name).map_or(f64::NAN, figure)
+        processes.find(|process| process.name == name).map_or(f64::NAN, figure)
     }
 
     fn most_at_saturation(&self, name: &str) -> f64 {
@@ -111,14 +111,14 @@ pub(super) async fn measure(bench: &Bench) -> Measured {
             &[(AtLeast(1.0), &ratio), (AtMost(0.0), &repeated_figure)],
         );
         let processes = rounds.sample(kind).map(|run| run.drain.processes.as_slice());
-        for Held { name, .. } in processes.unwrap_or_default() {
-            let growth = rounds.of(kind, |run| run.of(name, |held| held.growth));
+        for ProcessMemory { name, .. } in processes.unwrap_or_default() {
+            let growth = rounds.of(kind, |run| run.of(name, |process| process.growth));
             memory.judged_row(
                 [
                     kind.to_string(),
                     (*name).to_owned(),
                     rounds.of(kind, |run| run.most_at_saturation(name)).to_string(),
-                    rounds.of(kind, |run| run.of(name, |held| held.most)).to_string(),
+                    rounds.of(kind, |run| run.of(name, |process| process.most)).to_string(),
                     growth.to_string(),
                 ],
                 // What the issue calls flat.
@@ -164,14 +164,14 @@ async fn drain(kind: Kind, bench: &Bench) -> anyhow::Result<Drain> {
     })
     .await?;
     let whole = began.elapsed();
-    let held = watches.into_iter().zip(processes).map(|(watch, (name, process))| {
-        Ok(Held {
+    let memory = watches.into_iter().zip(processes).map(|(watch, (name, process))| {
+        Ok(ProcessMemory {
             name,
             most: megabytes(peak(process)?),
             growth: watch.end().growth(),
         })
     });
-    let processes = held.collect::<anyhow::Result<_>>()?;
+    let processes = memory.collect::<anyhow::Result<_>>()?;
     stack.stop().await;
     Ok(Drain {
         rate: progress.rate().context("it was over at once")?,

@@ -84,10 +84,10 @@ impl Load {
     }
 }
 
-/// Megabytes.
-struct Held(f64);
+/// Resident memory, in megabytes.
+struct Resident(f64);
 
-impl fmt::Display for Held {
+impl fmt::Display for Resident {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.0} MB", self.0)
     }
@@ -100,9 +100,9 @@ pub(super) async fn measure(bench: &Bench) -> Measured {
     let rounds = Rounds::run(bench.rounds(), &cases, async |case| run(case, bench).await).await;
     let mut report = Report::new("Memory of herald up, MB", &["stack", "load", "resident"]);
     for case in cases {
-        let held = rounds.of(case, |held| held.0);
-        let row = [case.kind.to_string(), case.variant.to_string(), held.to_string()];
-        report.judged_row(row, &[(case.variant.target(), &held)]);
+        let resident = rounds.of(case, |resident| resident.0);
+        let row = [case.kind.to_string(), case.variant.to_string(), resident.to_string()];
+        report.judged_row(row, &[(case.variant.target(), &resident)]);
     }
     Measured {
         reports: vec![report],
@@ -110,7 +110,7 @@ pub(super) async fn measure(bench: &Bench) -> Measured {
     }
 }
 
-async fn run(Case { kind, variant }: Case<Load>, bench: &Bench) -> anyhow::Result<Held> {
+async fn run(Case { kind, variant }: Case<Load>, bench: &Bench) -> anyhow::Result<Resident> {
     let usual = |subscriptions| closed::Load::to(subscriptions, bench);
     let load = match variant {
         Load::Idle(subscriptions) => return idle(kind, subscriptions, bench).await,
@@ -125,7 +125,7 @@ async fn run(Case { kind, variant }: Case<Load>, bench: &Bench) -> anyhow::Resul
         }
     };
     let run = closed::fresh(kind, bench, load).await?;
-    Ok(Held(megabytes(run.peaks.iter().map(|(_, bytes)| bytes).sum())))
+    Ok(Resident(megabytes(run.peaks.iter().map(|(_, bytes)| bytes).sum())))
 }
 
 /// The same load with one event in so many.
@@ -134,7 +134,7 @@ fn fewer(load: closed::Load, divisor: usize) -> closed::Load {
     closed::Load { outstanding, ..load }
 }
 
-async fn idle(kind: Kind, subscriptions: u32, bench: &Bench) -> anyhow::Result<Held> {
+async fn idle(kind: Kind, subscriptions: u32, bench: &Bench) -> anyhow::Result<Resident> {
     let mut stack = Stack::prepare(kind, &bench.servers, "").await;
     stack.launch().await?;
     let bodies = (0..subscriptions).map(|_| samples::packets_of(Uuid::now_v7(), "http://127.0.0.1:9/"));
@@ -144,14 +144,14 @@ async fn idle(kind: Kind, subscriptions: u32, bench: &Bench) -> anyhow::Result<H
     stack.launch().await?;
     tokio::time::sleep(SETTLED).await;
     let processes = stack.processes().into_iter();
-    let held = processes
+    let resident = processes
         .map(|(_, process)| resident(process))
         .sum::<anyhow::Result<u64>>()?;
     stack.stop().await;
-    Ok(Held(megabytes(held)))
+    Ok(Resident(megabytes(resident)))
 }
 
-async fn hanging(kind: Kind, bench: &Bench) -> anyhow::Result<Held> {
+async fn hanging(kind: Kind, bench: &Bench) -> anyhow::Result<Resident> {
     let company = Uuid::now_v7();
     let receiver = Receiver::start(1, None).await?;
     let hanging = BadReceiver::start(Fault::Hangs).await?;
@@ -170,7 +170,7 @@ async fn hanging(kind: Kind, bench: &Bench) -> anyhow::Result<Held> {
         first: 0,
     };
     open.run(&mut stack, &receiver, Template::new(company)).await?;
-    let held = peaks(&stack.processes())?;
+    let resident = peaks(&stack.processes())?;
     stack.stop().await;
-    Ok(Held(megabytes(held)))
+    Ok(Resident(megabytes(resident)))
 }

@@ -212,9 +212,9 @@ fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
             return Some(tls);
         }
         // What an I/O error holds is not its source, but itself.
-        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        next = match held {
-            Some(held) => Some(held),
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match inner {
+            Some(inner) => Some(inner),
             None => error.source(),
         };
     }
