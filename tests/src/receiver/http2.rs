@@ -48,7 +48,11 @@ pub(super) async fn serve(wire: TlsStream<TcpStream>, connection: u64, shared: A
 }
 
 /// Reads a request and records it.
-async fn serve_stream(request: http::Request<RecvStream>, connection: u64, shared: &Arc<Shared>) -> Option<Recorded> {
+async fn serve_stream(
+    request: http::Request<RecvStream>,
+    connection: u64,
+    shared: &Arc<Shared>,
+) -> Option<RecordedRequest> {
     let (head, mut incoming) = request.into_parts();
     let mut body = BytesMut::new();
     while let Some(data) = incoming.data().await {
@@ -68,16 +72,16 @@ async fn serve_stream(request: http::Request<RecvStream>, connection: u64, share
         repeat: 0,
     };
     let (answer, busy) = shared.record(request);
-    Some(Recorded { answer, busy })
+    Some(RecordedRequest { answer, busy })
 }
 
-/// A request that is to be answered.
-struct Recorded {
+/// A request that was recorded and is to be answered.
+struct RecordedRequest {
     answer: Answer,
     busy: Busy,
 }
 
-impl Recorded {
+impl RecordedRequest {
     /// Gives the answer, and asks for what is to become of the connection.
     async fn give_stream(
         self,

@@ -106,23 +106,23 @@ pub(crate) struct Plan {
     pub matches: Vec<(SubscriptionId, Webhook)>,
 }
 
-/// What became of a [`Plan`].
-pub(crate) struct Recorded {
+/// The result of recording a [`Plan`].
+pub(crate) struct RecordedPlan {
     /// All that follows from the event is in the ledger.
     pub complete: bool,
     /// New deliveries on shards that the recorder owns.
     pub mine: Vec<(Delivery, Epoch)>,
 }
 
-/// What became of an outcome.
+/// The result of recording an outcome.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Finished {
+pub(crate) enum RecordResult {
     Closed,
     Open(Timestamp),
     /// Somebody else has closed it; the success is kept as an attempt.
     Late,
     /// Not the owner's, or not of the row as it is now.
-    Refused,
+    Stale,
 }
 
 #[derive(Debug)]
@@ -225,7 +225,7 @@ impl Ledger {
         leases: &Leases,
         registry_version: u64,
         plans: &[Plan],
-    ) -> Option<Vec<Recorded>> {
+    ) -> Option<Vec<RecordedPlan>> {
         if registry_version != self.version {
             return None;
         }
@@ -238,8 +238,8 @@ impl Ledger {
         )
     }
 
-    fn record_one(&mut self, by: Owner, leases: &Leases, plan: &Plan, now: Timestamp) -> Recorded {
-        let nothing = |complete| Recorded {
+    fn record_one(&mut self, by: Owner, leases: &Leases, plan: &Plan, now: Timestamp) -> RecordedPlan {
+        let nothing = |complete| RecordedPlan {
             complete,
             mine: Vec::new(),
         };
@@ -300,7 +300,7 @@ impl Ledger {
             event.matched += inserted;
             event.cursor = last.filter(|_| !complete);
         }
-        Recorded { complete, mine }
+        RecordedPlan { complete, mine }
     }
 
     // Shards and waking
@@ -412,25 +412,25 @@ impl Ledger {
         rows
     }
 
-    pub(crate) fn finish(
+    pub(crate) fn record_outcome(
         &mut self,
         by: Owner,
         epoch: Epoch,
         seen: &Delivery,
         attempt: &Attempt,
         decision: Decision,
-    ) -> Finished {
+    ) -> RecordResult {
         let now = self.begin();
         if attempt.outcome.is_success() {
             self.successes.insert(seen.id);
             if self.close(seen.id, Closed::Delivered, attempt.number) {
-                return Finished::Closed;
+                return RecordResult::Closed;
             }
             if let Some((row, end)) = self.closed.get_mut(&seen.id) {
                 row.delivery.attempts = attempt.number.max(row.delivery.attempts);
                 *end = Closed::Delivered;
             }
-            return Finished::Late;
+            return RecordResult::Late;
         }
         let current = self.owns(by, Shard::of(seen.subscription), epoch);
         let counts = current || self.is_busy(seen.id);
@@ -439,7 +439,7 @@ impl Ledger {
             .get_mut(&seen.id)
             .filter(|row| counts && row.delivery.attempts == seen.attempts)
         else {
-            return Finished::Refused;
+            return RecordResult::Stale;
         };
         match decision {
             Decision::Retry(due_at) => {
@@ -449,7 +449,7 @@ impl Ledger {
                 if !current {
                     self.wake(seen.subscription, due_at);
                 }
-                return Finished::Open(due_at);
+                return RecordResult::Open(due_at);
             }
             Decision::Close(end, _) => self.close(seen.id, end, attempt.number),
             Decision::CloseAndDeactivate => {
@@ -457,7 +457,7 @@ impl Ledger {
                 self.close(seen.id, Closed::Dead, attempt.number)
             }
         };
-        Finished::Closed
+        RecordResult::Closed
     }
 
     /// Whoever's removal finds the row has decided.

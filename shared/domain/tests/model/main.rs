@@ -150,7 +150,7 @@ impl World {
             Step::Wait(millis) => {
                 let time = Duration::from_millis(millis.into());
                 if !self.faults {
-                    self.finish_overdue(time)?;
+                    self.end_overdue(time)?;
                 }
                 self.pass(time);
                 if !self.faults {
@@ -178,7 +178,7 @@ impl World {
     }
 
     /// While nothing fails, no request takes longer than its timeout, and no outcome long to be recorded.
-    fn finish_overdue(&mut self, time: Duration) -> Result<(), String> {
+    fn end_overdue(&mut self, time: Duration) -> Result<(), String> {
         for worker in 0..self.workers.len() {
             while let Some(what) = self.workers[worker].overdue(self.ledger.now.plus(time)) {
                 self.make(worker, what, 0)?;
@@ -220,13 +220,13 @@ impl World {
                         what,
                         Move::Pull | Move::Sweep | Move::TakeOver(_) | Move::TakeWakeups | Move::LookAtJobs
                     ) {
-                        self.finish_pending(worker)?;
+                        self.end_pending(worker)?;
                         self.make(worker, what, 0)?;
                     }
                 }
-                self.finish_pending(worker)?;
+                self.end_pending(worker)?;
                 self.make(worker, Move::Poll, 0)?;
-                self.finish_pending(worker)?;
+                self.end_pending(worker)?;
                 self.make(worker, Move::Poll, 0)?;
             }
             self.pass(Duration::from_secs(1));
@@ -239,7 +239,7 @@ impl World {
         ))
     }
 
-    fn finish_pending(&mut self, worker: usize) -> Result<(), String> {
+    fn end_pending(&mut self, worker: usize) -> Result<(), String> {
         for _ in 0..1000 {
             let Some(what) = self.workers[worker].pending(false).first().copied() else {
                 return Ok(());

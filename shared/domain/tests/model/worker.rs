@@ -3,7 +3,7 @@
 
 use crate::ensure;
 use crate::ledger::{
-    CancelJob, Epoch, Finished, GRACE, Key, LEASE, Lease, Leases, Ledger, Owner, Plan, Registry, TIMEOUT,
+    CancelJob, Epoch, GRACE, Key, LEASE, Lease, Leases, Ledger, Owner, Plan, RecordResult, Registry, TIMEOUT,
 };
 use crate::outside::{Message, Queue, Subscribers, Tag};
 use herald_domain::delivery::{Attempt, Decision, Delivery, decide};
@@ -90,12 +90,12 @@ struct Read {
 
 /// An answered request whose outcome is on its way into the ledger.
 #[derive(Debug)]
-struct Finish {
+struct PendingOutcome {
     work: Work<Epoch>,
     attempt: Attempt,
     decision: Decision,
     answered: Timestamp,
-    result: Option<Finished>,
+    result: Option<RecordResult>,
 }
 
 /// What a worker can do next. `Unheard`: the transaction is committed, its reply is lost.
@@ -126,9 +126,9 @@ pub(crate) enum Move {
     ReadFailed(usize),
     Fetched(usize),
     Answer(usize),
-    Finish(usize),
-    FinishUnheard(usize),
-    Recorded(usize),
+    RecordOutcome(usize),
+    RecordOutcomeUnheard(usize),
+    Report(usize),
 }
 
 #[derive(Debug)]
@@ -150,7 +150,7 @@ pub(crate) struct Worker {
     jobs: Vec<(CancelJob, Epoch, BTreeSet<DeliveryId>)>,
     reads: Vec<Read>,
     requests: Vec<(Work<Epoch>, Timestamp, u32)>,
-    finishes: Vec<Finish>,
+    outcomes: Vec<PendingOutcome>,
 }
 
 impl Worker {
@@ -169,7 +169,7 @@ impl Worker {
             jobs: Vec::new(),
             reads: Vec::new(),
             requests: Vec::new(),
-            finishes: Vec::new(),
+            outcomes: Vec::new(),
         }
     }
 
@@ -217,13 +217,13 @@ impl Worker {
             moves.extend(faults.then_some(Move::ReadFailed(i)));
         }
         moves.extend((0..self.requests.len()).map(Move::Answer));
-        for (i, finish) in self.finishes.iter().enumerate() {
-            moves.push(if finish.result.is_some() {
-                Move::Recorded(i)
+        for (i, outcome) in self.outcomes.iter().enumerate() {
+            moves.push(if outcome.result.is_some() {
+                Move::Report(i)
             } else {
-                Move::Finish(i)
+                Move::RecordOutcome(i)
             });
-            moves.extend((faults && finish.result.is_none()).then_some(Move::FinishUnheard(i)));
+            moves.extend((faults && outcome.result.is_none()).then_some(Move::RecordOutcomeUnheard(i)));
         }
         moves
     }
@@ -369,7 +369,7 @@ impl Worker {
                 let decision = decide(delivery, &attempt, &policy_of(delivery.subscription), now, jitter);
                 let answer = Answer::of(outcome, &policy_of(delivery.subscription));
                 self.lanes.answered(&work, answer, now, jitter);
-                self.finishes.push(Finish {
+                self.outcomes.push(PendingOutcome {
                     work,
                     attempt,
                     decision,
@@ -377,26 +377,26 @@ impl Worker {
                     result: None,
                 });
             }
-            Move::Finish(i) | Move::FinishUnheard(i) => {
-                let Finish {
+            Move::RecordOutcome(i) | Move::RecordOutcomeUnheard(i) => {
+                let PendingOutcome {
                     work,
                     attempt,
                     decision,
                     ..
-                } = &self.finishes[i];
+                } = &self.outcomes[i];
                 let busy = ledger.is_busy(work.delivery.id);
-                let result = ledger.finish(self.owner, work.payload, &work.delivery, attempt, *decision);
+                let result = ledger.record_outcome(self.owner, work.payload, &work.delivery, attempt, *decision);
                 let shard = Shard::of(work.delivery.subscription);
                 ensure!(
                     attempt.outcome.is_success()
                         || busy
                         || ledger.owns(self.owner, shard, work.payload)
-                        || matches!(result, Finished::Refused),
+                        || matches!(result, RecordResult::Stale),
                     "promise 4: a failure of an old epoch counted for {}",
                     work.delivery.id
                 );
                 ensure!(
-                    self.faults || !busy || !matches!(result, Finished::Refused),
+                    self.faults || !busy || !matches!(result, RecordResult::Stale),
                     "promise 4: an attempt at {} that was handed over does not count",
                     work.delivery.id
                 );
@@ -415,18 +415,18 @@ impl Worker {
                 if attempt.outcome.is_success() {
                     subscribers.recorded.insert(work.delivery.id);
                 }
-                if matches!(what, Move::Finish(_)) {
-                    self.finishes[i].result = Some(result);
+                if matches!(what, Move::RecordOutcome(_)) {
+                    self.outcomes[i].result = Some(result);
                 }
             }
-            Move::Recorded(i) => {
-                let Finish { work, result, .. } = self.finishes.remove(i);
+            Move::Report(i) => {
+                let PendingOutcome { work, result, .. } = self.outcomes.remove(i);
                 let Delivery { id, subscription, .. } = work.delivery;
                 match result {
-                    Some(Finished::Open(due_at)) => self.lanes.recorded(subscription, id, Some(due_at)),
-                    Some(Finished::Closed | Finished::Late) => self.lanes.recorded(subscription, id, None),
+                    Some(RecordResult::Open(due_at)) => self.lanes.recorded(subscription, id, Some(due_at)),
+                    Some(RecordResult::Closed | RecordResult::Late) => self.lanes.recorded(subscription, id, None),
                     // Whatever the row is now, the ledger knows.
-                    Some(Finished::Refused) | None => {
+                    Some(RecordResult::Stale) | None => {
                         self.lanes.recorded(subscription, id, None);
                         self.lanes.look(subscription, now);
                     }
@@ -543,9 +543,9 @@ impl Worker {
     /// What a healthy process must have done by then: requests time out, and outcomes are recorded.
     pub(crate) fn overdue(&self, by: Timestamp) -> Option<Move> {
         let request = self.requests.iter().position(|(_, began, _)| began.plus(TIMEOUT) <= by);
-        let unrecorded = |finish: &Finish| finish.result.is_none() && finish.answered.plus(GRACE) <= by;
-        let finish = self.finishes.iter().position(unrecorded);
-        request.map(Move::Answer).or_else(|| finish.map(Move::Finish))
+        let unrecorded = |outcome: &PendingOutcome| outcome.result.is_none() && outcome.answered.plus(GRACE) <= by;
+        let outcome = self.outcomes.iter().position(unrecorded);
+        request.map(Move::Answer).or_else(|| outcome.map(Move::RecordOutcome))
     }
 
     fn poll(&mut self, ledger: &Ledger, subscribers: &mut Subscribers) -> Result<(), String> {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 /// A stream whose writes fail when the peer has taken nothing for as long as its patience is: an answer that nobody reads
-/// would be held in memory, and its connection with it, for as long as the peer likes.
+/// would stay in memory, and its connection with it, for as long as the peer likes.
 pub(super) struct Patient<S> {
     stream: S,
     patience: Duration,
