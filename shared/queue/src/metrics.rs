@@ -36,8 +36,8 @@ impl Depths {
         let depths = Self {
             ready: vector(
                 "herald_queue_messages_ready",
-                "Messages in the queue that no consumer holds, as the broker says; of the embedded queue, those that \
-                 are not acknowledged.",
+                "Messages in the queue that are not handed out to a consumer, as the broker says; of the embedded \
+                 queue, those that are not acknowledged.",
             ),
             events_ready: IntGauge::new(
                 "herald_queue_events_ready",
