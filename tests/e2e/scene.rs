@@ -28,7 +28,7 @@ impl Scene {
         Self::start().await.once_shared_out().await
     }
 
-    /// Waits for that.
+    /// Waits until the workers have shared out the shards.
     pub(crate) async fn once_shared_out(self) -> Self {
         let scene = self;
         if scene.herald.stack() == Stack::Cluster {

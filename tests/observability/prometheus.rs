@@ -63,7 +63,6 @@ impl Prometheus {
         prometheus
     }
 
-    /// Where it is.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }

@@ -78,7 +78,6 @@ impl Api {
         Reply::of(self.request(Method::GET, path)).await
     }
 
-    /// GET.
     pub async fn get(&self, path: &str) -> Reply {
         self.try_get(path)
             .await
@@ -109,7 +108,6 @@ impl Api {
         self.send(Method::PATCH, path, body).await
     }
 
-    /// DELETE.
     pub async fn delete(&self, path: &str) -> Reply {
         Reply::of(self.request(Method::DELETE, path))
             .await
@@ -253,7 +251,6 @@ impl Api {
 /// An account that a test made.
 #[derive(Debug)]
 pub struct Account {
-    /// Its id.
     pub id: String,
     /// A client with its key.
     pub api: Api,
@@ -266,7 +263,6 @@ pub struct Account {
 pub struct Subscription(pub Value);
 
 impl Subscription {
-    /// Its `GUID`.
     pub fn guid(&self) -> &str {
         text(&self.0["GUID"])
     }
@@ -290,11 +286,8 @@ pub fn text(value: &Value) -> &str {
 /// An answer, read whole.
 #[derive(Debug)]
 pub struct Reply {
-    /// The status.
     pub status: u16,
-    /// The headers.
     pub headers: HeaderMap,
-    /// The body.
     pub body: Bytes,
 }
 

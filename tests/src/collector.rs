@@ -34,13 +34,11 @@ pub struct Span {
     pub kind: wire::span::SpanKind,
     /// In hexadecimal digits, like all ids here.
     pub trace: String,
-    /// Its own id.
     pub id: String,
     /// The id of the span that it follows from; empty where the trace begins.
     pub parent: String,
     /// The ids of spans that it names besides.
     pub links: Vec<String>,
-    /// Whether it failed.
     pub failed: bool,
     /// When it began and ended, in nanoseconds.
     pub times: (u64, u64),
@@ -49,7 +47,6 @@ pub struct Span {
 }
 
 impl Collector {
-    /// Starts one.
     pub async fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener has an address");

@@ -19,7 +19,7 @@ pub enum NameAnswer {
     OnlyIpv4(Vec<Ipv4Addr>),
     /// There is no such name.
     NoSuchName,
-    /// Nothing, ever.
+    /// The server never answers.
     Silence,
 }
 
@@ -65,7 +65,6 @@ impl NameServer {
         }
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -69,7 +69,7 @@ impl Herald {
         Self::builder().start().await
     }
 
-    /// Starts something else.
+    /// A builder, for a Herald that differs from the usual one.
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -93,7 +93,6 @@ impl Herald {
         }
     }
 
-    /// The operator's key.
     pub fn operator_key(&self) -> &str {
         &self.operator_key
     }
@@ -148,7 +147,7 @@ impl Herald {
             .collect()
     }
 
-    /// The account.
+    /// What `herald audit` prints.
     pub fn audit(&self) -> Audit {
         Audit::run(&self.binary, &self.place.arguments(), None)
     }
@@ -190,7 +189,6 @@ impl Herald {
         self.wait_for_exit(TERMINATION).await.code()
     }
 
-    /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         self.running().for_each(|process| process.signal(signal));
     }

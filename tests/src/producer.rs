@@ -10,10 +10,9 @@ use std::process::{Command, Stdio};
 /// A Python that has pika.
 static PIKA: Environment = Environment::with(&["pika"]);
 
-/// What is published.
+/// A message as a producer publishes it.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    /// The body.
     pub body: Vec<u8>,
     /// The property `message_id`.
     pub message_id: Option<String>,

@@ -108,7 +108,6 @@ impl Receiver {
         format!("{}://{}{path}", self.scheme, self.address)
     }
 
-    /// The port.
     pub fn port(&self) -> u16 {
         self.address.port()
     }

@@ -14,15 +14,10 @@ pub const EVENT_TYPES: [&str; 5] = [
 
 /// `FilterObjectType` of each object.
 pub const COMPANY: u16 = 31;
-/// A work item.
 pub const PACKET: u16 = 81;
-/// A contract.
 pub const CONTRACT: u16 = 215;
-/// A service.
 pub const SERVICE: u16 = 217;
-/// A schedule.
 pub const SCHEDULE: u16 = 260;
-/// A process.
 pub const PROCESS: u16 = 911;
 
 /// A GUID that nobody else has.

@@ -43,7 +43,7 @@ impl Sandbox {
         Self { path, guardian }
     }
 
-    /// The folder.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -31,9 +31,7 @@ use std::process::Output;
 /// A RabbitMQ and a PostgreSQL of one's own.
 #[derive(Debug)]
 pub struct Servers {
-    /// The broker.
     pub rabbitmq: RabbitMq,
-    /// The database server.
     pub postgres: Postgres,
 }
 

@@ -49,7 +49,7 @@ impl Size {
 /// What to do with the next batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// Record it.
+    /// The batch is to be recorded now.
     Begin,
     /// Wait for others, or until it has waited for [`COMPANY`].
     Wait,

@@ -103,7 +103,6 @@ pub(crate) fn arguments() -> Result<Arguments, clap::Error> {
     Arguments::from_arg_matches_mut(&mut matches)
 }
 
-/// Runs a command.
 pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
     signals::outlive_file_limits();
     match command {

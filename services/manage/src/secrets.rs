@@ -12,7 +12,7 @@ pub(crate) fn system(buffer: &mut [u8]) -> Result<(), Problem> {
     getrandom::fill(buffer).map_err(|error| Problem::unavailable("source of randomness", &error))
 }
 
-/// A signing key.
+/// A new signing key from random bytes.
 pub(crate) fn signing_key<E>(fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<SigningKey, E> {
     let mut bytes = [0; BYTES];
     fill(&mut bytes)?;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub struct Caller(pub herald_registry::Caller);
 
 impl Caller {
-    /// The account.
+    /// The account whose key the request has.
     pub fn account(&self) -> AccountId {
         self.0.account
     }

@@ -66,7 +66,7 @@ impl Problem {
         }
     }
 
-    /// The HTTP status.
+    /// The HTTP status of the answer.
     pub fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
@@ -91,12 +91,12 @@ impl Problem {
         }
     }
 
-    /// 401
+    /// 401: there is no key, or an unknown one.
     pub fn unauthorized(detail: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, detail)
     }
 
-    /// 403
+    /// 403: the caller may not do this.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, detail)
     }
@@ -106,7 +106,7 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, format!("there is no such {what}"))
     }
 
-    /// 409
+    /// 409: this is not possible as things stand.
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, detail)
     }
@@ -121,12 +121,12 @@ impl Problem {
         }
     }
 
-    /// 413
+    /// 413: the body is too large.
     pub fn too_large(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     }
 
-    /// 415
+    /// 415: the body is of a kind that is not read.
     pub fn media_type(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
     }

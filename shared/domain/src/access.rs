@@ -17,7 +17,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Every role.
+    /// Every role, in the order of their bits.
     pub const ALL: [Self; 3] = [Self::Producer, Self::ProcessBuilder, Self::Operator];
 
     /// The name in the API.
@@ -48,7 +48,7 @@ impl Role {
 pub struct Roles(u8);
 
 impl Roles {
-    /// No role.
+    /// The set without any role.
     pub const NONE: Self = Self(0);
     /// The operator's roles: every one.
     pub const OPERATOR: Self = Self(4);
@@ -107,7 +107,7 @@ impl fmt::Debug for Roles {
 /// Permission on one object, or on every object of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Grant {
-    /// The type.
+    /// The type of the objects.
     pub object_type: ObjectType,
     /// The object; none for every object of the type.
     pub object: Option<ObjectGuid>,

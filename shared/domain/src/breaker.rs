@@ -89,11 +89,11 @@ pub enum Failure {
 /// What a breaker lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passage {
-    /// Everything.
+    /// Every delivery may be sent.
     Free,
     /// One delivery, as a probe.
     Probe,
-    /// Nothing before then.
+    /// No delivery may be sent before then.
     ShutUntil(Timestamp),
     /// Nothing before the probe is answered.
     Probing,

@@ -108,7 +108,7 @@ impl Status {
 pub enum AttemptError {
     /// No whole answer within the subscription's `TimeoutSeconds`.
     Timeout,
-    /// No connection.
+    /// No connection could be made.
     Connect,
     /// No trust: the certificate or the handshake failed.
     Tls,
@@ -201,7 +201,7 @@ impl Outcome {
 pub struct Attempt {
     /// The attempt's number, from 1.
     pub number: u32,
-    /// When it began.
+    /// When the attempt began.
     pub at: Timestamp,
     /// How long it took.
     pub duration: Duration,

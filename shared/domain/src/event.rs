@@ -39,11 +39,11 @@ const UNKNOWN_TYPE: &str = "one_of";
 pub struct Event<'a> {
     /// The producer's `Id`, if it gave one.
     pub id: Option<EventId>,
-    /// What happened.
+    /// Its `Type`.
     pub kind: EventType,
     /// When it happened, if the producer said.
     pub occurred_at: Option<Timestamp>,
-    /// What it concerns.
+    /// Its `Objects`: what it is about.
     pub objects: Objects,
     /// `Data`, as the JSON text that came.
     pub data: &'a str,

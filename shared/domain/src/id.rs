@@ -77,7 +77,7 @@ guid! {
     DeliveryId
 }
 guid! {
-    /// An account's id.
+    /// The id of an account.
     AccountId
 }
 guid! {

@@ -48,7 +48,7 @@ impl Interest {
 /// One of Enate's webhooks, with its filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic {
-    /// The `Webhook`.
+    /// The `Webhook` that the subscription names.
     pub webhook: Webhook,
     /// Its `FilterObjectType`.
     pub object_type: ObjectType,
@@ -264,7 +264,7 @@ impl Index {
         }
     }
 
-    /// Removes a subscription.
+    /// Removes a subscription that was added with this interest.
     pub fn remove(&mut self, interest: &Interest, subscription: SubscriptionId) {
         match interest {
             Interest::Webhook(topic) => {

@@ -13,11 +13,11 @@ use crate::time::Timestamp;
 /// What a message is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Envelope<'a> {
-    /// Whom it tells.
+    /// The subscription that gets the message.
     pub subscription: SubscriptionId,
-    /// What happened.
+    /// The event's `Type`.
     pub kind: &'a EventType,
-    /// What it concerns.
+    /// The event's `Objects`.
     pub objects: &'a Objects,
     /// The event's `Data` as it was accepted, a JSON object.
     pub data: &'a str,
@@ -80,7 +80,7 @@ impl Format {
         }
     }
 
-    /// Writes a message.
+    /// Writes the message of an event in this format.
     pub fn compose(self, envelope: &Envelope<'_>) -> Outgoing {
         let body = match self {
             Self::Enate => enate::body(envelope),

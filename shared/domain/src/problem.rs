@@ -45,7 +45,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Adds a fault.
+    /// Adds a fault at this pointer.
     pub fn add(&mut self, pointer: impl Into<String>, rule: &'static str, detail: impl Into<String>) {
         self.push_with(|| Fault::new(pointer, rule, detail));
     }

@@ -17,7 +17,7 @@ pub struct Days(u32);
 impl Days {
     /// A repeated `Id` is recognised for 7 days, so the event it repeats is there for as long.
     pub const MIN: u32 = 7;
-    /// Ten years.
+    /// The longest retention: ten years.
     pub const MAX: u32 = 3650;
 
     /// That many days, if that is not too few or too many.
@@ -29,7 +29,7 @@ impl Days {
         }
     }
 
-    /// How many.
+    /// The number of days.
     pub const fn get(self) -> u32 {
         self.0
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// When a delivery is tried again, and when it is given up. A subscription's `Retry`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryPolicy {
-    /// The first delay.
+    /// The delay before the first retry.
     pub initial: Duration,
     /// What each further delay is multiplied by; at least 1.
     pub multiplier: f64,

@@ -40,7 +40,7 @@ pub enum BadSecret {
          of 4 characters"
     )]
     Base64,
-    /// Almost `whsec_`.
+    /// It begins with almost `whsec_`.
     #[error("begins almost with whsec_; write that exactly, in lower case and without space before it")]
     Prefix,
 }
@@ -120,7 +120,7 @@ impl SigningKey {
 /// A key that signs beside the one that replaced it, so that a receiver has time to learn that one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FormerKey {
-    /// The key.
+    /// The key that signs.
     pub key: SigningKey,
     /// When it signs no more.
     pub until: Timestamp,

@@ -193,7 +193,7 @@ impl Serialize for Timestamp {
 
 /// Where the time comes from; tests hand in their own.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
-    /// Now.
+    /// The present time.
     fn now(&self) -> Timestamp;
 }
 

@@ -39,7 +39,7 @@ impl TraceId {
         Self(NonZeroU128::new(id.as_u128()).unwrap_or(NonZeroU128::MIN))
     }
 
-    /// Its 16 bytes.
+    /// The id as 16 bytes.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.get().to_be_bytes()
     }
@@ -61,7 +61,7 @@ impl SpanId {
         Self::from_bits(delivery.0.as_u64_pair().1.wrapping_add(attempt.into()))
     }
 
-    /// Its 8 bytes.
+    /// The id as 8 bytes.
     pub fn to_bytes(self) -> [u8; 8] {
         self.0.get().to_be_bytes()
     }
@@ -75,9 +75,9 @@ impl SpanId {
 /// The context of a span, as `traceparent` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
-    /// The trace.
+    /// The trace that the span belongs to.
     pub trace_id: TraceId,
-    /// The span.
+    /// The id of the span itself.
     pub span_id: SpanId,
     flags: u8,
 }
@@ -191,7 +191,7 @@ pub struct SampleRatio {
 }
 
 impl SampleRatio {
-    /// All are recorded.
+    /// Every trace is recorded.
     pub const ALL: Self = Self { threshold: 0 };
 
     /// A ratio from 0 to 1; nothing for any other number.
@@ -220,7 +220,7 @@ impl SampleRatio {
 /// Whether spans are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sampling {
-    /// None are.
+    /// No trace is recorded.
     #[default]
     Off,
     /// Those of traces that came recorded, and of those that begin here a share.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// An API key as it is kept: never the key, only its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
-    /// Its id.
+    /// The id of the key, which is no secret.
     pub id: KeyId,
     /// The account to which it belongs.
     pub account: AccountId,
@@ -50,7 +50,7 @@ pub enum AccountChange {
         /// What its keys may do at most.
         roles: Roles,
     },
-    /// One more key.
+    /// Adds a key.
     AddKey(ApiKey),
     /// The key of that id no more.
     RemoveKey(KeyId),
@@ -118,7 +118,7 @@ impl Ledger {
         .await
     }
 
-    /// One account.
+    /// An account with its keys and grants.
     pub async fn account(&self, id: AccountId) -> Result<Option<AccountRecord>, Error> {
         self.store.ask(find(self.store.api(), id)).await
     }

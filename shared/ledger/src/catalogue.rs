@@ -42,7 +42,7 @@ pub struct StoredEvent {
     pub uid: EventUid,
     /// The producer's `Id`.
     pub id: EventId,
-    /// What it concerns.
+    /// Its `Objects`.
     pub objects: Objects,
     /// `Data`, to the byte.
     pub data: String,

@@ -28,7 +28,7 @@ use std::sync::atomic::Ordering;
 pub struct OutcomeRecord {
     /// The delivery, as it was before the attempt.
     pub delivery: Delivery,
-    /// Its event.
+    /// The event that the delivery carries.
     pub event: EventUid,
     /// The epoch of its shard when it was taken up.
     pub epoch: i64,
@@ -43,7 +43,7 @@ pub struct OutcomeRecord {
 pub enum NextStep {
     /// The delivery is closed.
     Close {
-        /// How it ended.
+        /// The status that the delivery ends with.
         status: Closed,
         /// Why it ended so, unless it was delivered.
         reason: Option<Reason>,

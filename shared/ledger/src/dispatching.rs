@@ -43,11 +43,11 @@ pub struct EventRecord {
     pub uid: EventUid,
     /// The producer's `Id`.
     pub id: EventId,
-    /// What happened.
+    /// Its `Type`.
     pub kind: EventType,
     /// When it happened, if the producer said.
     pub occurred_at: Option<Timestamp>,
-    /// What it concerns.
+    /// Its `Objects`: what it is about.
     pub objects: Objects,
     /// `Data`, to the byte.
     pub data: String,
@@ -105,7 +105,7 @@ pub enum Extended {
 /// The result of recording one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventResult {
-    /// It was new.
+    /// The event was new, and is recorded.
     New {
         /// The deliveries that this process may send at once: their shards are its own. For the
         /// others a wake-up was written.
@@ -123,7 +123,7 @@ pub enum EventResult {
 /// An event whose fan-out is not complete.
 #[derive(Debug, Clone)]
 pub struct Incomplete {
-    /// The event.
+    /// The event, as it is recorded.
     pub record: Arc<EventRecord>,
     /// The last subscription recorded.
     pub cursor: SubscriptionId,

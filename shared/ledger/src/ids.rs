@@ -22,7 +22,7 @@ impl Ids {
         }
     }
 
-    /// The next one.
+    /// The next id, which is greater than all that this has made before.
     pub fn next(&self) -> Uuid {
         let millis = self.clock.now().as_unix_millis();
         let nanos = u32::try_from(millis % 1000).unwrap_or_default() * 1_000_000;

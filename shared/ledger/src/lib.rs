@@ -287,7 +287,7 @@ impl Ledger {
         self.store.is_shared()
     }
 
-    /// The ledger's time.
+    /// The present time by the ledger's clock.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }

@@ -20,9 +20,9 @@ const ANSWER: Duration = Duration::from_secs(8);
 /// The part of the ledger at which a notice hints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// The registry's version.
+    /// The registry has a new version.
     Registry,
-    /// The wake-ups.
+    /// There are new wake-ups.
     Wakeup,
 }
 

@@ -21,9 +21,9 @@ const JOBS: u64 = 1024;
 /// A job that cancels the open deliveries of a subscription that were opened before a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CancelJob {
-    /// Its number.
+    /// The number of the job, by which it is removed.
     pub id: i64,
-    /// The subscription.
+    /// The subscription whose deliveries are cancelled.
     pub subscription: SubscriptionId,
     /// The time of the change. It counts only where a version was not noted.
     pub opened_before: Timestamp,
@@ -55,9 +55,9 @@ pub struct Cancelled {
 /// A job that publishes the copy of a dead delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeadLetterJob {
-    /// Its number.
+    /// The number of the job, by which it is removed.
     pub id: i64,
-    /// The delivery.
+    /// The dead delivery to be copied.
     pub delivery: DeliveryId,
     /// When it was written.
     pub created_at: Timestamp,

@@ -5,7 +5,7 @@ use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff;
 use std::time::Duration;
 
-/// The first wait.
+/// The wait before the second try.
 const FIRST: Duration = Duration::from_millis(100);
 
 /// The longest wait: so soon after its return a part is in use again.

@@ -6,7 +6,7 @@ use crate::{Error, Ledger, accounts, catalogue, subscriptions, version};
 use herald_domain::catalogue::{EventTypeSpec, ObjectTypeSpec};
 use herald_domain::subscription::Subscription;
 
-/// What changed.
+/// What has changed in the registry since a version.
 #[derive(Debug, Default)]
 pub struct Changes {
     /// The version that the registry has with them.

@@ -25,7 +25,7 @@ pub struct Rejected {
 /// A message that was no event.
 #[derive(Debug, Clone)]
 pub struct RejectedView {
-    /// Its id.
+    /// The id of the record.
     pub id: Uuid,
     /// In whose scope it came.
     pub account: String,

@@ -34,13 +34,13 @@ const LARGE_BATCH: u64 = 16;
 /// What a pass removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Events.
+    /// How many events were removed.
     pub events: u64,
     /// Deliveries that had ended, with their attempts.
     pub deliveries: u64,
     /// Keys by which repeated `Id`s were recognised.
     pub keys: u64,
-    /// Rejected messages.
+    /// How many rejected messages were removed.
     pub rejected: u64,
     /// Entries of the audit log.
     pub audit_log: u64,

@@ -74,7 +74,7 @@ const PAGE: u64 = 2000;
 /// The filter of a list of subscriptions.
 #[derive(Debug, Clone, Default)]
 pub struct SubscriptionFilter {
-    /// Only this account's.
+    /// Only subscriptions of this account.
     pub owner: Option<AccountId>,
     /// Only of this webhook.
     pub webhook: Option<Webhook>,
@@ -87,7 +87,7 @@ pub struct SubscriptionFilter {
 }
 
 impl Ledger {
-    /// Adds a subscription.
+    /// Adds a subscription, in the name of the account `by`.
     pub async fn create_subscription(&self, subscription: Subscription, by: AccountId) -> Result<(), Error> {
         self.store
             .write(move |txn, now| {

@@ -46,7 +46,7 @@ pub struct Origin {
 pub struct Message {
     /// The origin of its events.
     pub origin: Origin,
-    /// The JSON text.
+    /// The events as JSON text.
     pub body: Vec<u8>,
 }
 
@@ -60,7 +60,7 @@ pub enum Route {
 }
 
 impl Route {
-    /// The routing key.
+    /// The routing key, which names what is in the message.
     pub fn key(&self) -> &str {
         match self {
             Self::Event(kind, _) => kind.routing_key(),
@@ -89,7 +89,7 @@ pub struct Received {
     pub cut: Option<usize>,
     /// The origins of its events, in their order.
     pub origins: Origins,
-    /// The JSON text.
+    /// The events as JSON text.
     pub body: Vec<u8>,
 }
 
@@ -103,7 +103,7 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// Each origin.
+    /// The origins of the events, in their order.
     pub fn iter(&self) -> impl Iterator<Item = &Origin> {
         std::iter::once(&self.first).chain(&self.others)
     }
@@ -190,7 +190,7 @@ impl Error {
 pub enum Queue {
     /// In the ledger's own file.
     Embedded(Embedded),
-    /// In RabbitMQ.
+    /// A queue of RabbitMQ.
     Rabbit(Rabbit),
 }
 
@@ -241,7 +241,7 @@ impl Queue {
         }
     }
 
-    /// Takes messages again.
+    /// Takes messages again after a pause.
     pub fn resume(&self) {
         match self {
             Self::Embedded(_) => {}

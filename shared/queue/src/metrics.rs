@@ -170,7 +170,7 @@ impl Links {
     }
 }
 
-/// One connection.
+/// What is known of one connection to RabbitMQ.
 #[derive(Debug)]
 pub(crate) struct Link {
     connected: IntGauge,

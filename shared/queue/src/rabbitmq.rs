@@ -72,7 +72,7 @@ pub struct Rabbit {
 pub struct Status {
     /// Messages can be published.
     pub publisher_connected: bool,
-    /// Messages are received.
+    /// Whether messages are received.
     pub consumer_connected: bool,
     /// How often the publisher's connection was made again.
     pub publisher_reconnections: u64,

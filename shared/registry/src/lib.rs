@@ -34,7 +34,7 @@ pub type KeyHash = [u8; 32];
 /// Who a key belongs to and what it may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
-    /// The account.
+    /// The account that the key belongs to.
     pub account: AccountId,
     /// What both the key and the account allow.
     pub roles: Roles,
@@ -203,7 +203,7 @@ impl View {
         self.subscriptions.get(&id)
     }
 
-    /// An account.
+    /// The account with that id, if there is one.
     pub fn account(&self, id: AccountId) -> Option<&Arc<Account>> {
         self.accounts.get(&id)
     }

@@ -18,7 +18,7 @@ pub struct Health {
 #[derive(Debug, Clone)]
 enum Part {
     Ok,
-    /// It serves still.
+    /// The part still serves, and soon will not for this reason.
     Degraded(String),
     Failing(String),
 }
@@ -33,7 +33,7 @@ impl Part {
 }
 
 impl Health {
-    /// A part serves.
+    /// Reports that a part serves.
     pub fn ok(&self, part: &'static str) {
         self.set(part, Part::Ok);
     }

@@ -78,9 +78,9 @@ pub struct Span {
     pub place: SpanPlace,
     /// Another span that it has to do with.
     pub link: Option<TraceContext>,
-    /// When it began.
+    /// When the span began.
     pub began: Timestamp,
-    /// When it ended.
+    /// When the span ended.
     pub ended: Timestamp,
     /// What else is known of it; never a secret, a payload, or more of a URL than its host.
     pub attributes: Vec<(&'static str, Value)>,
@@ -104,11 +104,11 @@ pub enum Kind {
 /// The value of an attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// A text.
+    /// A value that is a text.
     Text(Cow<'static, str>),
-    /// A number.
+    /// A value that is a whole number.
     Number(i64),
-    /// Yes or no.
+    /// A value that is true or false.
     Truth(bool),
 }
 

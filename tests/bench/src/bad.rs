@@ -23,7 +23,7 @@ pub(crate) const HANG: Duration = Duration::from_secs(25);
 /// How long one that drips waits before each byte.
 const DRIP: Duration = Duration::from_millis(500);
 
-/// What it does.
+/// How a bad endpoint misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     /// It answers 200 at once.
@@ -63,7 +63,6 @@ pub(crate) struct BadReceiver {
 }
 
 impl BadReceiver {
-    /// Listens.
     pub(crate) async fn start(fault: Fault) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("a free port")?;
         let address = listener.local_addr()?;

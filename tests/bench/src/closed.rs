@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// How long it runs before it is measured.
 const WARM_UP: Duration = Duration::from_secs(3);
 
-/// Its result.
+/// The result of a closed loop.
 #[derive(Debug, Clone)]
 pub(crate) struct Throughput {
     /// Deliveries a second.
@@ -65,7 +65,6 @@ impl fmt::Display for Throughput {
 pub(crate) struct Load {
     /// Whose packets they are.
     pub(crate) company: Uuid,
-    /// Its events.
     pub(crate) template: Template,
     /// How many subscriptions each event goes to.
     pub(crate) subscriptions: u32,
@@ -92,7 +91,6 @@ impl Load {
 /// A closed loop about to be run.
 #[derive(Debug)]
 pub(crate) struct Closed {
-    /// The subscribers.
     pub(crate) receiver: Receiver,
     /// Whose packets it sends.
     pub(crate) company: Uuid,

@@ -24,14 +24,13 @@ pub(crate) const CONNECTIONS: usize = 128;
 /// How long to wait before an event that was refused is sent again.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// A running generator.
 #[derive(Debug)]
 pub(crate) struct Generator {
     work: Arc<Work>,
     workers: JoinSet<anyhow::Result<()>>,
 }
 
-/// What was sent.
+/// What a generator has sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sent {
     /// Events that were answered with 202.
@@ -157,7 +156,7 @@ async fn connect(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>
 /// Times at which events are meant to be sent, evenly spread.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Schedule {
-    /// The first one.
+    /// When the first event is sent.
     pub(crate) begins: Instant,
     /// Events a second.
     pub(crate) rate: u32,

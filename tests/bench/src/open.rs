@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-/// One open loop.
+/// An open loop: events are sent at a fixed rate, whether or not they arrive.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Open {
     /// When the first event is meant to be sent; now, if it is not given.

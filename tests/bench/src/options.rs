@@ -98,13 +98,12 @@ impl fmt::Display for Scenario {
 /// What every scenario is given.
 #[derive(Debug)]
 pub(crate) struct Bench {
-    /// The stores.
     pub(crate) servers: Servers,
     options: Options,
 }
 
 impl Bench {
-    /// Starts the stores.
+    /// Starts RabbitMQ and PostgreSQL.
     pub(crate) async fn start(options: Options) -> Self {
         Self {
             servers: Servers::start().await,
@@ -153,7 +152,7 @@ impl Bench {
         self.options.quick
     }
 
-    /// What is done.
+    /// The scenarios that are asked for.
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
         self.options.scenario.each()
     }

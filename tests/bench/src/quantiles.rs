@@ -6,11 +6,9 @@ use std::time::Duration;
 /// Of the times of an open loop, in milliseconds. Each is one that was seen, none is interpolated.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Quantiles {
-    /// The median.
     pub(crate) p50: f64,
     /// Not exceeded by 99 in a hundred.
     pub(crate) p99: f64,
-    /// The longest.
     pub(crate) longest: f64,
 }
 

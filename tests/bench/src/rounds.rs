@@ -86,7 +86,6 @@ impl<C: Copy + Ord + Display, T: Display> Rounds<C, T> {
 /// A case of a scenario that does different things to each stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Case<V> {
-    /// The stack.
     pub(crate) kind: Kind,
     /// What is done to it.
     pub(crate) variant: V,

@@ -14,7 +14,6 @@ mod waiting;
 use crate::options::{Bench, Scenario};
 use crate::report::Report;
 
-/// Measures a scenario.
 pub(crate) async fn measure(scenario: Scenario, bench: &Bench) -> Measured {
     match scenario {
         Scenario::Saturation => saturation::measure(bench).await,
@@ -34,7 +33,6 @@ pub(crate) async fn measure(scenario: Scenario, bench: &Bench) -> Measured {
 /// What came out of a scenario.
 #[derive(Debug, Default)]
 pub(crate) struct Measured {
-    /// The tables.
     pub(crate) reports: Vec<Report>,
     /// The runs that failed, and why.
     pub(crate) failures: Vec<String>,

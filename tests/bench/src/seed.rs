@@ -23,7 +23,6 @@ pub(crate) enum Ledger {
 /// A delivery that waits for its retry.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waiting {
-    /// Its id.
     pub(crate) delivery: Uuid,
     /// The `Id` of its event.
     pub(crate) event: Uuid,
@@ -195,7 +194,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// One text.
+    /// Asks the database for a single text.
     async fn ask(&self, sql: String) -> anyhow::Result<String> {
         match self {
             Self::File(_) => {

@@ -25,7 +25,7 @@ use uuid::Uuid;
 /// How many subscriptions are made at a time.
 const SUBSCRIBING: usize = 32;
 
-/// One form.
+/// The forms of Herald that are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Kind {
     /// Without Herald: what everything else is compared to

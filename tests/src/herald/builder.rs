@@ -69,7 +69,7 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// On another stack.
+    /// Takes another stack.
     #[must_use]
     pub fn stack(self, stack: Stack) -> Self {
         Self { stack, ..self }
@@ -126,7 +126,7 @@ impl Builder {
         }
     }
 
-    /// One more argument.
+    /// Adds an argument to the command line.
     #[must_use]
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());

@@ -13,15 +13,10 @@ use std::time::Duration;
 /// What a process does, by the subcommand of that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Everything.
     Up,
-    /// Takes events.
     Ingest,
-    /// Dispatches and delivers.
     Worker,
-    /// Dispatches.
     Dispatch,
-    /// Delivers.
     Deliver,
     /// Serves the rest of the API.
     Manage,
@@ -131,7 +126,6 @@ impl Process {
         false
     }
 
-    /// Sends a signal.
     pub(super) fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it is running");
         // The process is our child and was not waited for, so its id cannot be somebody else's.

@@ -72,7 +72,7 @@ impl Answer {
         self
     }
 
-    /// With a body.
+    /// Gives the answer a body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
@@ -86,7 +86,7 @@ impl Answer {
         self
     }
 
-    /// After a while.
+    /// Gives the answer only after that time.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;

@@ -11,11 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 pub struct Request {
     /// Such as `POST`.
     pub method: String,
-    /// Path and query.
     pub path: String,
-    /// All headers.
     pub headers: HeaderMap,
-    /// The bytes.
     pub body: Bytes,
     /// When it was complete.
     pub at: Instant,

@@ -19,7 +19,6 @@ const AHEAD: usize = 6;
 pub struct Ground {
     /// The vhost; it is removed first, so that nobody publishes to a queue without a ledger.
     pub vhost: Vhost,
-    /// The database.
     pub database: Database,
 }
 

@@ -73,7 +73,6 @@ impl Management {
             .await;
     }
 
-    /// Removes a user.
     pub async fn remove_user(&self, name: &str) {
         self.call(Method::DELETE, &format!("/users/{name}"), None).await;
     }

@@ -153,7 +153,6 @@ impl RabbitMq {
         format!("http://guest:guest@127.0.0.1:{}", self.ports.management)
     }
 
-    /// Its management API.
     pub fn management(&self) -> Management {
         Management::new(&self.api_url())
     }
@@ -209,7 +208,7 @@ impl RabbitMq {
         self.wait_for_alarms(|alarms| alarms > 0).await;
     }
 
-    /// Clears it.
+    /// Clears the memory alarm.
     pub async fn clear_memory_alarm(&self) {
         self.set_watermark("0.4").await;
         self.wait_for_alarms(|alarms| alarms == 0).await;

@@ -41,12 +41,11 @@ impl Vhost {
         }
     }
 
-    /// Its AMQP URL.
+    /// The AMQP URL of the vhost.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -35,7 +35,6 @@ pub(crate) struct Report {
     pub(crate) exact: bool,
 }
 
-/// Runs an audit.
 pub(crate) async fn run(config: &Config, options: &Audit) -> anyhow::Result<Report> {
     let ids = options.ids.as_deref().map(read_ids).transpose()?;
     // What is in transit first: what dispatch moves to the ledger meanwhile is then in both, not in neither.

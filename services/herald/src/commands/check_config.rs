@@ -3,7 +3,7 @@
 use super::listen::print_line;
 use crate::process::config::{self, Config, Flags};
 
-/// Prints them.
+/// Prints the effective settings.
 pub(super) fn run(flags: &Flags) -> anyhow::Result<()> {
     for (setting, value, source) in config::explain(flags)? {
         print_line(format!("{setting:<23}{value:<28}{source}"))?;

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 pub(crate) struct Report {
     /// Each part with `ok` or what is wrong.
     pub(crate) json: String,
-    /// Every part serves.
+    /// Whether every part serves.
     pub(crate) ready: bool,
 }
 

@@ -70,7 +70,7 @@ fn used(command: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-/// The command line.
+/// The command line, with the help of every command.
 pub(crate) fn command() -> Command {
     let mut command = Arguments::command();
     let names: Vec<_> = command.get_subcommands().map(|of| of.get_name().to_owned()).collect();

@@ -102,7 +102,7 @@ impl Target {
     }
 }
 
-/// What was accepted.
+/// The number of accepted events, the first of them, and the file that their `Id`s go to.
 struct Tally {
     count: usize,
     first: Option<EventId>,

@@ -48,7 +48,7 @@ impl App {
         self.add(&["/v1/events"], routes);
     }
 
-    /// The management API.
+    /// Adds the routes of the management API.
     pub(crate) fn manage(&mut self, manage: Manage) {
         let description = herald_manage::describe(herald_ingest::openapi(), env!("CARGO_PKG_VERSION"));
         let routes = herald_manage::router(manage).route("/openapi.json", get(async move || Json(description)));

@@ -3,17 +3,17 @@
 /// What a process is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Everything.
+    /// All roles in one process.
     Up,
     /// The HTTP entrance for producers.
     Ingest,
     /// Dispatch and deliver, which hand over within the process.
     Worker,
-    /// Events into deliveries.
+    /// Turns events into deliveries.
     Dispatch,
     /// Deliveries into HTTP requests.
     Deliver,
-    /// The API.
+    /// Serves the management API.
     Manage,
 }
 

@@ -175,7 +175,6 @@ impl Starting {
         .await
     }
 
-    /// Starts deliver.
     fn deliver(&mut self, shared: &Shared, keeper: Option<Keeper>) -> anyhow::Result<()> {
         limits::check_descriptors(herald_deliver::MAX_DESCRIPTORS);
         self.health.failing("deliver", "looking up what is open");
@@ -204,7 +203,6 @@ impl Starting {
         Ok(())
     }
 
-    /// Starts dispatch.
     fn dispatch(&mut self, shared: &Shared) -> anyhow::Result<()> {
         let parts = herald_dispatch::Parts {
             queue: shared.queue.clone(),

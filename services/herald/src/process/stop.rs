@@ -22,13 +22,11 @@ const DRAIN: Duration = Duration::from_secs(12);
 /// Herald, running.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// Where it listens.
     pub(crate) address: SocketAddr,
     /// The operator's key, where it was configured or has just been made.
     pub(crate) operator_key: Option<String>,
     /// Whether the key has just been made.
     pub(crate) first_start: bool,
-    /// The ledger.
     pub(crate) ledger: Ledger,
     pub(super) stop: Stop,
     pub(super) health: Health,
@@ -45,11 +43,11 @@ pub(crate) struct Running {
 /// How a process is told to stop, step by step.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stop {
-    /// No new work.
+    /// Cancelled when no new work may begin.
     pub(super) soft: CancellationToken,
     /// No more waiting for attempts.
     pub(super) hard: CancellationToken,
-    /// The listener closes.
+    /// Cancelled when the listener is to close.
     pub(super) listener: CancellationToken,
 }
 
@@ -75,7 +73,7 @@ impl Running {
         }
     }
 
-    /// Drains and ends.
+    /// Ends what is under way, and then the process.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         self.health.failing("process", "stopping");
         self.stop.soft.cancel();

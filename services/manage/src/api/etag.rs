@@ -30,7 +30,6 @@ impl Representation {
         Ok(Self { json, tag })
     }
 
-    /// The header `ETag`.
     pub(crate) fn etag(&self) -> Result<HeaderValue, Problem> {
         HeaderValue::try_from(&self.tag).map_err(|error| Problem::unavailable("answer", &error))
     }

@@ -116,7 +116,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Number or name.
+    /// The object type that the field gives by its number or name.
     pub(crate) fn object_type(&mut self, catalogue: &Catalogue) -> Option<ObjectType> {
         const NAME: &str = "ObjectType";
         let Some(value) = self.get(NAME) else {

@@ -17,7 +17,7 @@ const MAX_BYTES: usize = 1 << 20;
 /// How long a client may take to send its body.
 const MAX_READ_TIME: Duration = Duration::from_secs(30);
 
-/// A JSON body.
+/// The body of a request, read as JSON.
 #[derive(Debug)]
 pub(crate) struct Json(pub Value);
 

@@ -79,7 +79,6 @@ pub(crate) async fn add_key(
     Ok((made.ok_or_else(|| Problem::not_found("key"))?, secret))
 }
 
-/// Deletes a key.
 pub(crate) async fn remove_key(
     manage: &Manage,
     by: Caller,
@@ -115,7 +114,7 @@ pub(crate) async fn add_grant(
     given.await.map(drop)
 }
 
-/// Takes a permission.
+/// Takes a permission away.
 pub(crate) async fn remove_grant(
     manage: &Manage,
     by: Caller,

@@ -25,7 +25,6 @@ use tempfile::TempDir;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
-/// The operator's key.
 pub(crate) const KEY: &str = "herald_operator";
 
 pub(crate) const COMPANY: &str = "6a1f0f5e-55a5-4f0c-9c39-0d5e2e0c1a01";

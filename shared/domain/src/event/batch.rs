@@ -10,9 +10,9 @@ use std::fmt;
 /// A text that is one event, or several, as the elements of an array.
 #[derive(Debug)]
 pub enum Batch<'a> {
-    /// One event.
+    /// The text of one event, which stood alone.
     One(&'a str),
-    /// An array's elements.
+    /// The texts of the elements of an array.
     Many(Vec<&'a str>),
 }
 

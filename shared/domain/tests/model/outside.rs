@@ -137,7 +137,7 @@ impl Queue {
 /// How subscribers answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Mood {
-    /// Every way.
+    /// In every way there is, by chance.
     Any,
     Well,
     Never,

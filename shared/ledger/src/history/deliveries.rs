@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// A delivery as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryView {
-    /// Its id.
+    /// The delivery's id, which receivers get as `webhook-id`.
     pub id: DeliveryId,
     /// Its event's identity in the ledger.
     pub event: EventUid,
@@ -29,7 +29,7 @@ pub struct DeliveryView {
     pub subscription: SubscriptionId,
     /// What the subscription asked for.
     pub webhook: Webhook,
-    /// Its status.
+    /// The delivery's status, as the API names it.
     pub status: Status,
     /// Why it was closed without success.
     pub reason: Option<String>,
@@ -54,7 +54,7 @@ pub struct DeliveryView {
 pub struct AttemptView {
     /// The attempt's number, from 1.
     pub number: i64,
-    /// When it began.
+    /// When the attempt began.
     pub at: Timestamp,
     /// How long it took.
     pub duration: Duration,
@@ -113,7 +113,7 @@ impl Ledger {
         Ok(found)
     }
 
-    /// One delivery.
+    /// A delivery, whether it is open or closed.
     pub async fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryView>, Error> {
         let read = async {
             let snapshot = history(self.store.api()).await?;

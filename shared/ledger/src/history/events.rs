@@ -19,7 +19,7 @@ pub struct EventView {
     pub account: String,
     /// The producer's `Id`.
     pub id: EventId,
-    /// What happened.
+    /// Its `Type`.
     pub kind: EventType,
     /// When it happened, if the producer said.
     pub occurred_at: Option<Timestamp>,
@@ -27,7 +27,7 @@ pub struct EventView {
     pub accepted_at: Timestamp,
     /// When it was recorded.
     pub recorded_at: Timestamp,
-    /// What it concerns.
+    /// Its `Objects`: what it is about.
     pub objects: Objects,
     /// `Data`, to the byte.
     pub data: String,

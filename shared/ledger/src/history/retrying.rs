@@ -31,7 +31,7 @@ pub enum Retried {
 pub enum RetriedSome {
     /// So many are open again and due, and there may be more.
     Done {
-        /// How many.
+        /// How many deliveries were opened again.
         deliveries: usize,
         /// Whether there may be more.
         more: bool,

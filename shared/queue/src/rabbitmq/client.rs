@@ -12,11 +12,11 @@ use std::borrow::Cow;
 /// An event to publish.
 #[derive(Debug, Clone)]
 pub struct Outgoing<'a> {
-    /// Its `Id`.
+    /// The event's `Id`.
     pub id: EventId,
-    /// Its routing key.
+    /// The routing key of the event's type.
     pub key: Cow<'a, str>,
-    /// Its JSON text.
+    /// The event as JSON text.
     pub text: &'a str,
 }
 
@@ -29,7 +29,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects.
+    /// Connects to RabbitMQ as a producer does.
     pub async fn connect(settings: &Settings) -> Result<Self, Error> {
         let connection = settings.connect("herald send").await?;
         let open = async {

@@ -28,7 +28,6 @@ pub(super) const DEAD_LETTERS: &str = "herald.dead-letters";
 /// `mandatory` is not used for that: the client attributes returns to the wrong message when several are on their way.
 const UNROUTED: &str = "herald.unrouted";
 
-/// Every queue.
 pub(super) const QUEUES: [&str; 3] = [EVENTS, UNROUTED, DEAD_LETTERS];
 
 /// The exchange that marks the queues as old enough.

@@ -46,7 +46,7 @@ impl Valve {
     }
 }
 
-/// Connects.
+/// Connects to the broker, over TLS if its URL says so.
 pub(super) async fn connect(
     valve: Valve,
     uri: AMQPUri,

@@ -19,7 +19,7 @@ const STEP: u16 = 8;
 /// What to do after a message has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Advice {
-    /// Go on.
+    /// Go on receiving.
     GoOn,
     /// Subscribe anew: now more messages may be on their way, or none before there is room.
     Anew,

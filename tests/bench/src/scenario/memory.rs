@@ -33,7 +33,7 @@ const RATE: u32 = 300;
 const WARM_UP: u32 = 2;
 const MEASURED: u32 = 30;
 
-/// What it does.
+/// What Herald does while its memory is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Load {
     /// Nothing, with so many subscriptions.

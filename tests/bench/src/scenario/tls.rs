@@ -37,7 +37,7 @@ impl Way {
 /// What the floor does.
 const FLOOR: [Way; 2] = [Way::new(1, Transport::Tls), Way::new(1, Transport::TlsHttp2)];
 
-/// What Herald does.
+/// The ways in which Herald sends.
 const HERALD: [Way; 5] = [
     FLOOR[0],
     FLOOR[1],

@@ -95,7 +95,6 @@ impl Receiver {
         })
     }
 
-    /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }

@@ -14,7 +14,6 @@ pub(crate) enum Tone {
     Strong,
 }
 
-/// Standard output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terminal {
     colour: bool,

@@ -191,7 +191,7 @@ fn skip_blanks(input: &mut impl BufRead, position: &Position) -> anyhow::Result<
     }
 }
 
-/// Where reading is.
+/// The place in the input up to which events were read.
 #[derive(Debug, Default)]
 struct Position {
     /// Line ends so far.

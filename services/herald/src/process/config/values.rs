@@ -46,7 +46,7 @@ pub(super) fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<St
     })
 }
 
-/// Where to listen.
+/// Reads an address and a port to listen at.
 pub(super) fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = Text::deserialize(deserializer)?.0;
     text.parse().map_err(|_not_an_address| {
@@ -58,7 +58,7 @@ pub(super) fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Socke
     })
 }
 
-/// Networks.
+/// Reads a list of networks.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let read = |text: String| {
         // A single address is a network of one.

@@ -66,7 +66,7 @@ impl Places {
         Arc::clone(&self.extra).acquire_owned().await.ok()
     }
 
-    /// One is refused.
+    /// Counts a connection that is refused.
     pub(super) fn refuse(&self) {
         self.refused.inc();
     }

@@ -30,7 +30,7 @@ const TRIAL: Duration = Duration::from_secs(1);
 /// How PostgreSQL chooses its plan for reading the rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plans {
-    /// By its estimates.
+    /// By the planner's estimates.
     Estimated,
     /// By an index, whatever it estimates. Tables on the delivery path fill and empty within seconds, but a plan
     /// stays. A plan that was made for an empty table would read it from end to end when it is full of rows, or of
