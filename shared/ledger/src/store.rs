@@ -38,7 +38,7 @@ const API_STATEMENT: Duration = Duration::from_secs(16);
 /// A handle to the database; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    reads: Arc<Reads>,
+    reads: Arc<ReadConnections>,
     write: Write,
     trust: Trust,
     day_missing: Arc<Notify>,
@@ -47,9 +47,9 @@ pub struct Store {
     metrics: Metrics,
 }
 
-/// The connections that read, by purpose.
+/// The connections that read, one or several for each purpose.
 #[derive(Debug)]
-struct Reads {
+struct ReadConnections {
     read: DatabaseConnection,
     registry: DatabaseConnection,
     queries: DatabaseConnection,
@@ -77,7 +77,7 @@ impl Store {
         let metrics = Metrics::default();
         let (write, writer) = Writer::open(file, clock, metrics.clone()).await?;
         let read = sqlite::connect(file, READERS, true).await?;
-        let reads = Reads {
+        let reads = ReadConnections {
             read,
             registry: sqlite::connect(file, REGISTRY, true).await?,
             queries: sqlite::connect(file, QUERIES, true).await?,
@@ -105,7 +105,7 @@ impl Store {
             }
             Err(error) => sqlite::connect_immutable(file).await.map_err(|_says_less| error)?,
         };
-        let reads = Reads {
+        let reads = ReadConnections {
             registry: read.clone(),
             queries: read.clone(),
             api: read.clone(),
@@ -126,7 +126,7 @@ impl Store {
         let (address, trust) = (Address::read(url)?, Trust::default());
         let pool = postgres::Pool::connect(address.clone(), &trust).await?;
         let clock = pool.clock();
-        let reads = Reads {
+        let reads = ReadConnections {
             read: pool.reading().clone(),
             registry: postgres::connect(&address, REGISTRY, (postgres::PATIENCE, Plans::Estimated), &trust).await?,
             queries: postgres::connect(&address, QUERIES, (postgres::SLOW, Plans::Estimated), &trust).await?,
