@@ -5,6 +5,7 @@
 //! attempts ask a view that was compared at most [`MAX_AGE`] ago.
 #![warn(missing_docs)]
 
+use futures_util::future::BoxFuture;
 use herald_domain::access::{AccessRefusal, Account, Needed, OPERATOR, Roles};
 use herald_domain::catalogue::Catalogue;
 use herald_domain::delivery::{Closed, Delivery, Reason};
@@ -89,21 +90,24 @@ impl Registry {
         self.view.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Loads what changed since; one refresh at a time, and one for all who wait for the next.
-    pub async fn refresh(&self) -> Result<(), Error> {
-        let asked = Instant::now();
-        let _one_at_a_time = self.checked.lock().await;
-        if self.checked_at() > asked {
-            return Ok(());
-        }
-        let began = Instant::now();
-        let since = self.view().version;
-        if self.ledger.registry_version().await? != since {
-            let apply = |changes| self.view.write().unwrap_or_else(PoisonError::into_inner).apply(changes);
-            self.ledger.changes_since(since, apply).await?;
-        }
-        *self.checked_at.write().unwrap_or_else(PoisonError::into_inner) = began;
-        Ok(())
+    /// Loads what changed since; one refresh at a time, and one for all who wait for the next. The future is boxed, so
+    /// that it is compiled here and not once more wherever it is awaited.
+    pub fn refresh(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async {
+            let asked = Instant::now();
+            let _one_at_a_time = self.checked.lock().await;
+            if self.checked_at() > asked {
+                return Ok(());
+            }
+            let began = Instant::now();
+            let since = self.view().version;
+            if self.ledger.registry_version().await? != since {
+                let apply = |changes| self.view.write().unwrap_or_else(PoisonError::into_inner).apply(changes);
+                self.ledger.changes_since(since, apply).await?;
+            }
+            *self.checked_at.write().unwrap_or_else(PoisonError::into_inner) = began;
+            Ok(())
+        })
     }
 
     /// [`Registry::refresh`] for somebody who waits; an error if it takes longer than [`MAX_AGE`].
