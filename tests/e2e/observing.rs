@@ -119,7 +119,7 @@ async fn the_command_line_tells_whether_a_process_is_ready() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logs_hold_no_secret_and_no_payload() {
     let verbose = "info,herald=trace,herald_ingest=trace,herald_dispatch=trace,herald_deliver=trace,herald_manage=trace,\
-                   herald_ledger=trace,herald_queue=trace,herald_registry=trace,herald_access=trace";
+                   herald_egress=trace,herald_ledger=trace,herald_queue=trace,herald_registry=trace,herald_access=trace";
     for filter in [None, Some(verbose)] {
         let mut builder = Herald::builder();
         if let Some(filter) = filter {

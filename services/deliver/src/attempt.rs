@@ -1,8 +1,7 @@
 //! One attempt: build, sign, send, read, classify.
 
-use crate::egress::{Exchange, SendError, Sender};
-use crate::prepared::{Impossible, Prepared};
-use crate::{answer, rate_limit, spans};
+use crate::prepared::{Impossible, Prepare, Prepared};
+use crate::{rate_limit, spans};
 use bytes::Bytes;
 use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::delivery::{Attempt, AttemptError, Delivery, Outcome};
@@ -10,15 +9,12 @@ use herald_domain::message::Envelope;
 use herald_domain::subscription::Subscription;
 use herald_domain::time::{Clock, Timestamp};
 use herald_domain::trace::TraceContext;
+use herald_egress::{Answer, BodyLimits, Client, ExchangeOutcome, Request, Want};
 use herald_ledger::dispatching::EventRecord;
 use herald_telemetry::traces::Traces;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use std::io;
 use std::sync::Arc;
-use tokio::time::{Instant, timeout_at};
-
-/// How much of an answer's body is read; beyond it nothing is of interest.
-const MAX_BODY_BYTES: usize = 16 * 1024;
+use tokio::time::Instant;
 
 // What differs from one request of a subscription to the next; as constants, because a name is checked each time that it
 // is given as text.
@@ -30,10 +26,21 @@ const EVENT_ID: HeaderName = HeaderName::from_static("webhook-event-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("webhook-attempt");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// No attempt was made, because this process or its machine is short of something. No receiver has failed by it.
-#[derive(Debug, thiserror::Error)]
-#[error("Herald is short of descriptors, ports or memory for connections: {0}")]
-pub(crate) struct Want(io::Error);
+/// Sends the requests of subscriptions.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    client: Arc<Client>,
+    prepare: Prepare,
+}
+
+impl Sender {
+    pub(crate) fn new(client: Arc<Client>) -> Self {
+        Self {
+            prepare: Prepare::new(Arc::clone(&client)),
+            client,
+        }
+    }
+}
 
 /// Makes the next attempt of a delivery, as a span of its event's trace. Takes no longer than the subscription's
 /// timeout.
@@ -66,44 +73,44 @@ async fn send(
     let began = Instant::now();
     let number = delivery.attempts + 1;
     let deadline = began + subscription.settings.timeout;
-    let (outcome, detail) = match request(sender, subscription, delivery, event, traceparent, at) {
-        Ok(request) => match timeout_at(
-            deadline,
-            sender.exchange(&request.prepared, request.headers, request.body),
-        )
-        .await
-        {
-            Ok(Ok(exchange)) => answered(exchange, deadline, at).await,
-            Ok(Err(SendError::Want(error))) => return Err(Want(error)),
-            Ok(Err(error)) => (Outcome::Failed(error.kind()), Some(error.words())),
-            Err(_elapsed) => {
-                request.prepared.keep_apart(std::time::Instant::now());
-                let detail = format!("no answer within {} s", subscription.settings.timeout.as_secs_f64());
-                (Outcome::Failed(AttemptError::Timeout), Some(detail))
-            }
-        },
+    let (prepared, headers, body) = match request(sender, subscription, delivery, event, traceparent, at) {
+        Ok(request) => request,
         // What can never succeed: dead at once, and the detail says why.
-        Err(impossible) => (
-            Outcome::Failed(AttemptError::AddressRefused),
-            Some(impossible.to_string()),
-        ),
+        Err(impossible) => {
+            return Ok(Attempt {
+                number,
+                at,
+                duration: began.elapsed(),
+                outcome: Outcome::Failed(AttemptError::AddressRefused),
+                detail: Some(impossible.to_string()),
+            });
+        }
+    };
+    let request = Request {
+        target: prepared.target(),
+        headers,
+        body,
+        limits: BodyLimits::default(),
+    };
+    let exchange = sender.client.exchange(request, deadline).await?;
+    let (outcome, detail) = match exchange.outcome {
+        ExchangeOutcome::Answered(answer) => answered(&answer, at),
+        ExchangeOutcome::Failed(failure) => (Outcome::Failed(failure.kind), Some(failure.detail)),
+        ExchangeOutcome::TimedOut => {
+            let detail = format!("no answer within {} s", subscription.settings.timeout.as_secs_f64());
+            (Outcome::Failed(AttemptError::Timeout), Some(detail))
+        }
     };
     Ok(Attempt {
         number,
         at,
-        duration: began.elapsed(),
+        duration: exchange.timing.total,
         outcome,
         detail,
     })
 }
 
-/// A request that can be sent.
-struct Request {
-    prepared: Arc<Prepared>,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
+/// The template of a request, and what is its own: headers and body.
 fn request(
     sender: &Sender,
     subscription: &Arc<Subscription>,
@@ -111,8 +118,8 @@ fn request(
     event: &EventRecord,
     traceparent: TraceContext,
     at: Timestamp,
-) -> Result<Request, Impossible> {
-    let prepared = sender.prepare().get(subscription)?;
+) -> Result<(Arc<Prepared>, HeaderMap, Bytes), Impossible> {
+    let prepared = sender.prepare.get(subscription)?;
     let outgoing = subscription.settings.format.compose(&Envelope {
         subscription: subscription.id,
         kind: &event.kind,
@@ -131,11 +138,7 @@ fn request(
     headers.insert(EVENT_ID, HeaderValue::try_from(event.id.to_string())?);
     headers.insert(ATTEMPT, (delivery.attempts + 1).into());
     headers.insert(TRACEPARENT, HeaderValue::try_from(traceparent.to_string())?);
-    Ok(Request {
-        prepared,
-        headers,
-        body: outgoing.body.into(),
-    })
+    Ok((prepared, headers, outgoing.body.into()))
 }
 
 /// `Webhook-Type`: what the subscription asked for, which is a webhook of Enate's or the event's type.
@@ -147,21 +150,11 @@ fn type_of(webhook: Webhook, kind: &EventType) -> Result<HeaderValue, Impossible
     }
 }
 
-async fn answered(exchange: Exchange, deadline: Instant, now: Timestamp) -> (Outcome, Option<String>) {
-    let status = exchange.status();
+fn answered(answer: &Answer, now: Timestamp) -> (Outcome, Option<String>) {
     let outcome = Outcome::Answered {
-        status: status.as_u16(),
-        retry_after: rate_limit::pause(status, exchange.headers(), now),
+        status: answer.status.as_u16(),
+        retry_after: rate_limit::pause(answer.status, &answer.headers, now),
     };
-    if outcome.is_success() {
-        // Reading a short body to its end frees the connection for the next request.
-        drop(timeout_at(deadline, exchange.read(&mut Vec::new(), 0, MAX_BODY_BYTES)).await);
-        return (outcome, None);
-    }
-    let headers = exchange.headers().clone();
-    let mut body = Vec::new();
-    let reading = exchange.read(&mut body, answer::MAX_BODY_BYTES, MAX_BODY_BYTES);
-    // As much as came in time.
-    let is_whole = timeout_at(deadline, reading).await.unwrap_or(false);
-    (outcome, Some(answer::describe(status, &headers, &body, is_whole)))
+    let detail = (!outcome.is_success()).then(|| answer.describe());
+    (outcome, detail)
 }

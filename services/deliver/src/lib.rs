@@ -6,10 +6,7 @@
 //! ledger, the [`Keeper`] holds this process's share of its shards.
 #![warn(missing_docs)]
 
-mod answer;
 mod attempt;
-mod credentials;
-mod egress;
 mod fair_share;
 mod keeper;
 mod letters;
@@ -21,12 +18,10 @@ mod rate_limit;
 mod recorder;
 mod report;
 mod spans;
-mod target;
 
-use egress::Sender;
-pub use egress::{EgressError, parse_certificates};
-use herald_domain::address::EgressPolicy;
+use attempt::Sender;
 use herald_domain::time::Clock;
+use herald_egress::Client;
 use herald_ledger::Ledger;
 use herald_ledger::handover::HandOver;
 use herald_ledger::shards::Ownership;
@@ -36,8 +31,6 @@ use herald_telemetry::traces::Traces;
 pub use keeper::Keeper;
 pub use letters::{DeadLetters, PublishError};
 use metrics::Metrics;
-use rustls::pki_types::CertificateDer;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -66,12 +59,8 @@ pub struct Parts {
     pub health: Health,
     /// The traces to which its spans go.
     pub traces: Traces,
-    /// Which addresses requests may go to.
-    pub egress: Arc<EgressPolicy>,
-    /// Certificates that are trusted besides the system's.
-    pub trusted: Vec<CertificateDer<'static>>,
-    /// The name servers to ask; the system's if there are none.
-    pub dns: Vec<SocketAddr>,
+    /// The client that sends the requests.
+    pub client: Arc<Client>,
 }
 
 /// Deliver, ready to run.
@@ -93,7 +82,7 @@ pub struct Deliver {
 
 impl Deliver {
     /// Deliver with these parts; its metrics go to `metrics`.
-    pub fn new(parts: Parts, metrics: &prometheus::Registry) -> Result<Self, EgressError> {
+    pub fn new(parts: Parts, metrics: &prometheus::Registry) -> Result<Self, prometheus::Error> {
         let Parts {
             ledger,
             registry,
@@ -103,11 +92,9 @@ impl Deliver {
             hand_over,
             health,
             traces,
-            egress,
-            trusted,
-            dns,
+            client,
         } = parts;
-        let sender = Arc::new(Sender::new(egress, &trusted, &dns)?);
+        let sender = Arc::new(Sender::new(client));
         let metrics = Metrics::register(metrics)?;
         let clock = ledger.clock();
         Ok(Self {
@@ -137,7 +124,6 @@ impl Deliver {
             metrics: self.metrics.clone(),
         };
         let letters = self.dead_letters.take();
-        let sender = Arc::clone(&self.sender);
         let keeper = self.keeper.take();
         let (health, metrics) = (self.health.clone(), self.metrics.clone());
         if keeper.is_none() {
@@ -150,7 +136,6 @@ impl Deliver {
             }
         };
         tokio::join!(
-            sender.sweep(&shutdown),
             outbox.cancel_deliveries(&shutdown),
             outbox.publish_dead_letters(letters, &shutdown),
             keep,

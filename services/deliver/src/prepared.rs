@@ -1,21 +1,14 @@
 //! Request templates: what all requests of a subscription have in common, made once for each version of it.
 
-use crate::target::{LiteralRefused, Target, check_literal};
-use herald_domain::address::EgressPolicy;
 use herald_domain::id::SubscriptionId;
 use herald_domain::signing::Signers;
 use herald_domain::subscription::Subscription;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use herald_egress::{Client, Target, TargetError};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use url::Url;
-
-/// How long an isolated subscription's requests have connections of their own. It is bounded, because a receiver's
-/// trouble passes, and over HTTP/1.1 each request under way takes a connection.
-const APART: Duration = Duration::from_mins(10);
 
 /// The most request templates that are kept, of one to two kilobytes each. A larger working set costs as much as
 /// keeping none.
@@ -24,14 +17,8 @@ const KEPT: usize = 4096;
 /// Why a request could not be made at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Impossible {
-    #[error("the subscriber's URL is not one any more")]
-    Url(#[from] url::ParseError),
-    #[error("the subscriber's URL is not one that HTTP allows")]
-    Uri(#[from] http::uri::InvalidUri),
-    #[error("the subscriber's URL has no host")]
-    Host,
     #[error(transparent)]
-    Address(#[from] LiteralRefused),
+    Target(#[from] TargetError),
     #[error("a header has a value that HTTP does not allow")]
     Header(#[from] http::header::InvalidHeaderValue),
     #[error("the custom header has a name that HTTP does not allow")]
@@ -42,12 +29,9 @@ pub(crate) enum Impossible {
 pub(crate) struct Prepared {
     /// The version of the subscription that this was made of.
     of: Arc<Subscription>,
-    uri: Uri,
     target: Target,
     headers: HeaderMap,
     signers: Signers,
-    /// Until when the subscription is isolated: its requests have connections of their own.
-    apart_until: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Prepared {
@@ -59,24 +43,9 @@ impl fmt::Debug for Prepared {
 }
 
 impl Prepared {
-    fn new(policy: &EgressPolicy, subscription: &Arc<Subscription>) -> Result<Self, Impossible> {
-        let url = Url::parse(&subscription.settings.url)?;
-        check_literal(policy, &url)?;
-        let target = Target::of(&url).ok_or(Impossible::Host)?;
-        let authority = match url.port() {
-            Some(port) => format!("{}:{port}", target.host),
-            None => target.host.to_string(),
-        };
-        let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let uri = Uri::try_from(format!("{}://{authority}{}{query}", url.scheme(), url.path()))?;
-        // Room for seven headers that differ from one request to the next: a clone has a table of the same size.
-        let mut headers = HeaderMap::with_capacity(16);
-        headers.insert(HOST, HeaderValue::try_from(authority)?);
-        headers.insert(
-            USER_AGENT,
-            HeaderValue::from_static(concat!("Herald/", env!("CARGO_PKG_VERSION"))),
-        );
-        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+    fn new(client: &Client, subscription: &Arc<Subscription>) -> Result<Self, Impossible> {
+        let target = client.target(&subscription.settings.url)?;
+        let mut headers = target.headers();
         let content_type = subscription.settings.format.content_type();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert("webhook-guid", HeaderValue::try_from(subscription.id.to_string())?);
@@ -85,39 +54,15 @@ impl Prepared {
         }
         Ok(Self {
             of: Arc::clone(subscription),
-            uri,
             target,
             headers,
             signers: Signers::new(&subscription.key, subscription.former_key.as_ref()),
-            apart_until: Mutex::default(),
         })
-    }
-
-    /// Isolates the subscription for [`APART`], because a request was not answered in time or the receiver wants
-    /// HTTP/1.1: its requests have connections of their own.
-    pub(crate) fn keep_apart(&self, now: Instant) {
-        *self.apart_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + APART);
-    }
-
-    /// Ends the isolation, because the receiver speaks only HTTP/2: requests share connections again.
-    pub(crate) fn share_again(&self) {
-        *self.apart_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// Whether the subscription is isolated: its requests have connections of their own.
-    pub(crate) fn is_apart(&self, now: Instant) -> bool {
-        let until = *self.apart_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| now < until)
     }
 
     /// Where the requests go.
     pub(crate) fn target(&self) -> &Target {
         &self.target
-    }
-
-    /// The whole URL.
-    pub(crate) fn uri(&self) -> &Uri {
-        &self.uri
     }
 
     /// The headers that all requests have.
@@ -134,15 +79,15 @@ impl Prepared {
 /// Subscriptions that were prepared lately.
 #[derive(Debug)]
 pub(crate) struct Prepare {
-    policy: Arc<EgressPolicy>,
+    client: Arc<Client>,
     kept: Mutex<HashMap<SubscriptionId, Arc<Prepared>>>,
 }
 
 impl Prepare {
-    /// Prepares what `policy` permits.
-    pub(crate) fn new(policy: Arc<EgressPolicy>) -> Self {
+    /// Prepares requests for this client.
+    pub(crate) fn new(client: Arc<Client>) -> Self {
         Self {
-            policy,
+            client,
             kept: Mutex::default(),
         }
     }
@@ -156,7 +101,7 @@ impl Prepare {
         {
             return Ok(Arc::clone(prepared));
         }
-        let prepared = Arc::new(Prepared::new(&self.policy, subscription)?);
+        let prepared = Arc::new(Prepared::new(&self.client, subscription)?);
         if kept.len() >= KEPT {
             kept.clear();
         }
@@ -166,15 +111,16 @@ impl Prepare {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use herald_domain::access::OPERATOR;
+    use herald_domain::address::EgressPolicy;
     use herald_domain::catalogue::Catalogue;
     use herald_domain::signing::SigningKey;
     use herald_domain::subscription::parse;
     use herald_domain::time::Timestamp;
 
-    pub(crate) fn subscription(number: u128, url: &str) -> Arc<Subscription> {
+    fn subscription(number: u128, url: &str) -> Arc<Subscription> {
         let body = serde_json::json!({
             "Webhook": "PacketUpdated", "FilterObjectType": 81, "SubscriberURL": "https://a.example/",
             "FilterObjectGUID": "00000000-0000-0000-0000-000000000001",
@@ -199,61 +145,36 @@ pub(crate) mod tests {
         })
     }
 
+    fn prepare() -> Prepare {
+        Prepare::new(Arc::new(Client::new(Arc::default(), &[], &[]).unwrap()))
+    }
+
     #[test]
     fn a_subscription_is_prepared_once_and_another_version_of_it_anew() {
-        let prepare = Prepare::new(Arc::default());
+        let prepare = prepare();
         let one = subscription(1, "https://a.example/");
         let first = prepare.get(&one).unwrap();
         assert!(Arc::ptr_eq(&first, &prepare.get(&one).unwrap()));
         let moved = prepare.get(&subscription(1, "https://b.example/")).unwrap();
-        assert_eq!(moved.uri(), "https://b.example/");
+        assert_eq!(moved.target().uri(), "https://b.example/");
         assert_eq!(moved.headers()["host"], "b.example");
     }
 
     #[test]
-    fn a_request_leads_where_its_url_says() {
-        let prepare = Prepare::new(Arc::default());
-        let prepared = prepare
-            .get(&subscription(
-                1,
-                "https://user:secret@a.example:8443/a%2Fb//?c=%7E&d='#e",
-            ))
-            .unwrap();
-        assert_eq!(prepared.uri(), "https://a.example:8443/a%2Fb//?c=%7E&d=%27");
-        assert_eq!(prepared.headers()["host"], "a.example:8443");
-        let target = prepared.target();
-        assert_eq!(
-            (&*target.origin, target.port, target.tls),
-            ("https://a.example:8443", 8443, true)
-        );
-    }
-
-    #[test]
-    fn a_subscription_is_kept_apart_for_a_while_and_not_for_good() {
-        let prepare = Prepare::new(Arc::default());
-        let prepared = prepare.get(&subscription(1, "https://a.example/")).unwrap();
-        let now = Instant::now();
-        assert!(!prepared.is_apart(now));
-        prepared.keep_apart(now);
-        assert!(prepared.is_apart(now + APART / 2));
-        assert!(!prepared.is_apart(now + APART));
-        prepared.keep_apart(now);
-        prepared.share_again();
-        assert!(!prepared.is_apart(now));
-    }
-
-    #[test]
     fn what_may_not_be_gone_to_is_refused_each_time() {
-        let prepare = Prepare::new(Arc::default());
+        let prepare = prepare();
         let inside = subscription(1, "http://10.0.0.1/");
         for _ in 0..2 {
-            assert!(matches!(prepare.get(&inside), Err(Impossible::Address(_))));
+            assert!(matches!(
+                prepare.get(&inside),
+                Err(Impossible::Target(TargetError::Address(_)))
+            ));
         }
     }
 
     #[test]
     fn no_more_than_so_many_are_kept() {
-        let prepare = Prepare::new(Arc::default());
+        let prepare = prepare();
         for number in 0..=KEPT as u128 {
             prepare.get(&subscription(number, "https://a.example/")).unwrap();
             assert!(prepare.kept.lock().unwrap().len() <= KEPT);

@@ -1,12 +1,12 @@
 //! What tasks report to the owner of the lanes.
 
-use crate::attempt;
 use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::{Attempt, Closed, Delivery};
 use herald_domain::id::{DeliveryId, SubscriptionId};
 use herald_domain::lanes::{Progress, Work};
 use herald_domain::subscription::Subscription;
 use herald_domain::time::Timestamp;
+use herald_egress::Want;
 use herald_ledger::dispatching::EventRecord;
 use herald_ledger::wakeups::Wakeup;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub(crate) enum Report {
     /// An attempt broke off without an outcome.
     Abandoned(Item),
     /// An attempt was not made, because this process is short of something.
-    Postponed(Item, attempt::Want),
+    Postponed(Item, Want),
     /// Outcomes are in the ledger.
     Recorded(Vec<Recorded>),
     /// A lane's rows were read, or could not be.

@@ -14,6 +14,7 @@ use herald_domain::id::{EventId, EventUid, ObjectGuid, SubscriptionId};
 use herald_domain::signing::SigningKey;
 use herald_domain::subscription::{Subscription, parse};
 use herald_domain::time::{Clock, SystemClock, Timestamp};
+use herald_egress::Client;
 use herald_ledger::Ledger;
 use herald_ledger::dispatching::{BatchResult, EventRecord, NewEvent};
 use herald_ledger::handover::HandOver;
@@ -158,9 +159,7 @@ impl Process {
             hand_over: HandOver::default(),
             health: Health::default(),
             traces: Traces::default(),
-            egress: Arc::clone(&shared.egress),
-            trusted: Vec::new(),
-            dns: Vec::new(),
+            client: Arc::new(Client::new(Arc::clone(&shared.egress), &[], &[]).unwrap()),
         };
         let deliver = Deliver::new(parts, &prometheus::Registry::new()).unwrap();
         let (soft, hard) = (CancellationToken::new(), CancellationToken::new());

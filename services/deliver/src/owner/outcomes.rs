@@ -1,7 +1,6 @@
 //! The outcomes of deliveries, as the owner tells them to the lanes and the ledger.
 
 use super::{Gone, Owner, RETRY_AFTER};
-use crate::attempt::Want;
 use crate::metrics::Lane;
 use crate::report::{Begun, Item};
 use herald_domain::breaker::Turned;
@@ -9,6 +8,7 @@ use herald_domain::delivery::{Attempt, AttemptError, Closed, Decision, Delivery,
 use herald_domain::id::SubscriptionId;
 use herald_domain::lanes::Answer;
 use herald_domain::time::Timestamp;
+use herald_egress::Want;
 use herald_ledger::delivering::{NextStep, OutcomeRecord};
 use herald_ledger::dispatching::EventRecord;
 use std::time::{Duration, Instant};

@@ -23,6 +23,7 @@ use herald_domain::access::OPERATOR;
 use herald_domain::address::EgressPolicy;
 use herald_domain::id::KeyId;
 use herald_domain::time::Clock;
+use herald_egress::Client;
 use herald_ingest::Ingest;
 use herald_ledger::Ledger;
 use herald_ledger::accounts::ApiKey;
@@ -188,9 +189,7 @@ impl Starting {
             hand_over: shared.hand_over.clone(),
             health: self.health.clone(),
             traces: self.traces.clone(),
-            egress: Arc::clone(&shared.egress),
-            trusted: std::mem::take(&mut self.trusted),
-            dns: self.config.egress_dns.clone(),
+            client: self.client(&shared.egress)?,
         };
         let deliver = Deliver::new(parts, &self.metrics)?;
         let (soft, hard) = (self.stop.soft.clone(), self.stop.hard.clone());
@@ -201,6 +200,17 @@ impl Starting {
             self.workers.supervise("open deliveries", counting);
         }
         Ok(())
+    }
+
+    /// The client for requests to subscribers, whose idle connections are closed from now on.
+    fn client(&mut self, policy: &Arc<EgressPolicy>) -> anyhow::Result<Arc<Client>> {
+        let client = Arc::new(Client::new(Arc::clone(policy), &self.trusted, &self.config.egress_dns)?);
+        let (sweeping, until) = (Arc::clone(&client), self.stop.soft.clone());
+        self.workers.supervise(
+            "connections to subscribers",
+            async move { sweeping.sweep(&until).await },
+        );
+        Ok(client)
     }
 
     fn dispatch(&mut self, shared: &Shared) -> anyhow::Result<()> {
@@ -359,7 +369,7 @@ async fn operator_key(
 
 fn read_certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let pem = text::read_settings(file).context("--egress-ca")?;
-    let certificates = herald_deliver::parse_certificates(pem.as_bytes())
+    let certificates = herald_egress::parse_certificates(pem.as_bytes())
         .with_context(|| format!("--egress-ca {}: not a PEM file of certificates", file.display()))?;
     anyhow::ensure!(
         !certificates.is_empty(),

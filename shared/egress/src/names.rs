@@ -9,7 +9,7 @@
 //! system's settings (RFC 1535). A name without a dot is looked up as it is; a container network may answer it. A
 //! service in a Kubernetes cluster needs its full name, `service.namespace.svc.cluster.local`.
 //!
-//! The addresses of names are remembered, but never that they were permitted: see [`super::Sender`].
+//! The addresses of names are remembered, but never that they were permitted: see [`crate::Client`].
 
 mod servers;
 

@@ -22,6 +22,20 @@ pub(crate) enum ResolveError {
     Refused { name: String },
 }
 
+/// A request that was not answered.
+#[derive(Debug)]
+pub struct Failure {
+    /// Its kind.
+    pub kind: AttemptError,
+    /// Its causes in words: one bounded line, without user and password of URLs.
+    pub detail: String,
+}
+
+/// No request was sent, because this process or its machine is short of something. No receiver has failed by it.
+#[derive(Debug, thiserror::Error)]
+#[error("Herald is short of descriptors, ports or memory for connections: {0}")]
+pub struct Want(pub(crate) io::Error);
+
 /// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {

@@ -3,7 +3,7 @@
 use super::failure::SendError;
 use super::tls::Tls;
 use super::want;
-use crate::target::Target;
+use crate::target::Origin;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http_body_util::Full;
@@ -56,19 +56,19 @@ pub(super) enum Connection {
 /// Connects to one of these addresses. `changed` is notified when an HTTP/2 receiver allows another number of requests
 /// at a time.
 pub(super) async fn connect(
-    target: &Target,
+    origin: &Origin,
     addresses: &[IpAddr],
     tls: &Tls,
     http1_only: bool,
     changed: watch::Sender<()>,
 ) -> Result<Connection, SendError> {
-    let tcp = dial(addresses, target.port).await.map_err(SendError::connect)?;
-    if !target.tls {
+    let tcp = dial(addresses, origin.port).await.map_err(SendError::connect)?;
+    if !origin.tls {
         return over_http1(Wire::new(Stream::Plain(tcp))).await;
     }
     let config = if http1_only { &tls.http1 } else { &tls.both };
     let stream = TlsConnector::from(Arc::clone(config))
-        .connect(server_name(target)?, tcp)
+        .connect(server_name(origin)?, tcp)
         .await
         .map_err(SendError::Tls)?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -81,8 +81,8 @@ pub(super) async fn connect(
 }
 
 /// The name that the certificate must have, without a dot at its end: names in certificates have none.
-fn server_name(target: &Target) -> Result<ServerName<'static>, SendError> {
-    Ok(match &target.host {
+fn server_name(origin: &Origin) -> Result<ServerName<'static>, SendError> {
+    Ok(match &origin.host {
         url::Host::Domain(name) => ServerName::try_from(name.trim_end_matches('.').to_owned())
             .map_err(|error| SendError::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?,
         url::Host::Ipv4(address) => ServerName::IpAddress(IpAddr::from(*address).into()),

@@ -1,7 +1,7 @@
 use super::super::connect::connect;
 use super::super::tls::Tls;
 use super::*;
-use crate::target::Target;
+use crate::target::Origin;
 use tokio::net::TcpListener;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -11,23 +11,23 @@ struct Scene {
     pool: Arc<Pool>,
     tls: Tls,
     host: Host,
-    target: Target,
+    origin: Origin,
     _listener: TcpListener,
 }
 
 impl Scene {
     async fn new(max_idle: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let origin: Arc<str> = "http://127.0.0.1".into();
+        let name: Arc<str> = "http://127.0.0.1".into();
         Self {
             pool: Pool::new(max_idle),
             tls: Tls::new(&[]).unwrap(),
             host: Host {
-                origin: Arc::clone(&origin),
+                origin: Arc::clone(&name),
                 may_share: true,
             },
-            target: Target {
-                origin,
+            origin: Origin {
+                name,
                 host: url::Host::Ipv4([127, 0, 0, 1].into()),
                 port: listener.local_addr().unwrap().port(),
                 tls: false,
@@ -38,7 +38,7 @@ impl Scene {
 
     async fn connect(&self, changed: watch::Sender<()>) -> Result<Connection, SendError> {
         let address = [127, 0, 0, 1].into();
-        connect(&self.target, &[address], &self.tls, false, changed).await
+        connect(&self.origin, &[address], &self.tls, false, changed).await
     }
 
     async fn take(&self) -> Lease {

@@ -1,38 +1,57 @@
-//! What an answer that is no success says about its reason, for who looks at the attempt.
+//! Answers, and what one that is no success says about its reason, for who looks at the attempt.
 
 use crate::credentials;
-use crate::egress::bounded;
+use crate::failure::bounded;
 use http::header::{CONTENT_ENCODING, LOCATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 
-/// How much of the body is kept.
-pub(crate) const MAX_BODY_BYTES: usize = 1024;
+/// How much of the body a description holds.
+pub(crate) const MAX_DESCRIBED_BYTES: usize = 1024;
 
 /// How much of a header is kept.
 const MAX_HEADER_CHARS: usize = 300;
 
-/// The status, `Location` of a redirect, `WWW-Authenticate`, and the beginning of the body where that is text; of URLs
-/// in them neither user nor password. Whether the body `is_whole` says what its end may be.
-pub(crate) fn describe(status: StatusCode, headers: &HeaderMap, body: &[u8], is_whole: bool) -> String {
-    let mut said = format!("the subscriber answered {}", status.as_u16());
-    if let Some(reason) = status.canonical_reason() {
-        said = format!("{said} {reason}");
-    }
-    let header = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
-    if status.is_redirection()
-        && let Some(location) = header(LOCATION)
-    {
-        let location = bounded(&credentials::of_location(&location), MAX_HEADER_CHARS);
-        said = format!("{said}; Location: {location}");
-    }
-    if let Some(wanted) = header(WWW_AUTHENTICATE) {
-        let wanted = bounded(&credentials::in_text(wanted.trim(), false), MAX_HEADER_CHARS);
-        said = format!("{said}; WWW-Authenticate: {wanted}");
-    }
-    let is_coded = header(CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
-    match text(body, is_whole) {
-        Some(text) if !is_coded => format!("{said}: {text}"),
-        _ => said,
+/// An answer: its head, and the beginning of its body.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status, whatever it is.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, as far as it is kept and came in time.
+    pub body: Vec<u8>,
+    /// Whether `body` is the whole body.
+    pub is_whole: bool,
+}
+
+impl Answer {
+    /// What an answer that is no success says about its reason, in one bounded line: the status, `Location` of a
+    /// redirect, `WWW-Authenticate`, and the beginning of the body where that is text; of URLs in them neither user
+    /// nor password.
+    pub fn describe(&self) -> String {
+        let mut said = format!("the subscriber answered {}", self.status.as_u16());
+        if let Some(reason) = self.status.canonical_reason() {
+            said = format!("{said} {reason}");
+        }
+        let header = |name| {
+            let value = self.headers.get(name)?;
+            Some(String::from_utf8_lossy(value.as_bytes()))
+        };
+        if self.status.is_redirection()
+            && let Some(location) = header(LOCATION)
+        {
+            let location = bounded(&credentials::of_location(&location), MAX_HEADER_CHARS);
+            said = format!("{said}; Location: {location}");
+        }
+        if let Some(wanted) = header(WWW_AUTHENTICATE) {
+            let wanted = bounded(&credentials::in_text(wanted.trim(), false), MAX_HEADER_CHARS);
+            said = format!("{said}; WWW-Authenticate: {wanted}");
+        }
+        let is_coded = header(CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
+        match text(&self.body, self.is_whole) {
+            Some(text) if !is_coded => format!("{said}: {text}"),
+            _ => said,
+        }
     }
 }
 
@@ -44,7 +63,7 @@ fn text(body: &[u8], is_whole: bool) -> Option<String> {
     let is_text = !text.is_empty() && !text.contains(['\0', '\u{fffd}']);
     is_text
         .then(|| text.split_whitespace().collect::<Vec<_>>().join(" "))
-        .map(|text| bounded(&credentials::in_text(&text, !is_whole), MAX_BODY_BYTES))
+        .map(|text| bounded(&credentials::in_text(&text, !is_whole), MAX_DESCRIBED_BYTES))
 }
 
 #[cfg(test)]
@@ -58,7 +77,13 @@ mod tests {
         if let Some((name, value)) = header {
             headers.insert(name, HeaderValue::from_str(value).unwrap());
         }
-        describe(StatusCode::from_u16(status).unwrap(), &headers, body, true)
+        let answer = Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            body: body.to_vec(),
+            is_whole: true,
+        };
+        answer.describe()
     }
 
     #[test]
@@ -89,8 +114,13 @@ mod tests {
             let said = said(302, Some((name, url)), format!("moved to https:{url}").as_bytes());
             assert!(said.contains("b.example") && !said.contains("secret"), "{said}");
         }
-        let cut = describe(StatusCode::NOT_FOUND, &HeaderMap::new(), b"no https://user:secr", false);
-        assert_eq!(cut, "the subscriber answered 404 Not Found: no https://");
+        let cut = Answer {
+            status: StatusCode::NOT_FOUND,
+            headers: HeaderMap::new(),
+            body: b"no https://user:secr".to_vec(),
+            is_whole: false,
+        };
+        assert_eq!(cut.describe(), "the subscriber answered 404 Not Found: no https://");
     }
 
     #[test]
@@ -109,7 +139,7 @@ mod tests {
         ) {
             for name in [LOCATION, WWW_AUTHENTICATE] {
                 let said = said(status, Some((name, &value)), &body);
-                prop_assert!(said.chars().count() <= MAX_BODY_BYTES + MAX_HEADER_CHARS + 100);
+                prop_assert!(said.chars().count() <= MAX_DESCRIBED_BYTES + MAX_HEADER_CHARS + 100);
                 prop_assert!(!said.contains(char::is_control));
             }
         }
