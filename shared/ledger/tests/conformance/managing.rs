@@ -2,10 +2,12 @@
 
 use crate::rig::{Database, Rig, guid, topic};
 use herald_domain::access::{Account, Grant, OPERATOR, Role, Roles};
-use herald_domain::catalogue::{ObjectType, Webhook};
-use herald_domain::id::{AccountId, KeyId};
+use herald_domain::address::EgressPolicy;
+use herald_domain::catalogue::{Catalogue, ObjectType, Webhook};
+use herald_domain::id::{AccountId, KeyId, SubscriptionId};
 use herald_domain::index::Interest;
 use herald_domain::signing::SigningKey;
+use herald_domain::subscription::{Settings, Subscription, parse};
 use herald_ledger::accounts::{AccountChange, AccountRecord, ApiKey};
 use herald_ledger::subscriptions::SubscriptionFilter;
 use std::convert::Infallible;
@@ -57,6 +59,42 @@ async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted(database: Da
             .unwrap()
             .is_empty()
     );
+}
+
+/// Each setting by its declaration alone, so that this holds for new ones as well.
+async fn every_setting_is_found_as_it_was_written(database: Database) {
+    let rig = Rig::new(database).await;
+    let id = rig.subscribe(7).await;
+    let subscription = rig.ledger.subscription(id).await.unwrap().unwrap();
+    let usual = subscription.settings.to_json();
+    let mut body = usual.clone();
+    for field in Settings::fields().filter(|field| field.name != "EventTypes") {
+        if !["Webhook", "FilterObjectType", "FilterObjectGUID", "SubscriberURL"].contains(&field.name) {
+            body.insert(field.name.to_owned(), field.sample());
+        }
+    }
+    let read = |body| {
+        let (catalogue, egress) = (Catalogue::default(), EgressPolicy::default());
+        parse(&serde_json::Value::Object(body), &catalogue, &egress)
+            .unwrap()
+            .settings
+    };
+    // Every one written anew, and every one changed.
+    for (n, settings) in [(8, read(usual)), (9, read(body))] {
+        let new = Subscription {
+            id: SubscriptionId(Uuid::from_u128(n)),
+            settings: settings.clone(),
+            ..subscription.clone()
+        };
+        rig.ledger.create_subscription(new.clone(), OPERATOR).await.unwrap();
+        assert_eq!(rig.ledger.subscription(new.id).await.unwrap().unwrap(), new);
+        let changed = rig.ledger.update_subscription(id, OPERATOR, move |it| {
+            it.settings = settings;
+            Ok::<(), ()>(())
+        });
+        let changed = changed.await.unwrap().unwrap().unwrap();
+        assert_eq!(rig.ledger.subscription(id).await.unwrap().unwrap(), changed);
+    }
 }
 
 async fn subscriptions_are_listed_newest_first_in_pages(database: Database) {
@@ -259,6 +297,7 @@ async fn change(rig: &Rig, id: AccountId, change: AccountChange) -> Option<Accou
 on_both!(
     of_two_changes_of_an_account_neither_undoes_the_other,
     a_subscription_is_found_as_it_was_made_until_it_is_deleted,
+    every_setting_is_found_as_it_was_written,
     subscriptions_are_listed_newest_first_in_pages,
     the_registry_hears_of_every_change_and_of_nothing_else,
     the_operators_first_key_is_made_once,
