@@ -88,7 +88,7 @@ impl Prepared {
             uri,
             target,
             headers,
-            signers: Signers::new(&subscription.key, subscription.former_key.as_ref()),
+            signers: subscription.signers(),
             apart_until: Mutex::default(),
         })
     }

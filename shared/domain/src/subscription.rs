@@ -20,7 +20,7 @@ use crate::catalogue::Catalogue;
 use crate::delivery::Reason;
 use crate::id::{AccountId, SubscriptionId};
 use crate::problem::{Fault, Faults};
-use crate::signing::{FormerKey, SigningKey};
+use crate::signing::{AsymmetricKey, FormerKey, PublicKey, Signatures, Signers, SigningKey};
 use crate::time::Timestamp;
 use reader::{Faulty, Reader};
 use serde_json::{Map, Value};
@@ -37,8 +37,10 @@ pub struct Subscription {
     pub settings: Settings,
     /// What messages are signed with.
     pub key: SigningKey,
-    /// The key before that, where a rotation said that it signs for a while.
-    pub former_key: Option<FormerKey>,
+    /// What they are signed with too, where [`Settings`] say so. It is made when they first do.
+    pub asymmetric_key: Option<AsymmetricKey>,
+    /// The keys before these, where a rotation said that they sign for a while.
+    pub former_key: Option<Box<FormerKey>>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -85,6 +87,7 @@ impl Subscription {
             owner,
             settings,
             key,
+            asymmetric_key: None,
             former_key: None,
             created_at: now,
             updated_at: now,
@@ -103,6 +106,7 @@ impl Subscription {
             ("Owner", self.owner.to_string().into()),
         ];
         let behind = [
+            ("PublicKey", self.public_key().map(|key| key.to_string()).into()),
             ("CreatedAt", self.created_at.to_string().into()),
             ("UpdatedAt", self.updated_at.to_string().into()),
             ("DeactivatedAt", deactivated.map(|why| why.at.to_string()).into()),
@@ -115,11 +119,37 @@ impl Subscription {
         shown
     }
 
-    /// Gives it a new key. The present one signs beside it for `overlap`; one from a rotation before ends now.
-    pub fn rotate(&mut self, key: SigningKey, overlap: Duration, now: Timestamp) {
-        let former = std::mem::replace(&mut self.key, key);
-        let until = now.plus(overlap);
-        self.former_key = (until > now).then_some(FormerKey { key: former, until });
+    /// Whether its messages are to have asymmetric signatures, and it has no key for them yet.
+    pub fn lacks_asymmetric_key(&self) -> bool {
+        self.settings.signatures == Signatures::Both && self.asymmetric_key.is_none()
+    }
+
+    /// The asymmetric key, where it signs.
+    fn signing_asymmetric_key(&self) -> Option<&AsymmetricKey> {
+        match self.settings.signatures {
+            Signatures::Symmetric => None,
+            Signatures::Both => self.asymmetric_key.as_ref(),
+        }
+    }
+
+    /// Its `PublicKey`.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        self.signing_asymmetric_key().map(AsymmetricKey::public_key)
+    }
+
+    /// What signs its messages.
+    pub fn signers(&self) -> Signers {
+        Signers::new(&self.key, self.signing_asymmetric_key(), self.former_key.as_deref())
+    }
+
+    /// Gives it new keys. The present ones sign beside them for `overlap`; those from a rotation before end now.
+    pub fn rotate(&mut self, key: SigningKey, asymmetric: Option<AsymmetricKey>, overlap: Duration, now: Timestamp) {
+        let former = FormerKey {
+            key: std::mem::replace(&mut self.key, key),
+            asymmetric: std::mem::replace(&mut self.asymmetric_key, asymmetric),
+            until: now.plus(overlap),
+        };
+        self.former_key = (former.until > now).then(|| Box::new(former));
     }
 }
 

@@ -30,7 +30,8 @@ pub(crate) async fn create(manage: &Manage, caller: Caller, draft: Draft) -> Res
     permit(&manage.registry, owner, &settings.interest)?;
     let (secret, key) = draft.secret.map_or_else(generate, Ok)?;
     let id = SubscriptionId(fresh_id());
-    let subscription = Subscription::new(id, owner, settings, key, manage.ledger.now());
+    let mut subscription = Subscription::new(id, owner, settings, key, manage.ledger.now());
+    complete(&mut subscription)?;
     manage
         .ledger
         .create_subscription(subscription.clone(), caller.account())
@@ -117,14 +118,16 @@ pub(crate) async fn change(
         }
         subscription.settings = settings;
         if let Some((_, key)) = draft.secret {
-            subscription.rotate(key, Duration::ZERO, now);
+            let asymmetric = subscription.asymmetric_key.take();
+            subscription.rotate(key, asymmetric, Duration::ZERO, now);
         }
-        Ok(())
+        complete(subscription)
     });
     changed.await
 }
 
-/// Gives a subscription that secret, or one that is made; the former one signs too for `overlap`. `check` sees the
+/// Gives a subscription that secret, or one that is made, and where it has `v1a` a new key for that. The former ones sign
+/// too for `overlap`. `check` sees the
 /// subscription as it is in the transaction. The subscription, and its secret.
 pub(crate) async fn rotate(
     manage: &Manage,
@@ -139,8 +142,8 @@ pub(crate) async fn rotate(
     let changed = update(manage, caller, id, move |subscription| {
         may_change(&registry, caller, subscription)?;
         check(subscription)?;
-        subscription.rotate(key, overlap, now);
-        Ok(())
+        subscription.rotate(key, None, overlap, now);
+        complete(subscription)
     });
     Ok((changed.await?, secret))
 }
@@ -196,6 +199,14 @@ pub(crate) async fn permit_owner(manage: &Manage, id: SubscriptionId) -> Result<
 fn generate() -> Result<Secret, Problem> {
     let key = secrets::signing_key(secrets::system)?;
     Ok((key.to_signing_secret(), key))
+}
+
+/// Makes the asymmetric key, where the subscription is to have one and has none.
+fn complete(subscription: &mut Subscription) -> Result<(), Problem> {
+    if subscription.lacks_asymmetric_key() {
+        subscription.asymmetric_key = Some(secrets::asymmetric_key(secrets::system)?);
+    }
+    Ok(())
 }
 
 /// Changes the subscription in a transaction; what is refused is not changed.

@@ -22,12 +22,19 @@ pub const OWNER: Field = Field::new(
 );
 
 /// What answers have and requests may repeat, where it is passed over.
-pub const READ_ONLY: [Field; 5] = [
+pub const READ_ONLY: [Field; 6] = [
     Field::new(
         "GUID",
         guid,
         "Sent as `GUID` in every message and as `Webhook-GUID` in its headers.",
     ),
+    Field::new(
+        "PublicKey",
+        || json!({"type": "string", "example": "whpk_O2onvM62pC1io6jQKm8Nc2UyFXcd4kOmOsBIoYtZ2ik="}),
+        "The public key that verifies signatures of `v1a`, in the form of Standard Webhooks; null where `Signatures` has \
+         no `v1a`. `rotate-secret` changes it.",
+    )
+    .nullable(),
     Field::new("CreatedAt", time, "When it was made."),
     Field::new("UpdatedAt", time, "When it was last changed."),
     Field::new(

@@ -3,6 +3,7 @@
 use super::reader::{Faulty, Reader, number};
 use super::setting::{Cell, Cells, Column, Corrupt, Field, Kind, Setting, required};
 use crate::message::Format;
+use crate::signing::Signatures;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -197,5 +198,75 @@ impl Setting for RateLimitPerSecond {
 
     fn load(cells: &mut Cells) -> Result<Self::Value, Corrupt> {
         cells.real()
+    }
+}
+
+/// `Signatures`.
+pub(super) struct MessageSignatures;
+
+impl MessageSignatures {
+    const NAME: &str = "Signatures";
+}
+
+impl Setting for MessageSignatures {
+    type Value = Signatures;
+    const FIELDS: &'static [Field] = &[Field::new(
+        Self::NAME,
+        || {
+            let items = json!({"type": "string", "enum": Signatures::Both.names()});
+            json!({
+                "type": "array", "items": items, "minItems": 1, "maxItems": 2, "uniqueItems": true,
+                "default": Signatures::default().names(), "example": Signatures::Both.names(),
+            })
+        },
+        "Which signatures messages have: `v1`, HMAC-SHA256 with the secret, and perhaps `v1a` too, Ed25519, which \
+         `PublicKey` verifies.",
+    )];
+    // Null is v1: a version writes it that does not know of others.
+    const COLUMNS: &'static [Column] = &[Column::new("signatures", Kind::Small)];
+
+    fn read(reader: &mut Reader<'_>, _held: Option<&Signatures>) -> Result<Signatures, Faulty> {
+        const NAME: &str = MessageSignatures::NAME;
+        let Some(given) = reader.get(NAME) else {
+            return Ok(Signatures::default());
+        };
+        let known = Signatures::Both.names();
+        let Some(given) = given
+            .as_array()
+            .filter(|given| (1..=known.len()).contains(&given.len()))
+        else {
+            return Err(reader.fault(NAME, "array", r#"Signatures must be ["v1"] or ["v1", "v1a"]"#));
+        };
+        if let Some(n) = given
+            .iter()
+            .position(|one| !one.as_str().is_some_and(|one| known.contains(&one)))
+        {
+            let detail = format!("must be one of {}", known.join(", "));
+            return Err(reader.fault_at(&format!("/{NAME}/{n}"), "one_of", detail));
+        }
+        if given.first() == given.get(1) {
+            return Err(reader.fault_at(&format!("/{NAME}/1"), "unique", "is named more than once"));
+        }
+        if !given.iter().any(|one| one == "v1") {
+            let detail = "Signatures must have v1, which every library verifies; v1a comes beside it";
+            return Err(reader.fault(NAME, "required", detail));
+        }
+        Ok(if given.len() == 1 {
+            Signatures::Symmetric
+        } else {
+            Signatures::Both
+        })
+    }
+
+    fn show(signatures: &Signatures) -> impl IntoIterator<Item = Value> {
+        [signatures.names().into()]
+    }
+
+    fn store(signatures: &Signatures) -> impl IntoIterator<Item = Cell> {
+        [Cell::Small(Some(signatures.code()))]
+    }
+
+    fn load(cells: &mut Cells) -> Result<Signatures, Corrupt> {
+        Ok(cells.small()?.and_then(Signatures::coded).unwrap_or_default())
     }
 }

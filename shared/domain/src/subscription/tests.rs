@@ -43,6 +43,7 @@ fn defaults_are_the_contracts() {
             "FilterObjectGUID": "22222222-2222-4222-8222-222222222222", "Format": "Enate",
             "SubscriberURL": "https://example.com/hook", "CustomHeader": null, "CustomHeaderValue": null, "Name": null, "Active": true,
             "TimeoutSeconds": 15, "MaxInFlight": 64, "RateLimitPerSecond": null,
+            "Signatures": ["v1"],
             "Retry": {"InitialSeconds": 5, "Multiplier": 3, "MaxSeconds": 21600, "GiveUpAfterSeconds": 259_200, "MaxAttempts": null},
         })
     );
@@ -179,6 +180,13 @@ fn each_fault_names_its_field_and_rule() {
         ("Retry", json!({"Tries": 3}), "/Retry/Tries", "known_field"),
         ("MaxInFlight", json!(0), "/MaxInFlight", "range"),
         ("RateLimitPerSecond", json!(0), "/RateLimitPerSecond", "range"),
+        ("Signatures", json!("v1"), "/Signatures", "array"),
+        ("Signatures", json!([]), "/Signatures", "array"),
+        ("Signatures", json!(["v1", "v1a", "v1"]), "/Signatures", "array"),
+        ("Signatures", json!(["v1", "v2"]), "/Signatures/1", "one_of"),
+        ("Signatures", json!([1]), "/Signatures/0", "one_of"),
+        ("Signatures", json!(["v1", "v1"]), "/Signatures/1", "unique"),
+        ("Signatures", json!(["v1a"]), "/Signatures", "required"),
         (
             "SubscriberUrl",
             json!("https://example.com"),
@@ -192,6 +200,26 @@ fn each_fault_names_its_field_and_rule() {
             "{field} = {value}"
         );
     }
+}
+
+#[test]
+fn the_order_of_signatures_does_not_matter() {
+    for given in [json!(["v1", "v1a"]), json!(["v1a", "v1"])] {
+        let settings = with("Signatures", given).unwrap().settings;
+        assert_eq!(settings.signatures, Signatures::Both);
+        assert_eq!(settings.to_json()["Signatures"], json!(["v1", "v1a"]));
+    }
+}
+
+/// A process keeps a million of them, so whoever makes them larger is to know.
+#[test]
+fn a_subscription_with_the_usual_settings_is_small() {
+    assert_eq!(size_of::<Subscription>(), 256);
+    let [one, other] = [(); 2].map(|()| parse(&body(), &EgressPolicy::default()).unwrap().settings);
+    assert!(
+        std::ptr::eq(&raw const *one, &raw const *other),
+        "the rare settings are shared"
+    );
 }
 
 #[test]

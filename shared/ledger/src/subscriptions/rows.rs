@@ -4,18 +4,20 @@ use crate::Error;
 use crate::sql::{corrupt, execute, get, timestamp, uuid};
 use herald_domain::delivery::Reason;
 use herald_domain::id::{AccountId, SubscriptionId};
-use herald_domain::signing::{FormerKey, SigningKey};
+use herald_domain::signing::{AsymmetricKey, FormerKey, SigningKey};
 use herald_domain::subscription::{Cell, Cells, Corrupt, Deactivation, Kind, Settings, Subscription};
 use herald_domain::time::Timestamp;
 use sea_orm::{ConnectionTrait, QueryResult, Value};
 use std::sync::LazyLock;
 
 /// The columns that are no settings', in the order of [`own_values`].
-const OWN: [&str; 13] = [
+const OWN: [&str; 15] = [
     "id",
     "owner",
     "signing_key",
+    "asymmetric_key",
     "former_key",
+    "former_asymmetric_key",
     "former_key_until",
     "created_at",
     "updated_at",
@@ -88,13 +90,16 @@ fn values(subscription: &Subscription, version: i64) -> Vec<Value> {
 }
 
 fn own_values(subscription: &Subscription, version: i64) -> [Value; OWN.len()] {
-    let former = subscription.former_key.as_ref();
+    let former = subscription.former_key.as_deref();
+    let seed = |key: &AsymmetricKey| key.seed().to_vec();
     let deactivated = subscription.deactivated;
     [
         subscription.id.0.into(),
         subscription.owner.0.into(),
         subscription.key.as_bytes().to_vec().into(),
+        subscription.asymmetric_key.as_ref().map(seed).into(),
         former.map(|former| former.key.as_bytes().to_vec()).into(),
+        former.and_then(|former| former.asymmetric.as_ref()).map(seed).into(),
         former.map(|former| former.until.as_micros()).into(),
         subscription.created_at.as_micros().into(),
         subscription.updated_at.as_micros().into(),
@@ -112,6 +117,7 @@ pub(super) fn subscription(row: &QueryResult) -> Result<Subscription, Error> {
     let settings = settings(row)?;
     let former_until = get::<Option<i64>>(row, "former_key_until")?;
     let former = get::<Option<Vec<u8>>>(row, "former_key")?.zip(former_until);
+    let former_asymmetric = asymmetric(row, "former_asymmetric_key")?;
     let deactivated_at = get::<Option<i64>>(row, "deactivated_at")?;
     let reason: Option<String> = get(row, "deactivation_reason")?;
     let deactivated = deactivated_at.zip(reason.as_deref().and_then(Reason::named));
@@ -119,9 +125,13 @@ pub(super) fn subscription(row: &QueryResult) -> Result<Subscription, Error> {
         id: SubscriptionId(uuid(row, "id")?),
         owner: AccountId(uuid(row, "owner")?),
         key: SigningKey::from_bytes(get(row, "signing_key")?),
-        former_key: former.map(|(key, until)| FormerKey {
-            key: SigningKey::from_bytes(key),
-            until: Timestamp::from_micros(until),
+        asymmetric_key: asymmetric(row, "asymmetric_key")?,
+        former_key: former.map(|(key, until)| {
+            Box::new(FormerKey {
+                key: SigningKey::from_bytes(key),
+                asymmetric: former_asymmetric,
+                until: Timestamp::from_micros(until),
+            })
         }),
         created_at: timestamp(row, "created_at")?,
         updated_at: timestamp(row, "updated_at")?,
@@ -139,8 +149,18 @@ pub(super) fn subscription(row: &QueryResult) -> Result<Subscription, Error> {
     })
 }
 
+fn asymmetric(row: &QueryResult, column: &str) -> Result<Option<AsymmetricKey>, Error> {
+    let Some(seed) = get::<Option<Vec<u8>>>(row, column)? else {
+        return Ok(None);
+    };
+    let seed = seed
+        .try_into()
+        .map_err(|_length| corrupt("an Ed25519 seed of another length"))?;
+    Ok(Some(AsymmetricKey::from_seed(seed)))
+}
+
 /// The settings in a row, see [`SELECT`].
-pub(super) fn settings(row: &QueryResult) -> Result<Settings, Error> {
+fn settings(row: &QueryResult) -> Result<Settings, Error> {
     let cells = Settings::columns()
         .enumerate()
         .map(|(n, column)| cell(row, n, column.kind));
