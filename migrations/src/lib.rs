@@ -78,6 +78,11 @@ impl MigratorTrait for Migrator {
                 sqlite: include_str!("sqlite/0016_catalogue.sql"),
                 postgres: include_str!("postgres/0016_catalogue.sql"),
             }),
+            Box::new(Migration {
+                name: "0017_signatures",
+                sqlite: include_str!("sqlite/0017_signatures.sql"),
+                postgres: include_str!("postgres/0017_signatures.sql"),
+            }),
         ]
     }
 

@@ -208,6 +208,34 @@ async fn a_former_secret_signs_beside_the_new_one_while_a_rotation_overlaps() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_asymmetric_signature_verifies_with_the_public_key_beside_the_one_of_the_secret() {
+    let scene = Scene::start().await;
+    let made = scene.subscribe("/", json!({ "Signatures": ["v1", "v1a"] })).await;
+    let plain = scene.subscribe("/plain", json!({})).await;
+    let shown = scene.api.get(&made.path()).await.expect(200).json();
+    let public = text(&shown["PublicKey"]).to_owned();
+    scene.publish().await;
+    let request = scene.receiver.wait_for_one("/").await;
+    assert!(request.verifies_with(made.signing_secret()));
+    assert!(request.verifies_with_public_key(&public));
+    let unsigned = scene.receiver.wait_for_one("/plain").await;
+    assert!(unsigned.verifies_with(plain.signing_secret()) && !unsigned.verifies_with_public_key(&public));
+    // A rotation that overlaps: both keys of either kind sign.
+    let path = format!("{}/rotate-secret", made.path());
+    let rotated = scene.api.post(&path, &json!({ "OverlapSeconds": 3600 })).await;
+    let rotated = Subscription(rotated.expect(200).json());
+    let new = text(&rotated.0["PublicKey"]);
+    assert_ne!(new, public);
+    scene.publish().await;
+    scene.receiver.wait_for("/", 2).await;
+    let request = scene.receiver.requests_to("/").remove(1);
+    for secret in [&made, &rotated] {
+        assert!(request.verifies_with(secret.signing_secret()));
+    }
+    assert!(request.verifies_with_public_key(new) && request.verifies_with_public_key(&public));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attempts_are_counted_and_everything_else_stays_the_same() {
     let scene = Scene::start().await;
     scene.receiver.script("/", |request| {

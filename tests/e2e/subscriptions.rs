@@ -27,7 +27,7 @@ async fn a_new_subscription_has_the_defaults_and_a_location() {
         "Retry": {
             "InitialSeconds": 5, "Multiplier": 3, "MaxSeconds": 21600, "GiveUpAfterSeconds": 259_200, "MaxAttempts": null
         },
-        "MaxInFlight": 64, "RateLimitPerSecond": null,
+        "MaxInFlight": 64, "RateLimitPerSecond": null, "Signatures": ["v1"], "PublicKey": null,
     });
     let shown = api.get(&path).await.expect(200).json();
     for (name, value) in expected.as_object().unwrap() {

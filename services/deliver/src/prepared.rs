@@ -56,7 +56,7 @@ impl Prepared {
             of: Arc::clone(subscription),
             target,
             headers,
-            signers: Signers::new(&subscription.key, subscription.former_key.as_ref()),
+            signers: subscription.signers(),
         })
     }
 
@@ -129,20 +129,17 @@ mod tests {
             .unwrap()
             .settings;
         url.clone_into(&mut settings.url);
-        let now = Timestamp::from_micros(0);
-        Arc::new(Subscription {
-            id: SubscriptionId(uuid::Uuid::from_u128(number)),
-            owner: OPERATOR,
+        let (id, key) = (
+            SubscriptionId(uuid::Uuid::from_u128(number)),
+            SigningKey::from_bytes(vec![1]),
+        );
+        Arc::new(Subscription::new(
+            id,
+            OPERATOR,
             settings,
-            key: SigningKey::from_bytes(vec![1]),
-            former_key: None,
-            created_at: now,
-            updated_at: now,
-            open_from: now,
-            open_from_version: 0,
-            deactivated: None,
-            deleted: false,
-        })
+            key,
+            Timestamp::from_micros(0),
+        ))
     }
 
     fn prepare() -> Prepare {

@@ -52,20 +52,8 @@ async fn subscribe(ledger: &Ledger, egress: &EgressPolicy, id: SubscriptionId, s
         "Webhook": "PacketUpdated", "FilterObjectType": 81, "FilterObjectGUID": Uuid::from_u128(1).to_string(),
         "SubscriberURL": format!("http://{subscriber}/"), "Retry": retry,
     });
-    let now = ledger.now();
-    let row = Subscription {
-        id,
-        owner: OPERATOR,
-        settings: parse(&body, &Catalogue::default(), egress).unwrap().settings,
-        key: SigningKey::from_bytes(vec![1]),
-        former_key: None,
-        created_at: now,
-        updated_at: now,
-        open_from: now,
-        open_from_version: 0,
-        deactivated: None,
-        deleted: false,
-    };
+    let settings = parse(&body, &Catalogue::default(), egress).unwrap().settings;
+    let row = Subscription::new(id, OPERATOR, settings, SigningKey::from_bytes(vec![1]), ledger.now());
     ledger.create_subscription(row, OPERATOR).await.unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use herald_access::problem::Problem;
-use herald_domain::signing::SigningKey;
+use herald_domain::signing::{AsymmetricKey, SEED_BYTES, SigningKey};
 
 /// 256 bits, so that guessing is hopeless and a plain hash of a key is enough.
 const BYTES: usize = 32;
@@ -17,6 +17,13 @@ pub(crate) fn signing_key<E>(fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> R
     let mut bytes = [0; BYTES];
     fill(&mut bytes)?;
     Ok(SigningKey::from_bytes(bytes.to_vec()))
+}
+
+/// A key for asymmetric signatures.
+pub(crate) fn asymmetric_key<E>(fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<AsymmetricKey, E> {
+    let mut seed = [0; SEED_BYTES];
+    fill(&mut seed)?;
+    Ok(AsymmetricKey::from_seed(seed))
 }
 
 /// An API key: `herald_` and 43 characters, which a scanner for leaked secrets can recognise.

@@ -1,8 +1,15 @@
-//! Signatures as Standard Webhooks v1 has them: HMAC-SHA256 over `id.timestamp.body`.
+//! Signatures as Standard Webhooks has them, over `id.timestamp.body`: v1, HMAC-SHA256, and v1a, Ed25519.
 //!
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 
+mod asymmetric;
+mod signatures;
+
+pub use asymmetric::{AsymmetricKey, BadPublicKey, PublicKey, SEED_BYTES};
+pub use signatures::Signatures;
+
 use crate::time::Timestamp;
+use asymmetric::AsymmetricSigner;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -122,34 +129,78 @@ impl SigningKey {
 pub struct FormerKey {
     /// The key that signs.
     pub key: SigningKey,
-    /// When it signs no more.
+    /// The Ed25519 key that was replaced with it, if there was one.
+    pub asymmetric: Option<AsymmetricKey>,
+    /// When they sign no more.
     pub until: Timestamp,
 }
 
 /// The keys of a subscription, made ready to sign with. Never shown by `Debug`.
 #[derive(Debug, Clone)]
 pub struct Signers {
-    newest: Signer,
-    former: Option<(Signer, Timestamp)>,
+    newest: Pair,
+    former: Option<(Pair, Timestamp)>,
+}
+
+/// Keys that sign together.
+#[derive(Debug, Clone)]
+struct Pair {
+    symmetric: Signer,
+    asymmetric: Option<AsymmetricSigner>,
+}
+
+impl Pair {
+    fn new(key: &SigningKey, asymmetric: Option<&AsymmetricKey>) -> Self {
+        Self {
+            symmetric: key.signer(),
+            asymmetric: asymmetric.map(AsymmetricKey::signer),
+        }
+    }
 }
 
 impl Signers {
-    /// Signs with `key`, and with the former one as long as it does.
-    pub fn new(key: &SigningKey, former: Option<&FormerKey>) -> Self {
+    /// Signs with `key`, with the Ed25519 key if there is one, and with the former ones as long as they do.
+    pub fn new(key: &SigningKey, asymmetric: Option<&AsymmetricKey>, former: Option<&FormerKey>) -> Self {
+        let former = former.map(|former| {
+            let asymmetric = asymmetric.and(former.asymmetric.as_ref());
+            (Pair::new(&former.key, asymmetric), former.until)
+        });
         Self {
-            newest: key.signer(),
-            former: former.map(|former| (former.key.signer(), former.until)),
+            newest: Pair::new(key, asymmetric),
+            former,
         }
     }
 
-    /// The value of `webhook-signature`: one signature, or two with the newest key's first.
+    /// The value of `webhook-signature`: those of v1, then those of v1a, each time the newest key's first.
     pub fn sign(&self, id: &str, at: Timestamp, body: &[u8]) -> String {
-        let newest = self.newest.sign(id, at, body);
-        match &self.former {
-            Some((former, until)) if at < *until => format!("{newest} {}", former.sign(id, at, body)),
-            Some(_) | None => newest,
+        let former = self.former.as_ref().filter(|(_, until)| at < *until);
+        let pairs = || std::iter::once(&self.newest).chain(former.map(|(pair, _)| pair));
+        let mut value = String::with_capacity(192);
+        let symmetric = pairs().map(|pair| pair.symmetric.sign(id, at, body));
+        let asymmetric = pairs().filter_map(|pair| Some(pair.asymmetric.as_ref()?.sign(id, at, body)));
+        for signature in symmetric.chain(asymmetric) {
+            if !value.is_empty() {
+                value.push(' ');
+            }
+            value.push_str(&signature);
         }
+        value
     }
+}
+
+/// What is signed.
+fn message(id: &str, at: Timestamp, body: &[u8]) -> Vec<u8> {
+    let mut message = format!("{id}.{}.", at.as_unix_seconds()).into_bytes();
+    message.extend_from_slice(body);
+    message
+}
+
+/// A signature as `webhook-signature` has it.
+fn signature(version: &str, bytes: &[u8]) -> String {
+    let mut signature = String::with_capacity(96);
+    signature.push_str(version);
+    BASE64_STANDARD.encode_string(bytes, &mut signature);
+    signature
 }
 
 /// A key that has been made ready to sign with. Never shown by `Debug`.
@@ -163,10 +214,7 @@ impl Signer {
         mac.update(id.as_bytes());
         mac.update(format!(".{}.", at.as_unix_seconds()).as_bytes());
         mac.update(body);
-        let mut signature = String::with_capacity(48);
-        signature.push_str("v1,");
-        BASE64_STANDARD.encode_string(mac.finalize().into_bytes(), &mut signature);
-        signature
+        signature("v1,", &mac.finalize().into_bytes())
     }
 }
 
@@ -213,17 +261,26 @@ mod tests {
         let until = Timestamp::from_micros(10_000_000);
         let former = FormerKey {
             key: old.clone(),
+            asymmetric: Some(AsymmetricKey::from_seed([2; SEED_BYTES])),
             until,
         };
-        let signers = Signers::new(&new, Some(&former));
+        let signers = Signers::new(&new, None, Some(&former));
         let before = Timestamp::from_micros(9_999_999);
         let both = format!("{} {}", new.sign("a", before, b"{}"), old.sign("a", before, b"{}"));
         assert_eq!(signers.sign("a", before, b"{}"), both);
         assert_eq!(signers.sign("a", until, b"{}"), new.sign("a", until, b"{}"));
         assert_eq!(
-            Signers::new(&new, None).sign("a", before, b"{}"),
+            Signers::new(&new, None, None).sign("a", before, b"{}"),
             new.sign("a", before, b"{}")
         );
+        // The asymmetric ones come behind them.
+        let newest = AsymmetricKey::from_seed([1; SEED_BYTES]);
+        let signed = Signers::new(&new, Some(&newest), Some(&former)).sign("a", before, b"{}");
+        let asymmetric = signed.strip_prefix(&format!("{both} ")).unwrap();
+        let (first, second) = asymmetric.split_once(' ').unwrap();
+        assert!(newest.public_key().verifies(first, "a", before, b"{}"));
+        let former = former.asymmetric.unwrap().public_key();
+        assert!(former.verifies(second, "a", before, b"{}") && !former.verifies(first, "a", before, b"{}"));
     }
 
     #[test]

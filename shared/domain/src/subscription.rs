@@ -1,23 +1,30 @@
 //! Subscriptions: their fields, rules and defaults.
 
+mod fields;
 mod header;
+mod listening;
+mod plain;
 mod reader;
+mod retrying;
+mod setting;
+mod settings;
+mod subscriber_url;
+
+pub use fields::{OWNER, READ_ONLY, SECRET_KEY};
+pub use setting::{Absent, Cell, Cells, Column, Corrupt, Field, Kind};
+pub use settings::Settings;
+pub use subscriber_url::{literal_address, url_as_kept};
 
 use crate::address::EgressPolicy;
 use crate::catalogue::Catalogue;
 use crate::delivery::Reason;
 use crate::id::{AccountId, SubscriptionId};
-use crate::index::Interest;
-use crate::message::Format;
 use crate::problem::{Fault, Faults};
-use crate::retry::RetryPolicy;
-use crate::signing::{FormerKey, SigningKey};
+use crate::signing::{AsymmetricKey, FormerKey, PublicKey, Signatures, Signers, SigningKey};
 use crate::time::Timestamp;
-use reader::Reader;
-use serde_json::{Map, Value, json};
-use std::sync::Arc;
+use reader::{Faulty, Reader};
+use serde_json::{Map, Value};
 use std::time::Duration;
-use url::{Host, Url};
 
 /// A subscription as it is kept.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,8 +37,10 @@ pub struct Subscription {
     pub settings: Settings,
     /// What messages are signed with.
     pub key: SigningKey,
-    /// The key before that, where a rotation said that it signs for a while.
-    pub former_key: Option<FormerKey>,
+    /// What they are signed with too, where [`Settings`] say so. It is made when they first do.
+    pub asymmetric_key: Option<AsymmetricKey>,
+    /// The keys before these, where a rotation said that they sign for a while.
+    pub former_key: Option<Box<FormerKey>>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -56,31 +65,6 @@ pub struct Deactivation {
     pub reason: Reason,
 }
 
-/// The settable part of a subscription.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// What it listens to.
-    pub interest: Interest,
-    /// How messages are written.
-    pub format: Format,
-    /// Where messages go, as it is called.
-    pub url: String,
-    /// One more header on every message, name and value.
-    pub custom_header: Option<Box<(String, String)>>,
-    /// A name for people.
-    pub name: Option<String>,
-    /// No messages while false.
-    pub active: bool,
-    /// How long an attempt may take in all; 0.1 to 30 s.
-    pub timeout: Duration,
-    /// When to try again and when to give up.
-    pub retry: Arc<RetryPolicy>,
-    /// The most attempts at a time, 1 to 1,000.
-    pub max_in_flight: u16,
-    /// The most attempts a second; none for no limit.
-    pub rate_limit_per_second: Option<f64>,
-}
-
 /// What a request asked a subscription to be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
@@ -96,89 +80,82 @@ pub struct Draft {
 pub const MAX_OVERLAP: Duration = Duration::from_hours(7 * 24);
 
 impl Subscription {
-    /// Gives it a new key. The present one signs beside it for `overlap`; one from a rotation before ends now.
-    pub fn rotate(&mut self, key: SigningKey, overlap: Duration, now: Timestamp) {
-        let former = std::mem::replace(&mut self.key, key);
-        let until = now.plus(overlap);
-        self.former_key = (until > now).then_some(FormerKey { key: former, until });
+    /// A new subscription. Whatever opened deliveries for it did so after it was made.
+    pub fn new(id: SubscriptionId, owner: AccountId, settings: Settings, key: SigningKey, now: Timestamp) -> Self {
+        Self {
+            id,
+            owner,
+            settings,
+            key,
+            asymmetric_key: None,
+            former_key: None,
+            created_at: now,
+            updated_at: now,
+            open_from: Timestamp::from_micros(0),
+            open_from_version: 0,
+            deactivated: None,
+            deleted: false,
+        }
     }
-}
 
-/// Fields that answers have and requests may repeat; they are passed over.
-const READ_ONLY: [&str; 6] = [
-    "GUID",
-    "CreatedAt",
-    "UpdatedAt",
-    "DeactivatedAt",
-    "DeactivationReason",
-    "SigningSecret",
-];
-
-/// The longest `Name`.
-const MAX_NAME_CHARS: usize = 100;
-
-impl Settings {
-    /// The settings as `GET` shows them.
+    /// The subscription as `GET` shows it.
     pub fn to_json(&self) -> Map<String, Value> {
-        let (header, value) = match self.custom_header.as_deref() {
-            Some((name, value)) => (Value::from(name.as_str()), Value::from(value.as_str())),
-            None => (Value::Null, Value::Null),
-        };
-        let retry = &self.retry;
-        let event_types = match &self.interest {
-            Interest::Webhook(_) => Value::Null,
-            Interest::EventTypes(types) => types.names.iter().map(|name| Value::from(&**name)).collect(),
-        };
-        let filter = self.interest.filter();
-        let object = filter.and_then(|(_, object)| object);
-        let fields = [
-            ("Webhook", self.interest.webhook().name().into()),
-            ("EventTypes", event_types),
-            ("FilterObjectType", filter.map(|(kind, _)| kind.number()).into()),
-            ("FilterObjectGUID", object.map(|guid| guid.to_string()).into()),
-            ("Format", self.format.name().into()),
-            ("SubscriberURL", self.url.as_str().into()),
-            ("CustomHeader", header),
-            ("CustomHeaderValue", value),
-            ("Name", self.name.as_deref().into()),
-            ("Active", self.active.into()),
-            ("TimeoutSeconds", number(self.timeout.as_secs_f64())),
-            (
-                "Retry",
-                json!({
-                    "InitialSeconds": number(retry.initial.as_secs_f64()),
-                    "Multiplier": number(retry.multiplier),
-                    "MaxSeconds": number(retry.max.as_secs_f64()),
-                    "GiveUpAfterSeconds": number(retry.give_up_after.as_secs_f64()),
-                    "MaxAttempts": retry.max_attempts,
-                }),
-            ),
-            ("MaxInFlight", self.max_in_flight.into()),
-            (
-                "RateLimitPerSecond",
-                self.rate_limit_per_second.map_or(Value::Null, number),
-            ),
+        let deactivated = self.deactivated;
+        let before = [
+            ("GUID", self.id.to_string().into()),
+            ("Owner", self.owner.to_string().into()),
         ];
-        fields
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect()
+        let behind = [
+            ("PublicKey", self.public_key().map(|key| key.to_string()).into()),
+            ("CreatedAt", self.created_at.to_string().into()),
+            ("UpdatedAt", self.updated_at.to_string().into()),
+            ("DeactivatedAt", deactivated.map(|why| why.at.to_string()).into()),
+            ("DeactivationReason", deactivated.map(|why| why.reason.name()).into()),
+        ];
+        let named = |(name, value): (&str, Value)| (name.to_owned(), value);
+        let mut shown: Map<String, Value> = before.into_iter().map(named).collect();
+        shown.extend(self.settings.to_json());
+        shown.extend(behind.into_iter().map(named));
+        shown
     }
-}
 
-/// Whole numbers without a fraction, as people write them.
-fn number(value: f64) -> Value {
-    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
-    if value.fract() == 0.0 && value.abs() < 1e15 {
-        (value as i64).into()
-    } else {
-        value.into()
+    /// Whether its messages are to have asymmetric signatures, and it has no key for them yet.
+    pub fn lacks_asymmetric_key(&self) -> bool {
+        self.settings.signatures == Signatures::Both && self.asymmetric_key.is_none()
+    }
+
+    /// The asymmetric key, where it signs.
+    fn signing_asymmetric_key(&self) -> Option<&AsymmetricKey> {
+        match self.settings.signatures {
+            Signatures::Symmetric => None,
+            Signatures::Both => self.asymmetric_key.as_ref(),
+        }
+    }
+
+    /// Its `PublicKey`.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        self.signing_asymmetric_key().map(AsymmetricKey::public_key)
+    }
+
+    /// What signs its messages.
+    pub fn signers(&self) -> Signers {
+        Signers::new(&self.key, self.signing_asymmetric_key(), self.former_key.as_deref())
+    }
+
+    /// Gives it new keys. The present ones sign beside them for `overlap`; those from a rotation before end now.
+    pub fn rotate(&mut self, key: SigningKey, asymmetric: Option<AsymmetricKey>, overlap: Duration, now: Timestamp) {
+        let former = FormerKey {
+            key: std::mem::replace(&mut self.key, key),
+            asymmetric: std::mem::replace(&mut self.asymmetric_key, asymmetric),
+            until: now.plus(overlap),
+        };
+        self.former_key = (former.until > now).then(|| Box::new(former));
     }
 }
 
 /// Reads the body of a create or replace request. Every fault is named at once.
 pub fn parse(body: &Value, catalogue: &Catalogue, egress: &EgressPolicy) -> Result<Draft, Faults> {
-    read(body, None, &[], catalogue, egress)
+    read(body, None, None, catalogue, egress)
 }
 
 /// Reads the body of a request to replace what is kept, as [`parse`] does. It may go on to name event types that were
@@ -189,7 +166,7 @@ pub fn parse_replacement(
     catalogue: &Catalogue,
     egress: &EgressPolicy,
 ) -> Result<Draft, Faults> {
-    read(body, None, present.interest.event_types(), catalogue, egress)
+    read(body, Some(present), None, catalogue, egress)
 }
 
 /// Reads the body of a request to change what is kept: a JSON merge patch (RFC 7396) over what `GET` gives.
@@ -203,98 +180,76 @@ pub fn parse_patch(
     catalogue: &Catalogue,
     egress: &EgressPolicy,
 ) -> Result<Draft, Faults> {
-    let mut merged = Value::Object(present.to_json());
+    let kept = present.to_json();
+    let mut merged = Value::Object(kept.clone());
     merge_patch(&mut merged, patch);
-    read(
-        &merged,
-        Some(present),
-        present.interest.event_types(),
-        catalogue,
-        egress,
-    )
+    read(&merged, Some(present), Some(&kept), catalogue, egress)
 }
 
+/// Reads a request. `held` is what the subscription has so far, and `kept` the same where only changes are judged.
 fn read(
     body: &Value,
-    present: Option<&Settings>,
-    held: &[Box<str>],
+    held: Option<&Settings>,
+    kept: Option<&Map<String, Value>>,
     catalogue: &Catalogue,
     egress: &EgressPolicy,
 ) -> Result<Draft, Faults> {
     let Value::Object(fields) = body else {
         return Err(Fault::new("", "object", "a subscription must be a JSON object").into());
     };
-    let kept = present.map(Settings::to_json);
     let mut reader = Reader {
         fields,
-        present: kept.as_ref(),
-        held,
+        present: kept,
         catalogue,
+        egress,
         parent: "",
         faults: Faults::default(),
     };
-    reader.only(
-        &[
-            "Webhook",
-            "EventTypes",
-            "FilterObjectType",
-            "FilterObjectGUID",
-            "Format",
-            "SubscriberURL",
-            "CustomHeader",
-            "CustomHeaderValue",
-            "Name",
-            "Active",
-            "SecretKey",
-            "TimeoutSeconds",
-            "Retry",
-            "MaxInFlight",
-            "RateLimitPerSecond",
-            "Owner",
-        ],
-        &READ_ONLY,
-    );
-    let interest_fields = ["Webhook", "EventTypes", "FilterObjectType", "FilterObjectGUID"];
-    let is_kept = interest_fields.iter().all(|name| reader.is_kept(name));
-    let interest = match present.filter(|_| is_kept) {
-        Some(present) => Some(present.interest.clone()),
-        None => reader.interest(),
+    let known: Vec<_> = Settings::fields()
+        .chain([&SECRET_KEY, &OWNER])
+        .map(|field| field.name)
+        .collect();
+    let ignored: Vec<_> = READ_ONLY
+        .iter()
+        .map(|field| field.name)
+        .chain([fields::SIGNING_SECRET])
+        .collect();
+    reader.only(&known, &ignored);
+    let settings = Settings::read(&mut reader, held);
+    let secret = secret(&mut reader);
+    let owner = owner(&mut reader);
+    match (settings, secret, owner) {
+        (Ok(settings), Ok(secret), Ok(owner)) if reader.faults.is_empty() => Ok(Draft {
+            settings,
+            secret,
+            owner,
+        }),
+        _ => Err(reader.faults),
+    }
+}
+
+fn owner(reader: &mut Reader<'_>) -> Result<Option<AccountId>, Faulty> {
+    let Some(value) = reader.get(OWNER.name) else {
+        return Ok(None);
     };
-    let format = reader.format();
-    let url = reader.url(egress);
-    let custom_header = reader.custom_header();
-    let name = reader.optional_text("Name", MAX_NAME_CHARS);
-    let active = reader.boolean("Active", true);
-    let secret = reader.secret();
-    let timeout = reader.seconds("TimeoutSeconds", 15.0, 0.1, 30.0);
-    let retry = reader.retry();
-    let max_in_flight = reader.whole("MaxInFlight", 1, 1000).and_then(|n| u16::try_from(n).ok());
-    let rate_limit_per_second = reader.positive("RateLimitPerSecond", 1_000_000.0);
-    let owner = reader.owner();
-    let faults = reader.faults;
-    let (Some(interest), Some(url), true) = (interest, url, faults.is_empty()) else {
-        return Err(faults);
+    match value.as_str().map(str::parse) {
+        Some(Ok(owner)) => Ok(Some(owner)),
+        _ => Err(reader.fault(OWNER.name, "guid", "Owner must be the Id of an account")),
+    }
+}
+
+fn secret(reader: &mut Reader<'_>) -> Result<Option<(String, SigningKey)>, Faulty> {
+    const NAME: &str = SECRET_KEY.name;
+    let Some(value) = reader.get(NAME) else {
+        return Ok(None);
     };
-    let usual = match &interest {
-        Interest::Webhook(_) => Format::Enate,
-        Interest::EventTypes(_) => Format::StandardWebhooks,
+    let Some(text) = value.as_str() else {
+        return Err(reader.fault(NAME, "text", "SecretKey must be text"));
     };
-    Ok(Draft {
-        settings: Settings {
-            interest,
-            format: format.unwrap_or(usual),
-            url,
-            custom_header: custom_header.map(Box::new),
-            name,
-            active,
-            timeout,
-            retry: retry.shared(),
-            max_in_flight: max_in_flight.unwrap_or(64),
-            rate_limit_per_second,
-        },
-        secret,
-        owner,
-    })
+    match SigningKey::from_secret(text) {
+        Ok(key) => Ok(Some((text.to_owned(), key))),
+        Err(rule) => Err(reader.fault(NAME, "secret", format!("SecretKey {rule}"))),
+    }
 }
 
 /// Applies a JSON merge patch (RFC 7396).
@@ -315,21 +270,6 @@ pub fn merge_patch(target: &mut Value, patch: &Value) {
             }
         }
     }
-}
-
-/// The address in a URL's host, if it is one and not a name.
-pub fn literal_address(url: &Url) -> Option<std::net::IpAddr> {
-    match url.host()? {
-        Host::Ipv4(address) => Some(address.into()),
-        Host::Ipv6(address) => Some(address.into()),
-        Host::Domain(_) => None,
-    }
-}
-
-/// A URL as it will be called, which is how subscriptions keep it now; the text itself, if it is none. Subscriptions of
-/// earlier versions were kept with what was given.
-pub fn url_as_kept(url: &str) -> String {
-    Url::parse(url).map_or_else(|_no_url| url.to_owned(), String::from)
 }
 
 #[cfg(test)]

@@ -1,72 +1,20 @@
 //! Subscriptions in the ledger. Every change also bumps the registry's version, in its own transaction. Deactivation
 //! and deletion also write the outbox job that cancels the open deliveries.
 
-use crate::sql::{corrupt, for_rows, for_values, timestamp, uuid};
+mod rows;
+
+use crate::sql::{all, for_rows, for_values, get, one, timestamp, uuid};
 use crate::{Error, Ledger, catalogue, locks, outbox, version};
-use herald_domain::catalogue::{ObjectType, Webhook};
+use herald_domain::catalogue::Webhook;
 use herald_domain::delivery::Reason;
 use herald_domain::id::{AccountId, ObjectGuid, SubscriptionId};
-use herald_domain::index::{Amendment, Interest, ObjectFilter, Topic, TypeInterest};
-use herald_domain::message::Format;
-use herald_domain::retry::RetryPolicy;
-use herald_domain::signing::{FormerKey, SigningKey};
-use herald_domain::subscription::{Deactivation, Settings, Subscription, url_as_kept};
+use herald_domain::index::{Amendment, Interest};
+use herald_domain::subscription::{Subscription, url_as_kept};
 use herald_domain::time::Timestamp;
-use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, IntoActiveModel, QueryOrder, QuerySelect, Value};
+use rows::SELECT;
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-use std::time::Duration;
-
-mod entity {
-    #![expect(unreachable_pub, reason = "the derive wants it so")]
-    use sea_orm::entity::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
-    #[sea_orm(table_name = "subscriptions")]
-    pub struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub id: Uuid,
-        pub owner: Uuid,
-        pub webhook: i16,
-        pub object_type: i16,
-        pub object: Option<Uuid>,
-        pub event_types: Option<String>,
-        pub object_name: Option<String>,
-        pub format: Option<i16>,
-        pub url: String,
-        pub custom_header: Option<String>,
-        pub custom_header_value: Option<String>,
-        pub name: Option<String>,
-        pub active: bool,
-        pub signing_key: Vec<u8>,
-        pub former_key: Option<Vec<u8>>,
-        pub former_key_until: Option<i64>,
-        pub timeout_ms: i64,
-        pub retry_initial_ms: i64,
-        pub retry_multiplier: f64,
-        pub retry_max_ms: i64,
-        pub retry_give_up_ms: i64,
-        pub retry_max_attempts: Option<i32>,
-        pub max_in_flight: i32,
-        pub rate_limit: Option<f64>,
-        pub created_at: i64,
-        pub updated_at: i64,
-        pub open_from: i64,
-        pub open_from_version: i64,
-        pub deactivated_at: Option<i64>,
-        pub deactivation_reason: Option<String>,
-        pub deleted: bool,
-        pub version: i64,
-    }
-
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
-}
-
-use entity::Column;
+use uuid::Uuid;
 
 /// The number of subscriptions whose URLs are compared at a time.
 const PAGE: u64 = 2000;
@@ -96,9 +44,7 @@ impl Ledger {
                     check_types(txn, &subscription).await?;
                     let version = version::bump(txn).await?;
                     version::log(txn, Some(by), "subscription.create", &subscription.id.to_string(), now).await?;
-                    let row = to_row(&subscription, version).into_active_model();
-                    entity::Entity::insert(row).exec_without_returning(txn).await?;
-                    Ok(())
+                    rows::insert(txn, &subscription, version).await
                 })
             })
             .await?;
@@ -140,7 +86,7 @@ impl Ledger {
                     if was_active && !subscription.settings.active {
                         cancel_open(txn, &mut subscription, version, now).await?;
                     }
-                    save(txn, &subscription, version).await?;
+                    rows::update(txn, &subscription, version).await?;
                     version::log(txn, Some(by), "subscription.update", &id.to_string(), now).await?;
                     Ok(Some(Ok(subscription)))
                 })
@@ -178,7 +124,7 @@ impl Ledger {
                     subscription.updated_at = now;
                     let version = version::bump(txn).await?;
                     cancel_open(txn, &mut subscription, version, now).await?;
-                    save(txn, &subscription, version).await?;
+                    rows::update(txn, &subscription, version).await?;
                     version::log(txn, Some(by), "subscription.delete", &id.to_string(), now).await?;
                     Ok(Some(Ok(())))
                 })
@@ -200,9 +146,9 @@ impl Ledger {
 
     /// The account to which a subscription belongs, or belonged before it was deleted.
     pub async fn subscription_owner(&self, id: SubscriptionId) -> Result<Option<AccountId>, Error> {
-        let read = async { Ok(entity::Entity::find_by_id(id.0).one(self.store.api()).await?) };
-        let row = self.store.ask(read).await?;
-        Ok(row.map(|row| AccountId(row.owner)))
+        let sql = "SELECT owner FROM subscriptions WHERE id = $1";
+        let row = self.store.ask(one(self.store.api(), sql, [id.0.into()])).await?;
+        row.map(|row| Ok(AccountId(uuid(&row, "owner")?))).transpose()
     }
 
     /// The subscriptions before `before` that match the filter, newest first.
@@ -213,19 +159,24 @@ impl Ledger {
         limit: u64,
     ) -> Result<Vec<Subscription>, Error> {
         let read = async {
-            let query = match &wanted.url {
-                None => wanted.asked().limit(limit),
-                Some(url) => {
-                    let called = self.called(&wanted, url, before, limit).await?;
-                    entity::Entity::find().filter(Column::Id.is_in(called))
-                }
+            let api = self.store.api();
+            let Some(url) = &wanted.url else {
+                let (end, values) = wanted.newest(before, limit);
+                return all(api, &format!("{} {end}", *SELECT), values).await;
             };
-            let before = before.map(|before| Column::Id.lt(before.0));
-            let query = before.into_iter().fold(query, QueryFilter::filter);
-            Ok(query.order_by_desc(Column::Id).all(self.store.api()).await?)
+            // Newest first, as they are read again.
+            let called = self.called(&wanted, url, before, limit).await?;
+            let called = called.into_iter().map(Value::from).collect();
+            for_values(
+                api,
+                &format!("{} WHERE NOT deleted AND id", *SELECT),
+                called,
+                "ORDER BY id DESC",
+            )
+            .await
         };
         let rows = self.store.ask(read).await?;
-        rows.into_iter().map(from_row).collect()
+        rows.iter().map(rows::subscription).collect()
     }
 
     /// The newest subscriptions that match the filter and have that URL. Earlier versions kept URLs as they were given,
@@ -240,11 +191,11 @@ impl Ledger {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut called = Vec::new();
         loop {
-            let before_this = before.map(|before| Column::Id.lt(before.0));
-            let query = before_this.into_iter().fold(wanted.asked(), QueryFilter::filter);
-            let query = query.select_only().columns([Column::Id, Column::Url]);
-            let query = query.order_by_desc(Column::Id).limit(PAGE);
-            let page: Vec<(Uuid, String)> = query.into_tuple().all(self.store.api()).await?;
+            let (end, values) = wanted.newest(before, PAGE);
+            let sql = format!("SELECT id, url FROM subscriptions {end}");
+            let page = all(self.store.api(), &sql, values).await?;
+            let page = page.iter().map(|row| Ok((uuid(row, "id")?, get(row, "url")?)));
+            let page: Vec<(Uuid, String)> = page.collect::<Result<_, Error>>()?;
             before = page.last().map(|(id, _)| SubscriptionId(*id));
             let is_called = |kept: &str| kept == url || url_as_kept(kept) == url;
             called.extend(page.iter().filter(|(_, kept)| is_called(kept)).map(|(id, _)| *id));
@@ -257,16 +208,25 @@ impl Ledger {
 }
 
 impl SubscriptionFilter {
-    /// The part of the filter that the database can compare.
-    fn asked(&self) -> Select<entity::Entity> {
-        let asked = [
-            self.owner.map(|owner| Column::Owner.eq(owner.0)),
-            self.webhook.map(|webhook| Column::Webhook.eq(webhook.code())),
-            self.object.map(|object| Column::Object.eq(object.0)),
-            self.active.map(|active| Column::Active.eq(active)),
+    /// The end of a SELECT of the newest `limit` before `before`, by the part of the filter that the database can compare.
+    fn newest(&self, before: Option<SubscriptionId>, limit: u64) -> (String, Vec<Value>) {
+        let wanted = [
+            ("owner =", self.owner.map(|owner| owner.0.into())),
+            ("webhook =", self.webhook.map(|webhook| webhook.code().into())),
+            ("object =", self.object.map(|object| object.0.into())),
+            ("active =", self.active.map(Value::from)),
+            ("id <", before.map(|before| before.0.into())),
         ];
-        let there = entity::Entity::find().filter(Column::Deleted.eq(false));
-        asked.into_iter().flatten().fold(there, QueryFilter::filter)
+        let given = wanted
+            .into_iter()
+            .filter_map(|(comparison, value)| Some((comparison, value?)));
+        let (comparisons, mut values): (Vec<_>, Vec<_>) = given.unzip();
+        let numbered = (1..)
+            .zip(comparisons)
+            .map(|(n, comparison)| format!(" AND {comparison} ${n}"));
+        let rest = format!("WHERE NOT deleted{} ORDER BY id DESC", numbered.collect::<String>());
+        values.push(i64::try_from(limit).unwrap_or(i64::MAX).into());
+        (format!("{rest} LIMIT ${}", values.len()), values)
     }
 }
 
@@ -278,12 +238,13 @@ pub(crate) async fn changed_since<C: ConnectionTrait>(
     after: Option<SubscriptionId>,
     limit: u64,
 ) -> Result<Vec<Subscription>, Error> {
-    let mut query = entity::Entity::find().filter(Column::Version.gt(version));
-    if let Some(after) = after {
-        query = query.filter(Column::Id.gt(after.0));
-    }
-    let rows = query.order_by_asc(Column::Id).limit(limit).all(connection).await?;
-    rows.into_iter().map(from_row).collect()
+    let (behind, after) = match after {
+        None => ("", None),
+        Some(after) => ("AND id > $2", Some(after.0.into())),
+    };
+    let sql = format!("{} WHERE version > $1 {behind} ORDER BY id LIMIT {limit}", *SELECT);
+    let rows = all(connection, &sql, std::iter::once(version.into()).chain(after)).await?;
+    rows.iter().map(rows::subscription).collect()
 }
 
 /// What the subscriptions that have changed since that version listen to now. Nothing if they are more than `limit`.
@@ -292,20 +253,17 @@ pub(crate) async fn amendment_since(
     version: i64,
     limit: u64,
 ) -> Result<Option<Amendment>, Error> {
-    let rows = entity::Entity::find()
-        .filter(Column::Version.gt(version))
-        .order_by_asc(Column::Version)
-        .limit(limit + 1)
-        .all(txn)
-        .await?;
+    let sql = format!("{} WHERE version > $1 ORDER BY version LIMIT {}", *SELECT, limit + 1);
+    let rows = all(txn, &sql, [version.into()]).await?;
     if u64::try_from(rows.len()).is_ok_and(|changed| changed > limit) {
         return Ok(None);
     }
     let changes: Result<Vec<_>, Error> = rows
         .iter()
         .map(|row| {
-            let listens = row.active && !row.deleted;
-            Ok((SubscriptionId(row.id), listens.then(|| interest(row)).transpose()?))
+            let changed = rows::subscription(row)?;
+            let listens = changed.settings.active && !changed.deleted;
+            Ok((changed.id, listens.then_some(changed.settings.interest)))
         })
         .collect();
     Ok(Some(Amendment::new(changes?)))
@@ -395,140 +353,7 @@ async fn cancel_open(
 }
 
 async fn find<C: ConnectionTrait>(connection: &C, id: SubscriptionId) -> Result<Option<Subscription>, Error> {
-    let row = entity::Entity::find_by_id(id.0)
-        .filter(Column::Deleted.eq(false))
-        .one(connection)
-        .await?;
-    row.map(from_row).transpose()
-}
-
-async fn save(txn: &DatabaseTransaction, subscription: &Subscription, version: i64) -> Result<(), Error> {
-    let row = to_row(subscription, version).into_active_model().reset_all();
-    entity::Entity::update(row).exec(txn).await?;
-    Ok(())
-}
-
-fn to_row(subscription: &Subscription, version: i64) -> entity::Model {
-    let settings = &subscription.settings;
-    let (custom_header, custom_header_value) = settings.custom_header.as_deref().cloned().unzip();
-    let filter = settings.interest.filter();
-    let (event_types, object_name) = match &settings.interest {
-        Interest::Webhook(_) => (None, None),
-        Interest::EventTypes(types) => {
-            let names: serde_json::Value = types.names.iter().map(|name| &**name).collect();
-            let object_name = types.filter.as_ref().map(|filter| filter.name.to_string());
-            (Some(names.to_string()), object_name)
-        }
-    };
-    entity::Model {
-        id: subscription.id.0,
-        owner: subscription.owner.0,
-        webhook: settings.interest.webhook().code(),
-        object_type: filter.map_or(NO_FILTER, |(kind, _)| kind.number()),
-        object: filter.and_then(|(_, object)| object).map(|object| object.0),
-        event_types,
-        object_name,
-        format: Some(settings.format.code()),
-        url: settings.url.clone(),
-        custom_header,
-        custom_header_value,
-        name: settings.name.clone(),
-        active: settings.active,
-        signing_key: subscription.key.as_bytes().to_vec(),
-        former_key: subscription
-            .former_key
-            .as_ref()
-            .map(|former| former.key.as_bytes().to_vec()),
-        former_key_until: subscription.former_key.as_ref().map(|former| former.until.as_micros()),
-        timeout_ms: millis(settings.timeout),
-        retry_initial_ms: millis(settings.retry.initial),
-        retry_multiplier: settings.retry.multiplier,
-        retry_max_ms: millis(settings.retry.max),
-        retry_give_up_ms: millis(settings.retry.give_up_after),
-        retry_max_attempts: settings.retry.max_attempts.and_then(|most| i32::try_from(most).ok()),
-        max_in_flight: settings.max_in_flight.into(),
-        rate_limit: settings.rate_limit_per_second,
-        created_at: subscription.created_at.as_micros(),
-        updated_at: subscription.updated_at.as_micros(),
-        open_from: subscription.open_from.as_micros(),
-        open_from_version: subscription.open_from_version,
-        deactivated_at: subscription.deactivated.map(|why| why.at.as_micros()),
-        deactivation_reason: subscription.deactivated.map(|why| why.reason.name().to_owned()),
-        deleted: subscription.deleted,
-        version,
-    }
-}
-
-/// The `object_type` of a subscription to event types without a filter.
-const NO_FILTER: i16 = 0;
-
-fn interest(row: &entity::Model) -> Result<Interest, Error> {
-    let webhook = Webhook::coded(row.webhook).ok_or_else(|| corrupt("an unknown webhook"))?;
-    let object = row.object.map(ObjectGuid);
-    let kind = ObjectType::numbered(row.object_type.into());
-    let Some(names) = &row.event_types else {
-        return Ok(Interest::Webhook(Topic {
-            webhook,
-            object_type: kind.ok_or_else(|| corrupt("an unknown object type"))?,
-            object,
-        }));
-    };
-    let filter = kind.zip(row.object_name.as_deref()).map(|(kind, name)| ObjectFilter {
-        kind,
-        name: name.into(),
-        object,
-    });
-    let names = serde_json::from_str(names).map_err(|_malformed| corrupt("malformed event types"))?;
-    Ok(Interest::EventTypes(Arc::new(TypeInterest { names, filter })))
-}
-
-fn from_row(row: entity::Model) -> Result<Subscription, Error> {
-    let interest = interest(&row)?;
-    let deactivated = row
-        .deactivated_at
-        .zip(row.deactivation_reason.as_deref().and_then(Reason::named));
-    let duration = |millis: i64| Duration::from_millis(u64::try_from(millis).unwrap_or(0));
-    Ok(Subscription {
-        id: SubscriptionId(row.id),
-        owner: AccountId(row.owner),
-        settings: Settings {
-            interest,
-            format: row.format.and_then(Format::coded).unwrap_or(Format::Enate),
-            // The URL as it is called. Earlier versions kept it as it was given.
-            url: url_as_kept(&row.url),
-            custom_header: row.custom_header.zip(row.custom_header_value).map(Box::new),
-            name: row.name,
-            active: row.active,
-            timeout: duration(row.timeout_ms),
-            retry: RetryPolicy {
-                initial: duration(row.retry_initial_ms),
-                multiplier: row.retry_multiplier,
-                max: duration(row.retry_max_ms),
-                give_up_after: duration(row.retry_give_up_ms),
-                max_attempts: row.retry_max_attempts.and_then(|most| u32::try_from(most).ok()),
-            }
-            .shared(),
-            max_in_flight: u16::try_from(row.max_in_flight).map_err(|_range| corrupt("an impossible MaxInFlight"))?,
-            rate_limit_per_second: row.rate_limit,
-        },
-        key: SigningKey::from_bytes(row.signing_key),
-        former_key: row.former_key.zip(row.former_key_until).map(|(key, until)| FormerKey {
-            key: SigningKey::from_bytes(key),
-            until: Timestamp::from_micros(until),
-        }),
-        created_at: Timestamp::from_micros(row.created_at),
-        updated_at: Timestamp::from_micros(row.updated_at),
-        open_from: Timestamp::from_micros(row.open_from),
-        open_from_version: row.open_from_version,
-        // A version that does not know of it leaves it where it activates.
-        deactivated: deactivated.filter(|_| !row.active).map(|(at, reason)| Deactivation {
-            at: Timestamp::from_micros(at),
-            reason,
-        }),
-        deleted: row.deleted,
-    })
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+    let sql = format!("{} WHERE id = $1 AND NOT deleted", *SELECT);
+    let row = one(connection, &sql, [id.0.into()]).await?;
+    row.as_ref().map(rows::subscription).transpose()
 }

@@ -1,7 +1,7 @@
 //! The receivers' code of `docs/receiving.md` verifies what Herald sends, and nothing else.
 //!
-//! The first block of each language is run as it is printed. Go and C# are not run here: they were compiled and
-//! checked with the same cases by hand, with Go 1.19 and Mono 6.8.
+//! The first block of each language is run as it is printed; `js` is the one with a public key. Go and C# are not run
+//! here: they were compiled and checked with the same cases by hand, with Go 1.19 and Mono 6.8.
 
 use crate::embedded::document;
 use crate::scene::Scene;
@@ -88,4 +88,34 @@ async fn the_printed_receivers_verify_what_herald_sends_and_nothing_else() {
         run("python3", "-c", &format!("{}{PYTHON}", code("python")), &cases),
         expected
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_printed_receiver_with_a_public_key_verifies_what_herald_sends_and_nothing_else() {
+    let scene = Scene::start().await;
+    let made = scene.subscribe("/", json!({"Signatures": ["v1", "v1a"]})).await;
+    scene.publish().await;
+    let request = scene.receiver.wait_for_one("/").await;
+    let case = |key: &Value, id: &str, signature: &str, body: &[u8]| {
+        json!({"secret": key, "body": body, "headers": {
+            "webhook-id": id, "webhook-timestamp": request.header("webhook-timestamp"), "webhook-signature": signature,
+        }})
+    };
+    let (key, id, signature) = (
+        &made.0["PublicKey"],
+        request.header("webhook-id"),
+        request.header("webhook-signature"),
+    );
+    let other = json!("whpk_O2onvM62pC1io6jQKm8Nc2UyFXcd4kOmOsBIoYtZ2ik=");
+    let (symmetric, _) = signature.split_once(' ').expect("there are two");
+    let cases = json!([
+        case(key, id, signature, &request.body),
+        case(key, id, symmetric, &request.body),
+        case(key, id, "v1a,AAAA", &request.body),
+        case(key, id, signature, b"{}"),
+        case(key, "another", signature, &request.body),
+        case(&other, id, signature, &request.body),
+    ]);
+    let said = run("node", "-e", &format!("{}{NODE}", code("js")), &cases);
+    assert_eq!(said, [true, false, false, false, false, false]);
 }

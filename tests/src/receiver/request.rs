@@ -1,7 +1,9 @@
 //! A recorded request, and reading one from the wire.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use ring::signature::{ED25519, UnparsedPublicKey};
 use std::io;
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -59,6 +61,19 @@ impl Request {
     pub fn verifies_with(&self, signing_secret: &str) -> bool {
         let verifier = standardwebhooks::Webhook::new(signing_secret).expect("a whsec_ secret");
         verifier.verify(&self.body, &self.headers).is_ok()
+    }
+
+    /// Whether a `v1a` signature of it verifies with a subscription's `PublicKey`.
+    pub fn verifies_with_public_key(&self, public_key: &str) -> bool {
+        let decode = |base64: &str| BASE64_STANDARD.decode(base64).expect("it is base64");
+        let key = decode(public_key.strip_prefix("whpk_").expect("a whpk_ key"));
+        let key = UnparsedPublicKey::new(&ED25519, key);
+        let front = format!("{}.{}.", self.header("webhook-id"), self.header("webhook-timestamp"));
+        let signed = [front.as_bytes(), &self.body].concat();
+        let given = self.header("webhook-signature").split(' ');
+        given
+            .filter_map(|one| one.strip_prefix("v1a,"))
+            .any(|one| key.verify(&signed, &decode(one)).is_ok())
     }
 
     /// The same with the key's bytes instead of their base64.

@@ -7,11 +7,12 @@ mod verify;
 
 pub(crate) use receiver::{Received, Receiver};
 pub(crate) use terminal::{Terminal, Tone, print_line};
+use verify::verify_asymmetric;
 pub(crate) use verify::{Wrong, verify};
 
 use anyhow::Context;
 use axum::http::StatusCode;
-use herald_domain::signing::SigningKey;
+use herald_domain::signing::{PublicKey, SigningKey};
 use herald_domain::time::Timestamp;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -25,6 +26,12 @@ pub(crate) struct Listen {
     port: u16,
     #[arg(long, help = "The subscription's SecretKey or SigningSecret, to verify signatures with", value_parser = SigningKey::meant_by)]
     secret: Option<SigningKey>,
+    #[arg(
+        long,
+        value_name = "KEY",
+        help = "The subscription's PublicKey, to verify signatures of v1a with; beside --secret both must be right"
+    )]
+    public_key: Option<PublicKey>,
     /// The HTTP status to answer with
     #[arg(long, value_name = "CODE", default_value_t = 204, value_parser = clap::value_parser!(u16).range(200..=599))]
     status: u16,
@@ -49,10 +56,7 @@ pub(crate) async fn run(options: Listen) -> anyhow::Result<()> {
             signal = &mut ending => return signal.map(drop),
             received = receiver.next() => received.context("the receiver ended by itself")?,
         };
-        let judged = options
-            .secret
-            .as_ref()
-            .map(|key| verify(&received.headers, &received.body, key, received.at));
+        let judged = judge(&options, &received);
         let text = if options.json {
             line(&received, judged)?
         } else {
@@ -64,6 +68,15 @@ pub(crate) async fn run(options: Listen) -> anyhow::Result<()> {
     }
 }
 
+/// Verifies a message with each key that there is.
+fn judge(options: &Listen, received: &Received) -> Judged {
+    let Received { headers, body, at, .. } = received;
+    let symmetric = options.secret.as_ref().map(|key| verify(headers, body, key, *at));
+    let asymmetric = options.public_key.as_ref();
+    let asymmetric = asymmetric.map(|key| verify_asymmetric(headers, body, key, *at));
+    [symmetric, asymmetric].into_iter().flatten().reduce(Result::and)
+}
+
 /// Whether a message is verified; none where there was nothing to verify it with.
 type Judged = Option<Result<(), Wrong>>;
 
@@ -72,7 +85,7 @@ fn readable(terminal: Terminal, received: &Received, judged: Judged) -> String {
     let webhook = received.header("webhook-type").unwrap_or("message");
     let event = received.header("webhook-event-id").unwrap_or("-");
     let verdict = match judged {
-        None => terminal.tint(Tone::Notable, "not verified (no --secret)".to_owned()),
+        None => terminal.tint(Tone::Notable, "not verified (no --secret or --public-key)".to_owned()),
         Some(Ok(())) => terminal.tint(Tone::Good, "verified".to_owned()),
         Some(Err(wrong)) => terminal.tint(Tone::Bad, format!("signature WRONG: {wrong}")),
     };

@@ -25,6 +25,7 @@ use std::time::Duration;
 /// that are waiting to be sent again. For `OverlapSeconds` the former secret signs as well:
 /// `webhook-signature` has both signatures, the new one first, and a receiver that knows either secret
 /// verifies. Without it a receiver has to know the new secret before, or refuses messages until it does.
+/// Where `Signatures` has `v1a`, a new `PublicKey` replaces the former one in the same way.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{guid}/rotate-secret", operation_id = "rotate_subscription_secret",
     tag = "Subscriptions", security(("key" = [])),

@@ -259,18 +259,7 @@ fn read(body: &Value, catalogue: &Catalogue, egress: &EgressPolicy) -> Result<Dr
 }
 
 pub(crate) fn shown(subscription: &Subscription) -> Shown {
-    let mut fields = Shown::new();
-    fields.insert("GUID".to_owned(), subscription.id.to_string().into());
-    fields.insert("Owner".to_owned(), subscription.owner.to_string().into());
-    fields.extend(subscription.settings.to_json());
-    fields.insert("CreatedAt".to_owned(), subscription.created_at.to_string().into());
-    fields.insert("UpdatedAt".to_owned(), subscription.updated_at.to_string().into());
-    let deactivated = subscription.deactivated;
-    let at = deactivated.map(|why| why.at.to_string());
-    fields.insert("DeactivatedAt".to_owned(), at.into());
-    let reason = deactivated.map(|why| why.reason.name());
-    fields.insert("DeactivationReason".to_owned(), reason.into());
-    fields
+    subscription.to_json()
 }
 
 pub(crate) fn shown_with_secret(subscription: &Subscription, secret: String) -> Shown {

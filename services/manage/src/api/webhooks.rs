@@ -230,7 +230,8 @@ pub(crate) const HEADERS: [MessageHeader; 11] = [
     header("webhook-timestamp", "When this attempt was made, in Unix seconds."),
     header(
         "webhook-signature",
-        "Standard Webhooks v1: v1, and base64 of HMAC-SHA256 over id.timestamp.body.",
+        "Standard Webhooks: v1, and base64 of HMAC-SHA256 over id.timestamp.body; where Signatures has v1a, behind it \
+         v1a, and base64 of Ed25519 over the same.",
     ),
     header("Webhook-GUID", "The subscription's GUID."),
     header("Webhook-Type", "The subscription's Webhook."),

@@ -25,24 +25,13 @@ pub(crate) type Secret = (String, SigningKey);
 
 /// Creates a subscription; it, and its secret.
 pub(crate) async fn create(manage: &Manage, caller: Caller, draft: Draft) -> Result<(Subscription, String), Problem> {
-    let draft = as_kept(draft);
+    let settings = draft.settings.as_kept();
     let owner = owner(manage, caller, draft.owner)?;
-    permit(&manage.registry, owner, &draft.settings.interest)?;
+    permit(&manage.registry, owner, &settings.interest)?;
     let (secret, key) = draft.secret.map_or_else(generate, Ok)?;
-    let now = manage.ledger.now();
-    let subscription = Subscription {
-        id: SubscriptionId(fresh_id()),
-        owner,
-        settings: draft.settings,
-        key,
-        former_key: None,
-        created_at: now,
-        updated_at: now,
-        open_from: Timestamp::from_micros(0),
-        open_from_version: 0,
-        deactivated: None,
-        deleted: false,
-    };
+    let id = SubscriptionId(fresh_id());
+    let mut subscription = Subscription::new(id, owner, settings, key, manage.ledger.now());
+    complete(&mut subscription)?;
     manage
         .ledger
         .create_subscription(subscription.clone(), caller.account())
@@ -115,27 +104,30 @@ pub(crate) async fn change(
         if !Sight::of(caller).includes(subscription.owner) {
             return Err(Problem::not_found("subscription"));
         }
-        let draft = as_kept(draft(subscription)?);
+        let draft = draft(subscription)?;
+        let settings = draft.settings.as_kept();
         if draft.owner.is_some_and(|owner| owner != subscription.owner) {
             let detail = "Owner cannot be changed; create the subscription anew with another Owner";
             return Err(Problem::faults(vec![Fault::new("/Owner", "read_only", detail)]));
         }
-        let interest = &draft.settings.interest;
+        let interest = &settings.interest;
         if *interest == subscription.settings.interest {
             may_change(&registry, caller, subscription)?;
         } else {
             permit(&registry, subscription.owner, interest)?;
         }
-        subscription.settings = draft.settings;
+        subscription.settings = settings;
         if let Some((_, key)) = draft.secret {
-            subscription.rotate(key, Duration::ZERO, now);
+            let asymmetric = subscription.asymmetric_key.take();
+            subscription.rotate(key, asymmetric, Duration::ZERO, now);
         }
-        Ok(())
+        complete(subscription)
     });
     changed.await
 }
 
-/// Gives a subscription that secret, or one that is made; the former one signs too for `overlap`. `check` sees the
+/// Gives a subscription that secret, or one that is made, and where it has `v1a` a new key for that. The former ones sign
+/// too for `overlap`. `check` sees the
 /// subscription as it is in the transaction. The subscription, and its secret.
 pub(crate) async fn rotate(
     manage: &Manage,
@@ -150,8 +142,8 @@ pub(crate) async fn rotate(
     let changed = update(manage, caller, id, move |subscription| {
         may_change(&registry, caller, subscription)?;
         check(subscription)?;
-        subscription.rotate(key, overlap, now);
-        Ok(())
+        subscription.rotate(key, None, overlap, now);
+        complete(subscription)
     });
     Ok((changed.await?, secret))
 }
@@ -209,6 +201,14 @@ fn generate() -> Result<Secret, Problem> {
     Ok((key.to_signing_secret(), key))
 }
 
+/// Makes the asymmetric key, where the subscription is to have one and has none.
+fn complete(subscription: &mut Subscription) -> Result<(), Problem> {
+    if subscription.lacks_asymmetric_key() {
+        subscription.asymmetric_key = Some(secrets::asymmetric_key(secrets::system)?);
+    }
+    Ok(())
+}
+
 /// Changes the subscription in a transaction; what is refused is not changed.
 async fn update(
     manage: &Manage,
@@ -234,19 +234,4 @@ fn may_change(registry: &Registry, caller: Caller, subscription: &Subscription) 
         }
         Sight::Of(_) => Err(Problem::not_found("subscription")),
     }
-}
-
-/// With settings as the ledger keeps them, to the millisecond, so that this answer and the next are alike.
-fn as_kept(mut draft: Draft) -> Draft {
-    let settings = &mut draft.settings;
-    let retry = Arc::make_mut(&mut settings.retry);
-    for duration in [
-        &mut settings.timeout,
-        &mut retry.initial,
-        &mut retry.max,
-        &mut retry.give_up_after,
-    ] {
-        *duration = Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
-    }
-    draft
 }

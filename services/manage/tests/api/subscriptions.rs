@@ -315,6 +315,70 @@ async fn rotation_shows_the_new_secret_once() {
 }
 
 #[tokio::test]
+async fn a_public_key_is_made_with_the_asymmetric_signatures_and_changed_by_a_rotation() {
+    let world = World::new().await;
+    let user = world.builder().await;
+    let path = format!("/v1/subscriptions/{}", world.subscription(&user).await);
+    let shown = world.get(&user.key, &path).await.expect(200);
+    assert_eq!(
+        (&shown["Signatures"], &shown["PublicKey"]),
+        (&json!(["v1"]), &Value::Null)
+    );
+    let both = json!({"Signatures": ["v1", "v1a"]});
+    let first = world.patch(&user.key, &path, both.clone()).await.expect(200);
+    let key = first["PublicKey"].as_str().unwrap();
+    assert!(key.starts_with("whpk_"), "{key}");
+    assert_eq!(world.get(&user.key, &path).await.expect(200), first);
+    // PUT accepts what GET gave, and a new secret is no new key.
+    let mut with_secret = first.clone();
+    with_secret["SecretKey"] = json!("geheim, geheimer");
+    for body in [first.clone(), with_secret] {
+        assert_eq!(
+            world.put(&user.key, &path, body).await.expect(200)["PublicKey"],
+            first["PublicKey"]
+        );
+    }
+    // Switched off and on again it is the same one.
+    let off = world
+        .patch(&user.key, &path, json!({"Signatures": null}))
+        .await
+        .expect(200);
+    assert_eq!((&off["Signatures"], &off["PublicKey"]), (&json!(["v1"]), &Value::Null));
+    let on = world.patch(&user.key, &path, both.clone()).await.expect(200);
+    assert_eq!(on["PublicKey"], first["PublicKey"]);
+    let rotate = format!("{path}/rotate-secret");
+    let rotated = world
+        .post(&user.key, &rotate, json!({"OverlapSeconds": 60}))
+        .await
+        .expect(200);
+    assert!(rotated["PublicKey"].as_str().unwrap().starts_with("whpk_"));
+    assert_ne!(rotated["PublicKey"], first["PublicKey"]);
+    let guid = rotated["GUID"].as_str().unwrap().parse().unwrap();
+    let kept = world.ledger.subscription(guid).await.unwrap().unwrap();
+    let former = kept.former_key.unwrap().asymmetric.unwrap();
+    assert_eq!(former.public_key().to_string(), key);
+    // A rotation while it is off leaves none that somebody may have learnt.
+    world
+        .patch(&user.key, &path, json!({"Signatures": ["v1"]}))
+        .await
+        .expect(200);
+    let off = world.post(&user.key, &rotate, json!({})).await.expect(200);
+    assert_eq!(off["PublicKey"], Value::Null);
+    let anew = world.patch(&user.key, &path, both.clone()).await.expect(200);
+    assert_ne!(anew["PublicKey"], rotated["PublicKey"]);
+    let faults = world
+        .patch(&user.key, &path, json!({"Signatures": ["v1a"]}))
+        .await
+        .faults();
+    assert_eq!(faults, [fault("/Signatures", "required")]);
+    let mut body = subscription();
+    body["Signatures"] = both["Signatures"].clone();
+    let made = world.post(&user.key, "/v1/subscriptions", body).await.expect(201);
+    assert!(made["PublicKey"].as_str().unwrap().starts_with("whpk_"), "of its own");
+    assert_ne!(made["PublicKey"], anew["PublicKey"]);
+}
+
+#[tokio::test]
 async fn lists_are_paged_newest_first() {
     let world = World::new().await;
     let user = world.builder().await;

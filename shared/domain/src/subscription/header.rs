@@ -1,4 +1,90 @@
-//! Names that a subscription's `CustomHeader` may not have.
+//! `CustomHeader` with its `CustomHeaderValue`, and the names that it may not have.
+
+use super::reader::{Faulty, Reader};
+use super::setting::{Cell, Cells, Column, Corrupt, Field, Kind, Setting};
+use serde_json::{Value, json};
+
+const NAME: &str = "CustomHeader";
+const VALUE: &str = "CustomHeaderValue";
+const MAX_CHARS: usize = 4096;
+
+pub(super) struct CustomHeader;
+
+impl Setting for CustomHeader {
+    type Value = Option<Box<(String, String)>>;
+    const FIELDS: &'static [Field] = &[
+        Field::new(
+            NAME,
+            || json!({"type": "string", "example": "X-Route"}),
+            "A header for every message. One that Herald sets, or that changes what the request is, is refused.",
+        )
+        .nullable(),
+        Field::new(
+            VALUE,
+            || json!({"type": "string", "example": "starters"}),
+            "The value of `CustomHeader`.",
+        )
+        .nullable(),
+    ];
+    const COLUMNS: &'static [Column] = &[
+        Column::new("custom_header", Kind::Text),
+        Column::new("custom_header_value", Kind::Text),
+    ];
+
+    fn read(reader: &mut Reader<'_>, _held: Option<&Self::Value>) -> Result<Self::Value, Faulty> {
+        let name = reader.optional_text(NAME, MAX_CHARS);
+        let value = reader.optional_text(VALUE, MAX_CHARS);
+        let Some(name) = name?.filter(|name| !name.is_empty()) else {
+            if value?.is_some_and(|value| !value.is_empty()) {
+                return Err(reader.fault(NAME, "required", "CustomHeaderValue needs a CustomHeader"));
+            }
+            return Ok(None);
+        };
+        let name = check_name(reader, name);
+        let Some(value) = value? else {
+            return Err(reader.fault(VALUE, "required", "CustomHeader needs a CustomHeaderValue"));
+        };
+        let is_well_formed = value.trim() == value && value.chars().all(|c| matches!(c, ' '..='~'));
+        if !is_well_formed && !reader.is_kept(VALUE) {
+            let detail = "CustomHeaderValue must be printable ASCII, without space at its ends";
+            return Err(reader.fault(VALUE, "header_value", detail));
+        }
+        Ok(Some(Box::new((name?, value))))
+    }
+
+    fn show(header: &Self::Value) -> impl IntoIterator<Item = Value> {
+        let (name, value) = header.as_deref().map(|(name, value)| (&**name, &**value)).unzip();
+        [name, value].map(Value::from)
+    }
+
+    fn store(header: &Self::Value) -> impl IntoIterator<Item = Cell> {
+        let (name, value) = header.as_deref().cloned().unzip();
+        [name, value].map(Cell::Text)
+    }
+
+    fn load(cells: &mut Cells) -> Result<Self::Value, Corrupt> {
+        let (name, value) = (cells.text()?, cells.text()?);
+        Ok(name.zip(value).map(Box::new))
+    }
+}
+
+fn check_name(reader: &mut Reader<'_>, name: String) -> Result<String, Faulty> {
+    if reader.is_kept(NAME) {
+        return Ok(name);
+    }
+    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if !name.chars().all(token) {
+        let detail = "CustomHeader must be an HTTP header name (RFC 9110): letters, digits and !#$%&'*+-.^_`|~";
+        return Err(reader.fault(NAME, "header_name", detail));
+    }
+    match reserved(&name) {
+        None => Ok(name),
+        Some(reason) => {
+            let detail = format!("{name} {reason}; use a name of your own");
+            Err(reader.fault(NAME, "reserved", detail))
+        }
+    }
+}
 
 /// Names that Herald sets, or will once a format does.
 const SET_BY_HERALD: [&str; 5] = [

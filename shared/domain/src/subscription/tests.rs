@@ -1,6 +1,9 @@
 use super::header::reserved;
 use super::*;
+use crate::retry::RetryPolicy;
 use proptest::prelude::*;
+use serde_json::json;
+use std::sync::Arc;
 
 fn parse(body: &Value, egress: &EgressPolicy) -> Result<Draft, Faults> {
     super::parse(body, &Catalogue::default(), egress)
@@ -40,8 +43,58 @@ fn defaults_are_the_contracts() {
             "FilterObjectGUID": "22222222-2222-4222-8222-222222222222", "Format": "Enate",
             "SubscriberURL": "https://example.com/hook", "CustomHeader": null, "CustomHeaderValue": null, "Name": null, "Active": true,
             "TimeoutSeconds": 15, "MaxInFlight": 64, "RateLimitPerSecond": null,
+            "Signatures": ["v1"],
             "Retry": {"InitialSeconds": 5, "Multiplier": 3, "MaxSeconds": 21600, "GiveUpAfterSeconds": 259_200, "MaxAttempts": null},
         })
+    );
+}
+
+/// Each setting by its declaration alone, so that this holds for new ones as well.
+#[test]
+fn every_setting_is_read_shown_kept_and_set_back() {
+    let usual = parse(&body(), &EgressPolicy::default()).unwrap().settings;
+    let mut all = body();
+    let optional = || Settings::fields().filter(|field| field.name != "EventTypes" && body().get(field.name).is_none());
+    for field in optional() {
+        all[field.name] = field.sample();
+    }
+    let settings = parse(&all, &EgressPolicy::default()).unwrap().settings;
+    let (shown, default) = (settings.to_json(), usual.to_json());
+    for field in optional() {
+        let name = field.name;
+        let expected = if field.shown.is_some() {
+            json!(true)
+        } else {
+            field.sample()
+        };
+        assert_eq!(shown[name], expected, "{name}");
+        assert_ne!(shown[name], default[name], "{name}");
+        assert_eq!(default[name].is_null(), field.absent == Absent::Null, "{name}");
+        assert!(!field.about.is_empty(), "{name}");
+    }
+    let of_types = json!({"EventTypes": ["*"], "SubscriberURL": "https://a.example"});
+    let of_types = parse(&of_types, &EgressPolicy::default()).unwrap().settings;
+    for settings in [&settings, &usual, &of_types] {
+        let cells = settings.to_cells();
+        let kinds: Vec<_> = Settings::columns().map(|column| column.kind).collect();
+        assert_eq!(cells.iter().map(Cell::kind).collect::<Vec<_>>(), kinds);
+        assert_eq!(Settings::from_cells(&mut Cells::new(cells)).unwrap(), *settings);
+    }
+    // What GET shows changes nothing, write-only values included.
+    let put = parse_replacement(
+        &settings,
+        &Value::Object(shown),
+        &Catalogue::default(),
+        &EgressPolicy::default(),
+    );
+    assert_eq!(put.unwrap().settings, settings);
+    let nulls: Map<_, _> = optional().map(|field| (field.name.to_owned(), Value::Null)).collect();
+    let patched = parse_patch(&settings, &Value::Object(nulls), &EgressPolicy::default());
+    assert_eq!(patched.unwrap().settings, usual);
+    let names: Vec<_> = Settings::columns().map(|column| column.name).collect();
+    assert_eq!(
+        names.iter().collect::<std::collections::HashSet<_>>().len(),
+        names.len()
     );
 }
 
@@ -127,6 +180,13 @@ fn each_fault_names_its_field_and_rule() {
         ("Retry", json!({"Tries": 3}), "/Retry/Tries", "known_field"),
         ("MaxInFlight", json!(0), "/MaxInFlight", "range"),
         ("RateLimitPerSecond", json!(0), "/RateLimitPerSecond", "range"),
+        ("Signatures", json!("v1"), "/Signatures", "array"),
+        ("Signatures", json!([]), "/Signatures", "array"),
+        ("Signatures", json!(["v1", "v1a", "v1"]), "/Signatures", "array"),
+        ("Signatures", json!(["v1", "v2"]), "/Signatures/1", "one_of"),
+        ("Signatures", json!([1]), "/Signatures/0", "one_of"),
+        ("Signatures", json!(["v1", "v1"]), "/Signatures/1", "unique"),
+        ("Signatures", json!(["v1a"]), "/Signatures", "required"),
         (
             "SubscriberUrl",
             json!("https://example.com"),
@@ -140,6 +200,26 @@ fn each_fault_names_its_field_and_rule() {
             "{field} = {value}"
         );
     }
+}
+
+#[test]
+fn the_order_of_signatures_does_not_matter() {
+    for given in [json!(["v1", "v1a"]), json!(["v1a", "v1"])] {
+        let settings = with("Signatures", given).unwrap().settings;
+        assert_eq!(settings.signatures, Signatures::Both);
+        assert_eq!(settings.to_json()["Signatures"], json!(["v1", "v1a"]));
+    }
+}
+
+/// A process keeps a million of them, so whoever makes them larger is to know.
+#[test]
+fn a_subscription_with_the_usual_settings_is_small() {
+    assert_eq!(size_of::<Subscription>(), 256);
+    let [one, other] = [(); 2].map(|()| parse(&body(), &EgressPolicy::default()).unwrap().settings);
+    assert!(
+        std::ptr::eq(&raw const *one, &raw const *other),
+        "the rare settings are shared"
+    );
 }
 
 #[test]
@@ -283,10 +363,11 @@ proptest! {
     }
 
     #[test]
-    fn reading_never_panics(text in "\\PC{0,30}", number: f64, field in 0usize..13) {
-        const FIELDS: [&str; 13] = ["Webhook", "FilterObjectType", "FilterObjectGUID", "SubscriberURL", "CustomHeader", "CustomHeaderValue", "Name", "Active", "SecretKey", "TimeoutSeconds", "Retry", "MaxInFlight", "RateLimitPerSecond"];
+    fn reading_never_panics(text in "\\PC{0,30}", number: f64) {
         for value in [json!(text), json!(number), json!([text]), json!({text: number})] {
-            drop(with(FIELDS[field], value));
+            for field in Settings::fields().chain([&SECRET_KEY, &OWNER]) {
+                drop(with(field.name, value.clone()));
+            }
         }
     }
 }

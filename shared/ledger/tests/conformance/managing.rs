@@ -2,10 +2,12 @@
 
 use crate::rig::{Database, Rig, guid, topic};
 use herald_domain::access::{Account, Grant, OPERATOR, Role, Roles};
-use herald_domain::catalogue::{ObjectType, Webhook};
-use herald_domain::id::{AccountId, KeyId};
+use herald_domain::address::EgressPolicy;
+use herald_domain::catalogue::{Catalogue, ObjectType, Webhook};
+use herald_domain::id::{AccountId, KeyId, SubscriptionId};
 use herald_domain::index::Interest;
-use herald_domain::signing::SigningKey;
+use herald_domain::signing::{AsymmetricKey, SEED_BYTES, SigningKey};
+use herald_domain::subscription::{Column, Settings, Subscription, parse};
 use herald_ledger::accounts::{AccountChange, AccountRecord, ApiKey};
 use herald_ledger::subscriptions::SubscriptionFilter;
 use std::convert::Infallible;
@@ -23,8 +25,10 @@ async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted(database: Da
         .update_subscription(id, OPERATOR, |it| {
             it.settings.custom_header = Some(Box::new(("X-Key".to_owned(), "v".to_owned())));
             it.settings.rate_limit_per_second = Some(0.5);
+            it.asymmetric_key = Some(AsymmetricKey::from_seed([3; SEED_BYTES]));
             it.rotate(
                 SigningKey::from_bytes(vec![2; 32]),
+                Some(AsymmetricKey::from_seed([4; SEED_BYTES])),
                 Duration::from_mins(1),
                 it.created_at,
             );
@@ -35,7 +39,7 @@ async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted(database: Da
         .unwrap()
         .unwrap()
         .unwrap();
-    assert!(changed.former_key.is_some());
+    assert!(changed.former_key.as_ref().unwrap().asymmetric.is_some());
     let refused = rig
         .ledger
         .update_subscription(id, OPERATOR, |_| Err("no"))
@@ -58,6 +62,69 @@ async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted(database: Da
             .is_empty()
     );
 }
+
+/// Each setting by its declaration alone, so that this holds for new ones as well.
+async fn every_setting_is_found_as_it_was_written(database: Database) {
+    let rig = Rig::new(database).await;
+    let id = rig.subscribe(7).await;
+    let subscription = rig.ledger.subscription(id).await.unwrap().unwrap();
+    let usual = subscription.settings.to_json();
+    let mut body = usual.clone();
+    for field in Settings::fields().filter(|field| field.name != "EventTypes") {
+        if !["Webhook", "FilterObjectType", "FilterObjectGUID", "SubscriberURL"].contains(&field.name) {
+            body.insert(field.name.to_owned(), field.sample());
+        }
+    }
+    let read = |body| {
+        let (catalogue, egress) = (Catalogue::default(), EgressPolicy::default());
+        parse(&serde_json::Value::Object(body), &catalogue, &egress)
+            .unwrap()
+            .settings
+    };
+    // Every one written anew, and every one changed.
+    for (n, settings) in [(8, read(usual)), (9, read(body))] {
+        let new = Subscription {
+            id: SubscriptionId(Uuid::from_u128(n)),
+            settings: settings.clone(),
+            ..subscription.clone()
+        };
+        rig.ledger.create_subscription(new.clone(), OPERATOR).await.unwrap();
+        assert_eq!(rig.ledger.subscription(new.id).await.unwrap().unwrap(), new);
+        let changed = rig.ledger.update_subscription(id, OPERATOR, move |it| {
+            it.settings = settings;
+            Ok::<(), ()>(())
+        });
+        let changed = changed.await.unwrap().unwrap().unwrap();
+        assert_eq!(rig.ledger.subscription(id).await.unwrap().unwrap(), changed);
+    }
+    // A version writes nothing into the columns that it does not know.
+    let usual = SubscriptionId(Uuid::from_u128(8));
+    let written = rig.ledger.subscription(usual).await.unwrap();
+    let later = |column: &&Column| !FIRST_COLUMNS.contains(&column.name);
+    let nothing: Vec<_> = Settings::columns()
+        .filter(later)
+        .map(|column| format!("{} = NULL", column.name))
+        .collect();
+    rig.execute(format!("UPDATE subscriptions SET {}", nothing.join(", ")))
+        .await
+        .unwrap();
+    assert_eq!(rig.ledger.subscription(usual).await.unwrap(), written);
+}
+
+/// The columns of settings that every version writes.
+const FIRST_COLUMNS: [&str; 11] = [
+    "webhook",
+    "object_type",
+    "object",
+    "url",
+    "active",
+    "timeout_ms",
+    "retry_initial_ms",
+    "retry_multiplier",
+    "retry_max_ms",
+    "retry_give_up_ms",
+    "max_in_flight",
+];
 
 async fn subscriptions_are_listed_newest_first_in_pages(database: Database) {
     let rig = Rig::new(database).await;
@@ -259,6 +326,7 @@ async fn change(rig: &Rig, id: AccountId, change: AccountChange) -> Option<Accou
 on_both!(
     of_two_changes_of_an_account_neither_undoes_the_other,
     a_subscription_is_found_as_it_was_made_until_it_is_deleted,
+    every_setting_is_found_as_it_was_written,
     subscriptions_are_listed_newest_first_in_pages,
     the_registry_hears_of_every_change_and_of_nothing_else,
     the_operators_first_key_is_made_once,

@@ -149,23 +149,11 @@ impl Rig {
         let body = serde_json::json!({
             "Webhook": "PacketUpdated", "FilterObjectType": 81, "FilterObjectGUID": guid(1).to_string(), "SubscriberURL": "https://example.com",
         });
-        let now = self.ledger.now();
-        let subscription = Subscription {
-            id: SubscriptionId(Uuid::from_u128(n)),
-            owner: OPERATOR,
-            settings: parse(&body, &Catalogue::default(), &EgressPolicy::default())
-                .unwrap()
-                .settings,
-            key: SigningKey::from_bytes(vec![1]),
-            former_key: None,
-            created_at: now,
-            updated_at: now,
-            open_from: Timestamp::from_micros(0),
-            open_from_version: 0,
-            deactivated: None,
-            deleted: false,
-        };
-        let id = subscription.id;
+        let settings = parse(&body, &Catalogue::default(), &EgressPolicy::default())
+            .unwrap()
+            .settings;
+        let (id, key) = (SubscriptionId(Uuid::from_u128(n)), SigningKey::from_bytes(vec![1]));
+        let subscription = Subscription::new(id, OPERATOR, settings, key, self.ledger.now());
         self.ledger.create_subscription(subscription, OPERATOR).await.unwrap();
         id
     }

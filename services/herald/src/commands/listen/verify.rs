@@ -1,7 +1,7 @@
 //! Whether a message is from who it says: Standard Webhooks, seen from the receiver.
 
 use axum::http::HeaderMap;
-use herald_domain::signing::SigningKey;
+use herald_domain::signing::{PublicKey, SigningKey};
 use herald_domain::time::Timestamp;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
@@ -20,11 +20,39 @@ pub(crate) enum Wrong {
     Time,
     #[error("no signature is made with this secret for this body")]
     Signature,
+    #[error("no v1a signature is made with the key of this public key for this body")]
+    AsymmetricSignature,
 }
 
-/// Verifies a message. One of several signatures is enough: a sender that changes its secret signs with
+/// Verifies a message with the secret. One of several signatures is enough: a sender that changes its secret signs with
 /// both.
 pub(crate) fn verify(headers: &HeaderMap, body: &[u8], key: &SigningKey, now: Timestamp) -> Result<(), Wrong> {
+    let (id, at, given) = signed(headers, now)?;
+    let expected = key.sign(id, at, body);
+    // Every one is compared in full, so that the time it takes says nothing.
+    let found = given.split(' ').fold(false, |found, one| {
+        found | bool::from(one.as_bytes().ct_eq(expected.as_bytes()))
+    });
+    if found { Ok(()) } else { Err(Wrong::Signature) }
+}
+
+/// Verifies a message with the public key, which is for signatures of v1a.
+pub(crate) fn verify_asymmetric(
+    headers: &HeaderMap,
+    body: &[u8],
+    key: &PublicKey,
+    now: Timestamp,
+) -> Result<(), Wrong> {
+    let (id, at, given) = signed(headers, now)?;
+    if key.verifies(given, id, at, body) {
+        Ok(())
+    } else {
+        Err(Wrong::AsymmetricSignature)
+    }
+}
+
+/// The id, the time and the signatures of a message that was sent about now.
+fn signed(headers: &HeaderMap, now: Timestamp) -> Result<(&str, Timestamp, &str), Wrong> {
     let header = |name| {
         headers
             .get(name)
@@ -40,17 +68,13 @@ pub(crate) fn verify(headers: &HeaderMap, body: &[u8], key: &SigningKey, now: Ti
     if now.since(at).max(at.since(now)) > TOLERANCE {
         return Err(Wrong::Time);
     }
-    let expected = key.sign(id, at, body);
-    // Every one is compared in full, so that the time it takes says nothing.
-    let found = given.split(' ').fold(false, |found, one| {
-        found | bool::from(one.as_bytes().ct_eq(expected.as_bytes()))
-    });
-    if found { Ok(()) } else { Err(Wrong::Signature) }
+    Ok((id, at, given))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use herald_domain::signing::{AsymmetricKey, SEED_BYTES, Signers};
 
     const NOW: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
 
@@ -86,6 +110,19 @@ mod tests {
         );
         assert_eq!(verify(&headers(NOW, &right), b"{}", &other, NOW), Err(Wrong::Signature));
         assert_eq!(verify(&headers(NOW, ""), b"{}", &key(), NOW), Err(Wrong::Signature));
+    }
+
+    #[test]
+    fn the_public_key_verifies_signatures_of_v1a_and_no_others() {
+        let asymmetric = AsymmetricKey::from_seed([7; SEED_BYTES]);
+        let value = Signers::new(&key(), Some(&asymmetric), None).sign("0193f1a0", NOW, b"{}");
+        let (headers, public) = (headers(NOW, &value), asymmetric.public_key());
+        assert_eq!(verify(&headers, b"{}", &key(), NOW), Ok(()));
+        assert_eq!(verify_asymmetric(&headers, b"{}", &public, NOW), Ok(()));
+        let wrong = Err(Wrong::AsymmetricSignature);
+        assert_eq!(verify_asymmetric(&headers, b"{ }", &public, NOW), wrong);
+        let other = AsymmetricKey::from_seed([8; SEED_BYTES]).public_key();
+        assert_eq!(verify_asymmetric(&headers, b"{}", &other, NOW), wrong);
     }
 
     #[test]

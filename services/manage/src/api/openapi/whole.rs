@@ -5,6 +5,7 @@
 //! to, and a body that may be left out is not `null`.
 
 use super::messages;
+use crate::api::schemas::subscriptions;
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 use utoipa::openapi::OpenApi;
@@ -35,6 +36,7 @@ pub fn describe(others: OpenApi, version: &str) -> Value {
     api["webhooks"] = webhooks;
     if let Some(named) = api["components"]["schemas"].as_object_mut() {
         named.extend(schemas);
+        named.extend(subscriptions());
     }
     add_conditions(&mut api["paths"]);
     leave_out_null_bodies(&mut api["paths"]);

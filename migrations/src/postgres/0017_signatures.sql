@@ -1,0 +1,10 @@
+-- Which signatures messages have, and the Ed25519 keys of those that have v1a.
+--
+-- A version of Herald that does not know this yet may run beside it: it signs with v1 alone, and leaves these columns as
+-- they are.
+
+-- 1 v1, 2 v1 and v1a; none is v1.
+ALTER TABLE subscriptions ADD COLUMN signatures smallint;
+-- Seeds of 32 bytes: of the key that signs now, and of the one before it, which signs until former_key_until.
+ALTER TABLE subscriptions ADD COLUMN asymmetric_key bytea;
+ALTER TABLE subscriptions ADD COLUMN former_asymmetric_key bytea;
