@@ -131,3 +131,34 @@ async fn types_of_packs_are_shown_as_built_in_and_cannot_be_changed() {
     let body = json!({"EventTypes": ["Autotask.*"], "SubscriberURL": "https://example.com/"});
     world.post(&builder.key, "/v1/subscriptions", body).await.problem(403);
 }
+
+#[tokio::test]
+async fn ten_thousand_types_are_listed_page_by_page_and_no_more_are_taken() {
+    let world = World::new().await;
+    world
+        .put(KEY, "/v1/event-types/Type0", json!({"Schema": {}}))
+        .await
+        .expect(201);
+    world
+        .execute(
+            "INSERT INTO event_types SELECT code + n, 'Type' || n, description, objects, schema, example, archived, built_in, \
+             deleted, created_at, updated_at, version + 1 FROM event_types, (WITH RECURSIVE counted (n) AS \
+             (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < 9998) SELECT n FROM counted) WHERE name = 'Type0'",
+        )
+        .await;
+    world.execute("UPDATE registry_version SET version = version + 1").await;
+    world.put(KEY, "/v1/event-types/Last", json!({})).await.expect(201);
+    let names = names_of(&world, "/v1/event-types").await;
+    assert_eq!(names.len(), 10_000 + 5);
+    let newest: Vec<_> = names[..2].iter().map(String::as_str).collect();
+    assert_eq!(newest, ["Last", "Type9998"]);
+    assert_eq!(
+        names.iter().collect::<std::collections::HashSet<_>>().len(),
+        names.len()
+    );
+    let shown = world.get(KEY, "/v1/event-types/Type4711").await.expect(200);
+    assert_eq!(shown["Schema"], json!({}));
+    let full = world.put(KEY, "/v1/event-types/OneMore", json!({})).await.problem(409);
+    let detail = full["detail"].as_str().unwrap();
+    assert!(detail.contains("10000") && detail.contains("delete"), "{detail}");
+}
