@@ -3,6 +3,7 @@
 
 mod copies;
 mod demo;
+mod described;
 mod descriptors;
 mod output;
 mod readme;

@@ -1,11 +1,13 @@
-//! Event types and object types that are registered while Herald runs, and subscriptions to event types.
+//! Event types and object types that are registered while Herald runs or come with it, and subscriptions to event types.
 
 use crate::scene::Scene;
 use herald_tests::PATIENCE;
+use herald_tests::producer::{Outgoing, publish};
 use herald_tests::samples::{COMPANY, guid, merged, packet_of};
 use herald_tests::wait::wait_until;
 use http::Method;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// A type of an invoice, which an event names.
 fn invoice() -> Value {
@@ -219,4 +221,55 @@ async fn without_a_filter_every_object_that_the_events_name_needs_permission() {
         .send(Method::PUT, "/v1/event-types/Mine", &json!({}))
         .await
         .problem(403);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn types_of_packs_are_there_from_the_start() {
+    let scene = Scene::start().await;
+    let to = |path: &str| json!({"SubscriberURL": scene.receiver.url(path)});
+    let exact = json!({"EventTypes": ["Autotask.Ticket.Update", "ContractById"]});
+    scene.api.subscribe(&merged(exact, to("/exact"))).await;
+    scene
+        .api
+        .subscribe(&merged(json!({"EventTypes": ["Autotask.*"]}), to("/prefix")))
+        .await;
+    let event = |kind: &str, data: Value| json!({"Id": guid(), "Type": kind, "Objects": {}, "Data": data});
+    let ticket =
+        json!({"Id": 351_181, "Fields": {"status": 5, "Own": [1]}, "Changed": ["status"], "PersonID": 30_691_780});
+    let (ticket, lookup) = (
+        event("Autotask.Ticket.Update", ticket),
+        event("ContractById", json!({"contractId": "C-1"})),
+    );
+    scene.api.publish(&ticket).await;
+    scene.api.publish(&lookup).await;
+    let sent = scene.receiver.wait_for("/exact", 2).await;
+    let types: BTreeSet<_> = sent.iter().map(|message| message.header("webhook-type")).collect();
+    assert_eq!(types, BTreeSet::from(["Autotask.Ticket.Update", "ContractById"]));
+    let message = scene.receiver.wait_for("/prefix", 1).await.remove(0);
+    let body: Value = serde_json::from_str(message.text()).expect("JSON");
+    assert_eq!(body["data"], ticket["Data"]);
+
+    let wrong = event("Autotask.Ticket.Update", json!({"Id": "351181"}));
+    let refused = scene.api.post("/v1/events", &wrong).await.problem(400);
+    let _named = refused.naming("/Data/Id", "schema");
+    let path = "/v1/event-types/Autotask.Ticket.Update";
+    assert_eq!(scene.api.get(path).await.expect(200).json()["BuiltIn"], true);
+    put(&scene, path, &json!({}))
+        .await
+        .problem(409)
+        .saying("came with Herald");
+
+    let Some(broker) = scene.herald.broker().map(str::to_owned) else {
+        return;
+    };
+    let note = event("Autotask.TicketNote.Create", json!({"Id": 29_683}));
+    let messages = [&note, &wrong].map(|event| Outgoing::new(event.to_string()));
+    let published = tokio::task::spawn_blocking(move || publish(&broker, &messages)).await;
+    assert_eq!(published.expect("it ends"), ["confirmed"; 2]);
+    let message = scene.receiver.wait_for("/prefix", 2).await.remove(1);
+    assert_eq!(message.header("webhook-type"), "Autotask.TicketNote.Create");
+    let kept = wait_until("the malformed one is kept", PATIENCE, async || {
+        scene.api.list("/v1/rejected-events").await.pop()
+    });
+    assert!(kept.await["Errors"].to_string().contains("/Data/Id"));
 }

@@ -1,17 +1,21 @@
 //! The catalogue: which event types, object types and webhooks there are, and what their messages hold.
 //!
-//! Enate's are tables in the code. Others are registered while Herald runs, and are rows of the ledger; [`Catalogue`] has
-//! them as they are at one version of the registry.
+//! Enate's are tables in the code. Others are registered at Herald's start ([`packs`]) and while it runs, and are rows of
+//! the ledger; [`Catalogue`] has them as they are at one version of the registry.
 
+mod autotask;
 mod enate;
+mod enneo;
 mod fields;
 mod object;
+mod pack;
 mod registered;
 mod schema;
 
 pub use enate::{Added, EnateEvent, ObjectRule, RESERVED_FIELDS, Webhook};
 pub use fields::{Field, FieldKind};
 pub use object::{FIRST_REGISTERED, ObjectType};
+pub use pack::PackType;
 pub use registered::{
     EventTypeDraft, EventTypeSpec, MAX_EVENT_TYPES, MAX_NAME_CHARS, MAX_OBJECT_TYPES, ObjectTypeSpec, is_name,
     read_event_type, read_object_type,
@@ -21,6 +25,11 @@ pub use schema::{MAX_SCHEMA_BYTES, Schema};
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+/// The event types of the packs `autotask` and `enneo`, which are registered at a process's start.
+pub fn packs() -> impl Iterator<Item = &'static PackType> {
+    autotask::TYPES.iter().chain(&enneo::TYPES)
+}
 
 /// What happened; the `Type` of an event.
 #[derive(Debug, Clone)]
@@ -65,21 +74,25 @@ impl EventType {
         }
     }
 
-    /// What it is called in metrics: its name if it is one of Enate's, else `other`, because there may be thousands.
+    /// What it is called in metrics: its name if it is one of Enate's or of a pack's, else `other`, because there may be
+    /// thousands.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Enate(event) => event.name(),
-            Self::Registered(_) => Self::OTHER,
+            Self::Registered(registered) => {
+                let of_pack = packs().find(|kind| *kind.name == *registered.name);
+                of_pack.map_or(Self::OTHER, |kind| kind.name)
+            }
         }
     }
 
-    /// What registered types are called in metrics.
+    /// What the types that an operator registered are called in metrics.
     pub const OTHER: &str = "other";
 
     /// Every [`EventType::label`].
     pub fn labels() -> impl Iterator<Item = &'static str> {
         let enate = EnateEvent::ALL.into_iter().map(EnateEvent::name);
-        enate.chain([Self::OTHER])
+        enate.chain(packs().map(|kind| kind.name)).chain([Self::OTHER])
     }
 
     /// Which one of Enate's it is, if it is one.

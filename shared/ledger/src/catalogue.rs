@@ -1,6 +1,8 @@
 //! Event types and object types that are registered. Every change bumps the registry's version in its own transaction,
 //! as a change of subscriptions does.
 
+mod packs;
+
 use crate::sql::{all, corrupt, execute, for_values, get, one, timestamp};
 use crate::{Error, Ledger, locks, version};
 use herald_domain::catalogue::{
@@ -30,6 +32,8 @@ pub enum Conflict {
     Unknown(String),
     /// There are as many as there may be.
     Full(usize),
+    /// Every number was given to one that is or was there.
+    Spent,
 }
 
 /// What a request to register something came to; whether it is new.
@@ -191,19 +195,17 @@ async fn put_event_type(
         }
     }
     let is_new = there.as_ref().is_none_or(|spec| spec.deleted);
-    let count = one(txn, "SELECT count(*) AS n FROM event_types WHERE NOT deleted", []).await?;
+    let sql = "SELECT count(*) AS n FROM event_types WHERE NOT deleted AND NOT built_in";
+    let count = one(txn, sql, []).await?;
     let count: i64 = count.map_or(Ok(0), |row| get(&row, "n"))?;
     if is_new && usize::try_from(count).is_ok_and(|count| count >= MAX_EVENT_TYPES) {
         return Ok(Err(Conflict::Full(MAX_EVENT_TYPES)));
     }
     let kind = match &there {
         Some(spec) => spec.kind.clone(),
-        None => match next(txn, "SELECT max(code) AS n FROM event_types").await? {
-            Some(code) => EventType::Registered(Arc::new(RegisteredType {
-                code,
-                name: name.into(),
-            })),
-            None => return Ok(Err(Conflict::Full(MAX_EVENT_TYPES))),
+        None => match new_kind(txn, name).await? {
+            Some(kind) => kind,
+            None => return Ok(Err(Conflict::Spent)),
         },
     };
     let spec = EventTypeSpec {
@@ -233,8 +235,8 @@ async fn save_event_type(txn: &DatabaseTransaction, spec: &EventTypeSpec, versio
         "INSERT INTO event_types (code, name, description, objects, schema, example, archived, built_in, deleted, \
          created_at, updated_at, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, FALSE, $9, $10, $11) \
          ON CONFLICT (code) DO UPDATE SET description = excluded.description, objects = excluded.objects, \
-         schema = excluded.schema, example = excluded.example, archived = excluded.archived, deleted = FALSE, \
-         created_at = excluded.created_at, updated_at = excluded.updated_at, version = excluded.version",
+         schema = excluded.schema, example = excluded.example, archived = excluded.archived, \
+         built_in = excluded.built_in, deleted = FALSE, created_at = excluded.created_at, updated_at = excluded.updated_at, version = excluded.version",
         [
             spec.kind.code().into(),
             spec.kind.name().into(),
@@ -283,7 +285,7 @@ async fn put_object_type(
         }
         (None, None) => match next_free(txn).await? {
             Some(kind) => kind,
-            None => return Ok(Err(Conflict::Full(MAX_OBJECT_TYPES))),
+            None => return Ok(Err(Conflict::Spent)),
         },
     };
     let spec = ObjectTypeSpec {
@@ -301,11 +303,13 @@ async fn put_object_type(
     Ok(Ok((spec, is_new)))
 }
 
-/// The number behind the greatest that was ever given, if there is one.
-async fn next(txn: &DatabaseTransaction, greatest: &str) -> Result<Option<i16>, Error> {
-    let row = one(txn, greatest, []).await?;
+/// A new event type of that name. It has the number behind the greatest that was ever given, if there is one.
+async fn new_kind(txn: &DatabaseTransaction, name: &str) -> Result<Option<EventType>, Error> {
+    let row = one(txn, "SELECT max(code) AS n FROM event_types", []).await?;
     let greatest: Option<i16> = row.map_or(Ok(None), |row| get(&row, "n"))?;
-    Ok(greatest.map_or(Some(FIRST_REGISTERED), |greatest| greatest.checked_add(1)))
+    let code = greatest.map_or(Some(FIRST_REGISTERED), |greatest| greatest.checked_add(1));
+    let name = name.into();
+    Ok(code.map(|code| EventType::Registered(Arc::new(RegisteredType { code, name }))))
 }
 
 /// The least number of an object type that none ever had.

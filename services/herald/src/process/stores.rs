@@ -40,7 +40,7 @@ pub(crate) async fn open(config: &Config, role: Role, health: &Health, tasks: &m
     };
     let settings = broker_settings(config, broker)?;
     say_what_is_ignored(database)?;
-    let ledger = connect(database, health).await?;
+    let ledger = connect(database, role, health).await?;
     let (rabbit, publisher) = Rabbit::open(settings, ledger.clock(), health.clone());
     if role.publishes() {
         tasks.supervise("queue publisher", publisher);
@@ -60,6 +60,7 @@ async fn embedded(config: &Config, tasks: &mut Tasks) -> anyhow::Result<Stores> 
         .await
         .with_context(|| format!("cannot open the ledger in {}", data.path().display()))?;
     tasks.supervise("ledger writer", writer.run());
+    ledger.register_packs().await.context("cannot write the ledger")?;
     let (queue, publisher) = Embedded::open(ledger.store().clone());
     tasks.supervise("queue publisher", publisher);
     Ok(Stores {
@@ -99,7 +100,7 @@ pub(crate) fn broker_settings(config: &Config, broker: &str) -> anyhow::Result<S
 ///
 /// # Errors
 /// If waiting is of no use.
-async fn connect(database: &str, health: &Health) -> anyhow::Result<Ledger> {
+async fn connect(database: &str, role: Role, health: &Health) -> anyhow::Result<Ledger> {
     let mut delays = Delays::default();
     health.failing(PART, "connecting to the database");
     loop {
@@ -110,9 +111,8 @@ async fn connect(database: &str, health: &Health) -> anyhow::Result<Ledger> {
             },
             connected => connected,
         };
-        // One that only reads is as good as none.
         let connected = match connected {
-            Ok(ledger) => ledger.registry_version().await.map(|_version| ledger),
+            Ok(ledger) => is_usable(&ledger, role).await.map(|()| ledger),
             Err(error) => Err(error),
         };
         match connected {
@@ -129,6 +129,16 @@ async fn connect(database: &str, health: &Health) -> anyhow::Result<Ledger> {
         }
         tokio::time::sleep(delays.next_delay()).await;
     }
+}
+
+/// Whether the ledger takes writes: one that only reads is as good as none. The role that changes the catalogue registers
+/// the event types that come with Herald.
+async fn is_usable(ledger: &Ledger, role: Role) -> Result<(), Error> {
+    ledger.registry_version().await?;
+    if role.manages() {
+        ledger.register_packs().await?;
+    }
+    Ok(())
 }
 
 /// Makes or updates the ledger's schema, and the broker's exchanges and queues; what was done, in words.

@@ -60,6 +60,7 @@ pub(crate) struct AccountWithAll {
 #[expect(dead_code, reason = "describes what read reads")]
 pub(crate) struct AccountRequest {
     /// 1 to 100 characters.
+    #[schema(min_length = 1, max_length = 100)]
     name: String,
     /// `Producer` and `ProcessBuilder` where it is absent.
     #[schema(value_type = Option<Vec<RoleName>>)]
@@ -73,6 +74,7 @@ pub(crate) struct AccountRequest {
 #[schema(rename_all = "PascalCase", example = json!({"Active": false}))]
 #[expect(dead_code, reason = "describes what read reads")]
 pub(crate) struct AccountPatch {
+    #[schema(min_length = 1, max_length = 100)]
     name: Option<String>,
     #[schema(value_type = Option<Vec<RoleName>>)]
     roles: Option<Vec<String>>,

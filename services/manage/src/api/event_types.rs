@@ -1,4 +1,4 @@
-//! Event types: what may happen. Enate's are always there; an operator registers others.
+//! Event types: what may happen. Some come with Herald; an operator registers others.
 
 use crate::api::callers::Operator;
 use crate::api::etag::{IfMatch, IfNoneMatch, Representation};
@@ -9,7 +9,7 @@ use crate::api::query::Query;
 use crate::api::refusals::{BodyAnswers, Conflict, Forbidden, Malformed, Missing, SharedAnswers};
 use crate::{Manage, ledger_away};
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use herald_access::Caller;
 use herald_access::problem::Problem;
@@ -64,7 +64,7 @@ pub(crate) struct EventTypeView {
     /// When it was registered; null where it is built in.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     created_at: Option<Timestamp>,
-    /// When it was last changed.
+    /// When it was last changed; null where it is built in.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     updated_at: Option<Timestamp>,
 }
@@ -81,8 +81,10 @@ pub(crate) struct EventTypeRequest {
     /// As in the path, or absent.
     name: Option<String>,
     /// At most 2,000 characters.
+    #[schema(max_length = 2000)]
     description: Option<String>,
     /// Names of object types, at most 20.
+    #[schema(max_items = 20)]
     objects: Option<Vec<String>>,
     /// A JSON Schema (draft 2020-12) of at most 64 KiB. References lead to parts of it; nothing is fetched.
     #[schema(value_type = Option<Object>)]
@@ -148,7 +150,7 @@ impl Addressed for TypeName {
 
 /// List event types
 ///
-/// The registered ones, newest first, and behind them those that are built in.
+/// Newest first, and Enate's last.
 #[utoipa::path(
     get, path = "/v1/event-types", operation_id = "list_event_types", tag = "Catalogue", security(("key" = [])),
     params(PageParams),
@@ -218,7 +220,8 @@ pub(crate) async fn show(
 #[utoipa::path(
     put, path = "/v1/event-types/{name}", operation_id = "put_event_type", tag = "Catalogue", security(("key" = [])),
     params(
-        ("name" = String, Path, description = "A letter, and up to 99 letters, digits, dots, hyphens and underscores."),
+        ("name" = String, Path, pattern = "^[A-Za-z][A-Za-z0-9._-]{0,99}$",
+            description = "A letter, and up to 99 letters, digits, dots, hyphens and underscores."),
         ("DryRun" = Option<bool>, Query, description = "Change nothing, and say what would not fit."),
     ),
     request_body = EventTypeRequest,
@@ -240,18 +243,15 @@ pub(crate) async fn put(
     query.only(&["DryRun"]);
     let dry_run = query.read("DryRun", "boolean", "true or false", |text| text.parse().ok());
     query.finish(())?;
-    if EnateEvent::named(&name).is_some() {
+    let catalogue = manage.catalogue().await;
+    if is_built_in(&catalogue, &name) {
         return Err(refused(&name, TypeConflict::BuiltIn));
     }
-    let catalogue = manage.catalogue().await;
     let draft = read_event_type(&name, &body, &catalogue).map_err(Problem::faults)?;
     if dry_run == Some(true) {
         return Ok(axum::Json(try_out(&manage, &catalogue, &name, draft).await?).into_response());
     }
-    let present = catalogue.registered(&name).map(|spec| shown(&spec.kind, &catalogue));
-    if let Some(present) = present.transpose()? {
-        if_match.check(&present)?;
-    }
+    check(&if_match, &catalogue, &name)?;
     let put = manage.ledger.put_event_type(name.clone(), draft, by.account()).await;
     let (spec, is_new) = put.map_err(ledger_away)?.map_err(|refusal| refused(&name, refusal))?;
     manage.refresh().await;
@@ -260,8 +260,7 @@ pub(crate) async fn put(
         return body.answer();
     }
     let location = format!("/v1/event-types/{name}");
-    let location = [(axum::http::header::LOCATION, location)];
-    Ok((StatusCode::CREATED, location, body.answer()?.into_body()).into_response())
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], body.answer()?).into_response())
 }
 
 /// Delete an event type
@@ -271,19 +270,22 @@ pub(crate) async fn put(
     delete, path = "/v1/event-types/{name}", operation_id = "delete_event_type", tag = "Catalogue",
     security(("key" = [])),
     params(("name" = String, Path, description = "The type's name.")),
-    responses((status = 204, description = "It is gone."), SharedAnswers, Forbidden, Missing, Conflict),
+    responses((status = 204, description = "It is gone."), SharedAnswers, Forbidden, Missing, Conflict, Malformed),
 )]
 pub(crate) async fn remove(
     State(manage): State<Manage>,
     Operator(by): Operator,
     At(TypeName(name)): At<TypeName>,
+    if_match: IfMatch,
     mut query: Query,
 ) -> Result<StatusCode, Problem> {
     query.only(&[]);
     query.finish(())?;
-    if EnateEvent::named(&name).is_some() {
+    let catalogue = manage.catalogue().await;
+    if is_built_in(&catalogue, &name) {
         return Err(refused(&name, TypeConflict::BuiltIn));
     }
+    check(&if_match, &catalogue, &name)?;
     let deleted = manage.ledger.delete_event_type(name.clone(), by.account()).await;
     deleted
         .map_err(ledger_away)?
@@ -293,22 +295,33 @@ pub(crate) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Answers 412 where what is registered under that name is not what the client read.
+fn check(if_match: &IfMatch, catalogue: &Catalogue, name: &str) -> Result<(), Problem> {
+    let present = catalogue.registered(name).map(|spec| registered(spec));
+    present.transpose()?.map_or(Ok(()), |present| if_match.check(&present))
+}
+
+fn is_built_in(catalogue: &Catalogue, name: &str) -> bool {
+    EnateEvent::named(name).is_some() || catalogue.registered(name).is_some_and(|spec| spec.built_in)
+}
+
 /// Why the catalogue is not changed, in words.
 pub(crate) fn refused(name: &str, conflict: TypeConflict) -> Problem {
     Problem::conflict(match conflict {
-        TypeConflict::BuiltIn => {
-            format!("{name} came with Herald and cannot be changed; register a type of another name")
-        }
+        TypeConflict::BuiltIn => format!("{name} came with Herald and cannot be changed; register a type of another name"),
         TypeConflict::Subscribed => format!("a subscription names {name}; change or delete the subscription first"),
-        TypeConflict::Asked(kind) => {
-            format!("the event type {kind} asks for objects of the type {name}; change that first")
-        }
+        TypeConflict::Asked(kind) => format!("the event type {kind} asks for objects of the type {name}; change that first"),
         TypeConflict::Numbered(number) => format!("{name} has the number {number}, which it keeps; leave Number out"),
-        TypeConflict::Taken(other) => {
-            format!("that Number is, or was, that of {other}; leave Number out to be given one")
-        }
+        TypeConflict::Taken(other) => format!("that Number is, or was, that of {other}; leave Number out to be given one"),
         TypeConflict::Unknown(object) => format!("there is no object type {object} any more; register it first"),
-        TypeConflict::Full(most) => format!("there are {most} already, which is as many as there may be"),
+        TypeConflict::Full(most) => {
+            format!("there are {most} already, which is as many as may be registered; delete one that is not needed")
+        }
+        TypeConflict::Spent => {
+            "every number was given already, also to what was deleted since; register something under a name that was \
+             deleted, which has its number still"
+                .to_owned()
+        }
     })
 }
 
@@ -405,8 +418,8 @@ fn registered(spec: &EventTypeSpec) -> Result<EventTypeView, Problem> {
         example: draft.example.clone(),
         archived: draft.archived,
         built_in: spec.built_in,
-        created_at: Some(spec.created_at),
-        updated_at: Some(spec.updated_at),
+        created_at: Some(spec.created_at).filter(|_| !spec.built_in),
+        updated_at: Some(spec.updated_at).filter(|_| !spec.built_in),
     })
 }
 

@@ -100,7 +100,8 @@ pub(crate) async fn show(
 /// on it.
 #[utoipa::path(
     put, path = "/v1/object-types/{name}", operation_id = "put_object_type", tag = "Catalogue", security(("key" = [])),
-    params(("name" = String, Path, description = "A letter, and up to 99 letters, digits, dots, hyphens and underscores.")),
+    params(("name" = String, Path, pattern = "^[A-Za-z][A-Za-z0-9._-]{0,99}$",
+        description = "A letter, and up to 99 letters, digits, dots, hyphens and underscores.")),
     request_body = ObjectTypeRequest,
     responses(
         (status = 200, description = "It was there.", body = ObjectTypeView),
@@ -138,7 +139,7 @@ pub(crate) async fn put(
     delete, path = "/v1/object-types/{name}", operation_id = "delete_object_type", tag = "Catalogue",
     security(("key" = [])),
     params(("name" = String, Path, description = "The type's name.")),
-    responses((status = 204, description = "It is gone."), SharedAnswers, Forbidden, Missing, Conflict),
+    responses((status = 204, description = "It is gone."), SharedAnswers, Forbidden, Missing, Conflict, Malformed),
 )]
 pub(crate) async fn remove(
     State(manage): State<Manage>,

@@ -42,7 +42,10 @@ impl Query {
         for (name, _) in &self.given {
             let name = name.as_str();
             if !known.contains(&name) {
-                let detail = || format!("there is no parameter {name}; the parameters are {}", known.join(", "));
+                let detail = || match known {
+                    [] => format!("there is no parameter {name}, nor any other"),
+                    known => format!("there is no parameter {name}; the parameters are {}", known.join(", ")),
+                };
                 self.faults
                     .push_with(|| Fault::new(pointer_to(name), "known_parameter", detail()));
             } else if seen.contains(&name) {

@@ -44,7 +44,18 @@ async fn what_was_changed_since_it_was_read_is_not_changed() {
     let key = format!("{keys}/{}", key.as_str().unwrap());
     let whole = world.get(KEY, &subscription).await.expect(200);
     let schedule = json!({"ObjectType": "Schedule"});
+    let kind = "/v1/event-types/InvoicePaid".to_owned();
+    let made = world.put(KEY, &kind, json!({})).await;
+    let header = |name| made.headers.get(name).unwrap().to_str().unwrap();
+    assert_eq!(
+        (header("location"), header("content-type")),
+        (&*kind, "application/json")
+    );
+    assert_eq!(header("etag"), tag(&world, &kind).await);
+    made.expect(201);
     let changes = [
+        (&kind, Method::PUT, &kind, Some(json!({"Archived": true}))),
+        (&kind, Method::DELETE, &kind, None),
         (&subscription, Method::PATCH, &subscription, Some(json!({"Name": "a"}))),
         (&subscription, Method::PUT, &subscription, Some(whole)),
         (&subscription, Method::POST, &rotate, None),

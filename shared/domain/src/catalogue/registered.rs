@@ -7,7 +7,7 @@ use crate::text::{MAX_DEPTH, is_shallow, repeated_name};
 use crate::time::Timestamp;
 use serde_json::{Map, Value};
 
-/// The most event types that may be registered. Each process keeps them all in memory.
+/// The most event types that may be registered besides those of packs. Each process keeps them all in memory.
 pub const MAX_EVENT_TYPES: usize = 10_000;
 
 /// The most object types that may be registered.

@@ -2,7 +2,9 @@
 
 use crate::rig::{Database, Rig, guid};
 use herald_domain::access::OPERATOR;
-use herald_domain::catalogue::{Catalogue, EventTypeDraft, ObjectType, read_event_type};
+use herald_domain::catalogue::{
+    Catalogue, EventTypeDraft, FIRST_REGISTERED, MAX_EVENT_TYPES, ObjectType, packs, read_event_type,
+};
 use herald_domain::event::Objects;
 use herald_domain::id::SubscriptionId;
 use herald_domain::index::{Amendment, Interest, ObjectFilter, TypeInterest};
@@ -187,8 +189,122 @@ async fn an_event_of_a_registered_type_is_recorded_with_what_matches_by_then(dat
     assert_eq!(matches.len(), 1);
 }
 
+async fn packs_are_registered_once_and_what_an_operator_registered_before_them_stays(database: Database) {
+    let rig = Rig::new(database).await;
+    let put = |name: &str| rig.ledger.put_event_type(name.to_owned(), draft(), OPERATOR);
+    let delete = |name: &str| rig.ledger.delete_event_type(name.to_owned(), OPERATOR);
+    let (own, _) = put("TicketUpdated").await.unwrap().unwrap();
+    let (gone, _) = put("NewEmail").await.unwrap().unwrap();
+    assert_eq!(delete("NewEmail").await.unwrap(), Some(Ok(())));
+
+    // Several processes start at once.
+    let another = rig.another().await;
+    let (one, other) = tokio::join!(rig.ledger.register_packs(), another.register_packs());
+    one.unwrap();
+    other.unwrap();
+    let version = rig.version().await;
+    let registered = catalogue(&rig).await;
+    for kind in packs() {
+        let spec = registered.registered(kind.name).unwrap();
+        let is_own = kind.name == "TicketUpdated";
+        assert_eq!(spec.built_in, !is_own, "{}", kind.name);
+        assert_eq!(spec.draft, if is_own { draft() } else { kind.draft() });
+        assert!(spec.kind.code() >= FIRST_REGISTERED, "an earlier version reads it");
+    }
+    assert_eq!(registered.all_registered().count(), packs().count());
+    assert_eq!(registered.event_type("TicketUpdated"), Some(own.kind));
+    assert_eq!(
+        registered.event_type("NewEmail"),
+        Some(gone.kind),
+        "events of it are there"
+    );
+
+    let kind = "Autotask.Ticket.Update";
+    assert_eq!(put(kind).await.unwrap().unwrap_err(), Conflict::BuiltIn);
+    assert_eq!(delete(kind).await.unwrap(), Some(Err(Conflict::BuiltIn)));
+    rig.ledger.register_packs().await.unwrap();
+    assert_eq!(rig.version().await, version, "nothing is left to do");
+
+    // An operator's own goes on being one, until it is deleted.
+    let (changed, is_new) = put("TicketUpdated").await.unwrap().unwrap();
+    assert!(!changed.built_in && !is_new);
+    assert_eq!(delete("TicketUpdated").await.unwrap(), Some(Ok(())));
+    // And another version had another schema.
+    let other = format!("UPDATE event_types SET schema = NULL WHERE name = '{kind}'");
+    rig.execute(other).await.unwrap();
+    rig.ledger.register_packs().await.unwrap();
+    assert!(rig.version().await > version);
+    let registered = catalogue(&rig).await;
+    for name in [kind, "TicketUpdated"] {
+        let wanted = packs().find(|kind| kind.name == name).unwrap();
+        let spec = registered.registered(name).unwrap();
+        assert!(spec.built_in && spec.draft == wanted.draft(), "{name}");
+    }
+}
+
+async fn ten_thousand_types_are_found_and_no_more_are_taken(database: Database) {
+    let rig = Rig::new(database).await;
+    rig.ledger.register_packs().await.unwrap();
+    let put = |name: &str| rig.ledger.put_event_type(name.to_owned(), draft(), OPERATOR);
+    let (pattern, _) = put("Type0").await.unwrap().unwrap();
+    // All but the first and the last, as copies of the first.
+    let copied = MAX_EVENT_TYPES - 2;
+    let copy = format!(
+        "INSERT INTO event_types SELECT code + n, 'Type' || n, description, objects, schema, example, archived, built_in, \
+         deleted, created_at, updated_at, version FROM event_types, \
+         (WITH RECURSIVE counted (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {copied}) \
+         SELECT n FROM counted) numbers WHERE name = 'Type0'"
+    );
+    rig.execute(copy).await.unwrap();
+    let (last, is_new) = put("Last").await.unwrap().unwrap();
+    assert!(is_new);
+    assert_eq!(
+        put("OneMore").await.unwrap().unwrap_err(),
+        Conflict::Full(MAX_EVENT_TYPES)
+    );
+    // What is there may be changed, and makes room by going.
+    assert!(!put("Type7").await.unwrap().unwrap().1);
+    let deleted = rig.ledger.delete_event_type("Type8".to_owned(), OPERATOR).await;
+    assert_eq!(deleted.unwrap(), Some(Ok(())));
+    let (back, is_new) = put("Type8").await.unwrap().unwrap();
+    assert!(is_new);
+
+    let registered = catalogue(&rig).await;
+    assert_eq!(registered.all_registered().count(), MAX_EVENT_TYPES + packs().count());
+    for (name, kind) in [
+        ("Type0", pattern.kind),
+        ("Type8", back.kind),
+        ("Last", last.kind.clone()),
+    ] {
+        assert_eq!(registered.event_type(name), Some(kind), "{name}");
+    }
+    let id = rig.subscribe(7).await;
+    let change = rig.ledger.update_subscription(id, OPERATOR, |it| {
+        it.settings.interest = interest(&["Last", "Type9*"]);
+        Ok::<(), ()>(())
+    });
+    change.await.unwrap().unwrap().unwrap();
+    let version = rig.version().await - 1;
+    for (name, matched) in [("Last", 1), ("Type9998", 1), ("Type1", 0)] {
+        let kind = registered.event_type(name).unwrap();
+        let mut event = crate::rig::event(Uuid::now_v7(), "a", &[]);
+        let record = Arc::make_mut(&mut event.record);
+        record.kind = kind;
+        record.objects = Objects::from([("Company", guid(1))]);
+        let uid = record.uid;
+        rig.ledger
+            .record(vec![event], version, rig.owned.clone())
+            .await
+            .unwrap();
+        let shown = rig.ledger.event(uid).await.unwrap().unwrap();
+        assert_eq!((shown.kind.name(), shown.matched_count), (name, matched));
+    }
+}
+
 on_both! {
     what_is_registered_is_found_until_it_is_deleted_and_comes_back_as_it_was,
     object_types_have_numbers_that_stay,
     an_event_of_a_registered_type_is_recorded_with_what_matches_by_then,
+    packs_are_registered_once_and_what_an_operator_registered_before_them_stays,
+    ten_thousand_types_are_found_and_no_more_are_taken,
 }

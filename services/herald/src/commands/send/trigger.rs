@@ -5,7 +5,7 @@ use super::{Progress, Target};
 use crate::commands::listen::print_line;
 use crate::commands::samples;
 use clap::builder::PossibleValuesParser;
-use herald_domain::catalogue::EnateEvent;
+use herald_domain::catalogue::{EnateEvent, packs};
 use herald_domain::id::parse_guid;
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Trigger {
     /// The event's type
-    #[arg(value_name = "TYPE", value_parser = PossibleValuesParser::new(EnateEvent::ALL.map(EnateEvent::name)))]
+    #[arg(value_name = "TYPE", value_parser = PossibleValuesParser::new(kinds()))]
     kind: String,
     #[command(flatten)]
     target: Target,
@@ -24,6 +24,12 @@ pub(crate) struct Trigger {
         value_parser = object
     )]
     objects: Vec<(String, String)>,
+}
+
+/// The event types that come with Herald.
+fn kinds() -> impl Iterator<Item = &'static str> {
+    let enate = EnateEvent::ALL.into_iter().map(EnateEvent::name);
+    enate.chain(packs().map(|kind| kind.name))
 }
 
 fn object(text: &str) -> Result<(String, String), String> {
@@ -45,10 +51,15 @@ pub(crate) async fn trigger(options: Trigger) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The first of the samples that has that type, with those objects.
+/// The first of the samples that has that type, or the example of a pack's, with those objects.
 fn sample(kind: &str, objects: &[(String, String)]) -> Value {
     let of_kind = |event: &Value| event["Type"] == kind;
-    let mut event = samples::events().into_iter().find(of_kind).unwrap_or_default();
+    let of_pack = || {
+        let of_pack = packs().find(|of_pack| of_pack.name == kind)?;
+        Some(json!({"Type": kind, "Objects": {}, "Data": of_pack.draft().example}))
+    };
+    let event = samples::events().into_iter().find(of_kind);
+    let mut event = event.or_else(of_pack).unwrap_or_default();
     if kind.starts_with("BusinessObject") && !objects.is_empty() {
         // Such an event concerns one object.
         event["Objects"] = json!({});
@@ -78,6 +89,11 @@ mod tests {
             let given = sample(kind.name(), &[(name.to_owned(), GUID.to_owned())]);
             assert_eq!(given["Objects"][name], GUID);
             assert_eq!(outline(&given.to_string()).unwrap().kind, kind.name());
+        }
+        let ticket = sample("Autotask.Ticket.Create", &[("Company".to_owned(), GUID.to_owned())]);
+        assert_eq!(ticket["Objects"], json!({"Company": GUID}));
+        for kind in kinds() {
+            assert_eq!(outline(&sample(kind, &[]).to_string()).unwrap().kind, kind);
         }
     }
 

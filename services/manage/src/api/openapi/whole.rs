@@ -11,12 +11,13 @@ use std::collections::HashSet;
 use utoipa::openapi::OpenApi;
 
 /// What has a tag, and so is changed on condition: see [`crate::api::etag`].
-const TAGGED: [&str; 5] = [
+const TAGGED: [&str; 6] = [
     "/v1/subscriptions/{guid}",
     "/v1/accounts/{id}",
     "/v1/accounts/{id}/keys",
     "/v1/accounts/{id}/keys/{keyId}",
     "/v1/accounts/{id}/grants",
+    "/v1/event-types/{name}",
 ];
 
 /// What changes something that has a tag, without having one.
@@ -65,9 +66,17 @@ fn add_conditions(paths: &mut Value) {
                     "If-Match",
                     "The ETag of what was read: what was changed since is not changed.",
                 );
-                operation["responses"]["412"] = problem("It has none of the tags of If-Match: it was changed since.");
+                let responses = &mut operation["responses"];
+                responses["412"] = problem("It has none of the tags of If-Match: it was changed since.");
+                if responses.get("400").is_none() {
+                    responses["400"] = problem("If-Match has neither * nor tags.");
+                }
                 if method != "delete" && path != "/v1/accounts/{id}/keys" && path != "/v1/accounts/{id}/grants" {
-                    add_etag(operation, "200");
+                    let tagged = ["200", "201"].into_iter();
+                    let tagged = tagged.filter(|status| operation["responses"].get(status).is_some());
+                    for status in tagged.collect::<Vec<_>>() {
+                        add_etag(operation, status);
+                    }
                 }
             }
         }
