@@ -166,7 +166,7 @@ mod tests {
             "whpk_AAAA",
             "whpk_?",
             &text.replace("whpk_", "whsk_"),
-            &text[5..],
+            &text.replace("whpk_", ""),
         ] {
             assert_eq!(wrong.parse::<PublicKey>(), Err(BadPublicKey), "{wrong}");
         }

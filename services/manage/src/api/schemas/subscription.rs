@@ -45,14 +45,14 @@ placeholder! {
 pub(crate) fn subscriptions() -> Map<String, Value> {
     let fields: Vec<&Field> = Settings::fields().collect();
     let patch: Vec<_> = fields.iter().copied().chain([&SECRET_KEY]).collect();
-    let request = patch.iter().copied().chain([&OWNER]).collect();
-    let answer = fields.iter().copied().chain([&OWNER]).chain(&READ_ONLY).collect();
+    let request: Vec<_> = patch.iter().copied().chain([&OWNER]).collect();
+    let answer: Vec<_> = fields.iter().copied().chain([&OWNER]).chain(&READ_ONLY).collect();
     let mut schemas: Map<String, Value> = fields
         .iter()
         .filter_map(|field| Some((field.named?.to_owned(), (field.schema)())))
         .collect();
     let mut name = |name: &str, schema| schemas.insert(name.to_owned(), schema);
-    let mut described = object("What to deliver where.", request, given, |field| {
+    let mut described = object("What to deliver where.", &request, given, |field| {
         field.absent == Absent::Refused
     });
     described["example"] = json!({
@@ -62,14 +62,14 @@ pub(crate) fn subscriptions() -> Map<String, Value> {
     });
     name("SubscriptionRequest", described);
     let about = "Fields of a subscription to change; any of those of a request.";
-    let mut described = object(about, patch, given, |_| false);
+    let mut described = object(about, &patch, given, |_| false);
     described["example"] = json!({"Active": false, "Retry": {"MaxAttempts": 10}});
     name("SubscriptionPatch", described);
-    name("Subscription", object("A subscription.", answer, shown, |_| true));
+    name("Subscription", object("A subscription.", &answer, shown, |_| true));
     schemas
 }
 
-fn object(about: &str, fields: Vec<&Field>, schema: fn(&Field) -> Value, required: fn(&Field) -> bool) -> Value {
+fn object(about: &str, fields: &[&Field], schema: fn(&Field) -> Value, required: fn(&Field) -> bool) -> Value {
     let names: Vec<_> = fields
         .iter()
         .filter(|field| required(field))
