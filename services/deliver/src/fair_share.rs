@@ -21,23 +21,23 @@ pub(crate) fn share(workers: usize) -> usize {
 }
 
 /// What a process with so many shards does, if it is one of so many processes.
-pub(crate) fn change(held: usize, workers: usize) -> Change {
+pub(crate) fn change(has: usize, workers: usize) -> Change {
     let share = share(workers);
-    match held.cmp(&share) {
-        std::cmp::Ordering::Less => Change::Take(share - held),
+    match has.cmp(&share) {
+        std::cmp::Ordering::Less => Change::Take(share - has),
         std::cmp::Ordering::Equal => Change::None,
-        std::cmp::Ordering::Greater => Change::Give(held - share),
+        std::cmp::Ordering::Greater => Change::Give(has - share),
     }
 }
 
 /// Which shards to give: those with the fewest attempts under way, because the next owner must wait for these
 /// attempts to end.
 pub(crate) fn to_give(
-    held: impl IntoIterator<Item = Shard>,
+    has: impl IntoIterator<Item = Shard>,
     busy: &HashMap<Shard, usize>,
     how_many: usize,
 ) -> Vec<Shard> {
-    let mut shards: Vec<_> = held.into_iter().collect();
+    let mut shards: Vec<_> = has.into_iter().collect();
     shards.sort_unstable_by_key(|shard| (busy.get(shard).copied().unwrap_or(0), *shard));
     shards.truncate(how_many);
     shards
@@ -53,26 +53,26 @@ mod tests {
         fn whatever_they_begin_with_all_shards_are_taken_fairly_and_then_stay(
             steps in prop::collection::vec((0usize..300, any::<bool>()), 1..30),
         ) {
-            let mut held: Vec<usize> = vec![0];
+            let mut has: Vec<usize> = vec![0];
             for (which, joins) in steps {
-                if joins || held.len() == 1 {
-                    held.push(0);
+                if joins || has.len() == 1 {
+                    has.push(0);
                 } else {
-                    held.remove(which % held.len());
+                    has.remove(which % has.len());
                 }
                 for _round in 0..2 {
-                    for worker in 0..held.len() {
-                        let free = usize::from(SHARDS) - held.iter().sum::<usize>();
-                        match change(held[worker], held.len()) {
+                    for worker in 0..has.len() {
+                        let free = usize::from(SHARDS) - has.iter().sum::<usize>();
+                        match change(has[worker], has.len()) {
                             Change::None => {}
-                            Change::Take(most) => held[worker] += most.min(free),
-                            Change::Give(surplus) => held[worker] -= surplus,
+                            Change::Take(most) => has[worker] += most.min(free),
+                            Change::Give(surplus) => has[worker] -= surplus,
                         }
                     }
                 }
-                prop_assert_eq!(held.iter().sum::<usize>(), usize::from(SHARDS));
-                let share = share(held.len());
-                prop_assert!(held.iter().all(|held| *held <= share));
+                prop_assert_eq!(has.iter().sum::<usize>(), usize::from(SHARDS));
+                let share = share(has.len());
+                prop_assert!(has.iter().all(|has| *has <= share));
             }
         }
 

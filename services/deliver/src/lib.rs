@@ -1,35 +1,34 @@
 //! Deliver turns deliveries into HTTP requests.
 //!
-//! One task owns the lanes of this process and only decides. Requests, reads of the ledger and writes
-//! to it are tasks of their own that report back. See [`herald_domain::lanes`] for what is sent when,
-//! and [`herald_domain::delivery::decide`] for what follows from an attempt. Where several processes share a
-//! ledger, the [`Keeper`] holds this process's share of its shards.
+//! One task carries out what [`herald_domain::worker`] decides, and tells it what happens. Requests, reads of the
+//! ledger and writes to it are tasks of their own that report back. Where several processes share a ledger, the
+//! [`LeaseKeeper`] keeps this process's share of its shards.
 #![warn(missing_docs)]
 
 mod attempt;
+mod dead_letters;
 mod fair_share;
-mod keeper;
-mod letters;
+mod lease_keeper;
 mod metrics;
 mod outbox;
-mod owner;
 mod prepared;
 mod rate_limit;
 mod recorder;
 mod report;
 mod spans;
+mod worker;
 
 use attempt::Sender;
+pub use dead_letters::{DeadLetters, PublishError};
 use herald_domain::time::Clock;
 use herald_egress::Client;
 use herald_ledger::Ledger;
 use herald_ledger::handover::HandOver;
-use herald_ledger::shards::Ownership;
+use herald_ledger::shards::ShardLeases;
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
 use herald_telemetry::traces::Traces;
-pub use keeper::Keeper;
-pub use letters::{DeadLetters, PublishError};
+pub use lease_keeper::LeaseKeeper;
 use metrics::Metrics;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -46,11 +45,11 @@ pub struct Parts {
     pub ledger: Ledger,
     /// The registry, which says to whom messages may be sent.
     pub registry: Arc<Registry>,
-    /// The shards whose lanes this process runs: those of the keeper, or all of them for good where the process has
-    /// its ledger to itself.
-    pub owned: watch::Receiver<Ownership>,
-    /// The keeper of these shards, where several processes share the ledger.
-    pub keeper: Option<Keeper>,
+    /// The leases of the shards whose lanes this process runs: those of the keeper, or all shards for good where the
+    /// process has its ledger to itself.
+    pub leases: watch::Receiver<ShardLeases>,
+    /// The keeper of these leases, where several processes share the ledger.
+    pub keeper: Option<LeaseKeeper>,
     /// Where copies of dead deliveries go, if there is a broker to take them.
     pub dead_letters: Option<Arc<dyn DeadLetters>>,
     /// What dispatch hands over.
@@ -68,8 +67,8 @@ pub struct Parts {
 pub struct Deliver {
     ledger: Ledger,
     registry: Arc<Registry>,
-    owned: watch::Receiver<Ownership>,
-    keeper: Option<Keeper>,
+    leases: watch::Receiver<ShardLeases>,
+    keeper: Option<LeaseKeeper>,
     dead_letters: Option<Arc<dyn DeadLetters>>,
     hand_over: HandOver,
     /// The ledger's clock, by which deliveries are due and busy.
@@ -86,7 +85,7 @@ impl Deliver {
         let Parts {
             ledger,
             registry,
-            owned,
+            leases,
             keeper,
             dead_letters,
             hand_over,
@@ -100,7 +99,7 @@ impl Deliver {
         Ok(Self {
             ledger,
             registry,
-            owned,
+            leases,
             keeper,
             dead_letters,
             hand_over,
@@ -119,16 +118,16 @@ impl Deliver {
         let outbox = outbox::Outbox {
             ledger: self.ledger.clone(),
             registry: Arc::clone(&self.registry),
-            owned: self.owned.clone(),
+            leases: self.leases.clone(),
             questions: questions.clone(),
             metrics: self.metrics.clone(),
         };
-        let letters = self.dead_letters.take();
+        let dead_letters = self.dead_letters.take();
         let keeper = self.keeper.take();
         let (health, metrics) = (self.health.clone(), self.metrics.clone());
         if keeper.is_none() {
-            // These are owned for good. Where there is a keeper, it sets the gauge as shards come and go.
-            metrics.shards_owned(self.owned.borrow().shards().count());
+            // These shards are had for good. Where there is a keeper, it sets the gauge as shards come and go.
+            metrics.shards_owned(self.leases.borrow().shards().count());
         }
         let keep = async {
             if let Some(keeper) = keeper {
@@ -137,9 +136,9 @@ impl Deliver {
         };
         tokio::join!(
             outbox.cancel_deliveries(&shutdown),
-            outbox.publish_dead_letters(letters, &shutdown),
+            outbox.publish_dead_letters(dead_letters, &shutdown),
             keep,
-            owner::run(self, asked, shutdown.clone(), hard.clone()),
+            worker::run(self, asked, shutdown.clone(), hard.clone()),
         );
     }
 }

@@ -55,14 +55,14 @@ pub(crate) struct Metrics {
 
 /// Whether a subscriber got what it was sent as soon as this process could send it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Lane {
+pub(crate) enum SubscriberState {
     /// It took the first attempt, and nothing of the subscriber's held it back.
     Free,
     /// It had failed before, or its lane was held back at some time since the event's acceptance.
     HeldBack,
 }
 
-impl Lane {
+impl SubscriberState {
     const ALL: [Self; 2] = [Self::Free, Self::HeldBack];
 
     const fn name(self) -> &'static str {
@@ -75,12 +75,12 @@ impl Lane {
 
 /// What the outbox does.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Job {
+pub(crate) enum OutboxJob {
     CancelDeliveries,
     DeadLetter,
 }
 
-impl Job {
+impl OutboxJob {
     const ALL: [Self; 2] = [Self::CancelDeliveries, Self::DeadLetter];
 
     const fn name(self) -> &'static str {
@@ -93,12 +93,12 @@ impl Job {
 
 /// Which way shards went.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Direction {
+pub(crate) enum ShardMove {
     Taken,
     Given,
 }
 
-impl Direction {
+impl ShardMove {
     const ALL: [Self; 2] = [Self::Taken, Self::Given];
 
     const fn name(self) -> &'static str {
@@ -265,13 +265,13 @@ impl Metrics {
             metrics.lanes_by_state.with_label_values(&[state.name()]);
             metrics.past_due_by_state.with_label_values(&[state.name()]);
         }
-        for lane in Lane::ALL {
+        for lane in SubscriberState::ALL {
             metrics.delivered_seconds.with_label_values(&[lane.name()]);
         }
-        for job in Job::ALL {
+        for job in OutboxJob::ALL {
             metrics.outbox_seconds.with_label_values(&[job.name()]);
         }
-        for direction in Direction::ALL {
+        for direction in ShardMove::ALL {
             metrics.shard_handovers.with_label_values(&[direction.name()]);
         }
         for end in Closed::ALL {
@@ -288,7 +288,7 @@ impl Metrics {
         attempt: &Attempt,
         delivery: &Delivery,
         event: &EventRecord,
-        lane: Lane,
+        lane: SubscriberState,
         now: Timestamp,
     ) {
         self.attempts.with_label_values(&[result_of(attempt.outcome)]).inc();
@@ -319,7 +319,7 @@ impl Metrics {
     }
 
     /// The outbox was looked at, and its oldest job of that kind has waited for so long.
-    pub(crate) fn outbox(&self, job: Job, oldest: Duration) {
+    pub(crate) fn outbox(&self, job: OutboxJob, oldest: Duration) {
         self.outbox_seconds
             .with_label_values(&[job.name()])
             .set(oldest.as_secs_f64());
@@ -333,7 +333,7 @@ impl Metrics {
         self.shards_owned.set(i64::try_from(shards).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn shards_moved(&self, shards: usize, direction: Direction) {
+    pub(crate) fn shards_moved(&self, shards: usize, direction: ShardMove) {
         self.shard_handovers
             .with_label_values(&[direction.name()])
             .inc_by(count(shards));

@@ -11,13 +11,13 @@
 mod company;
 
 use crate::metrics::Metrics;
-use crate::report::{Recorded, Report};
+use crate::report::Report;
 use company::Company;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use herald_domain::delivery::Delivery;
 use herald_domain::id::SubscriptionId;
-use herald_domain::time::Timestamp;
-use herald_ledger::delivering::{self, NextStep, OutcomeRecord, RecordResult};
+use herald_domain::worker::{Input, NextStep, RecordResult};
+use herald_ledger::delivering::{OutcomeRecord, RecordedOutcomes};
 use herald_ledger::{Cause, Error, Ledger};
 use herald_telemetry::health::Health;
 use std::time::Duration;
@@ -45,10 +45,8 @@ const PARTS: usize = 8;
 
 /// How many isolated batches are tried at a time. Each may hang on a connection of its own, and the ledger has only
 /// a few connections for all writers.
-const APART_AT_A_TIME: usize = 2;
+const ISOLATED_AT_A_TIME: usize = 2;
 
-/// How long after its outcome was found impossible to record a delivery is attempted again.
-const LEFT: Duration = Duration::from_mins(5);
 const PART: &str = "deliver";
 
 /// Records outcomes.
@@ -66,7 +64,7 @@ pub(crate) struct Recorder {
 struct Batch {
     outcomes: Vec<OutcomeRecord>,
     /// Whether the batch is isolated from those that come after it.
-    apart: bool,
+    isolated: bool,
     /// How often this same batch has failed.
     failures: u32,
     /// How long to wait before the batch is tried.
@@ -77,7 +75,7 @@ impl Batch {
     fn new(outcomes: Vec<OutcomeRecord>) -> Self {
         Self {
             outcomes,
-            apart: false,
+            isolated: false,
             failures: 0,
             pause: Duration::ZERO,
         }
@@ -87,7 +85,7 @@ impl Batch {
     fn cut(self) -> Vec<Self> {
         let each = self.outcomes.len().div_ceil(PARTS).max(1);
         let part = |outcomes: &[OutcomeRecord]| Self {
-            apart: true,
+            isolated: true,
             ..Self::new(outcomes.to_vec())
         };
         self.outcomes.chunks(each).map(part).collect()
@@ -102,7 +100,7 @@ impl Recorder {
         outcomes: mpsc::UnboundedReceiver<OutcomeRecord>,
         reports: mpsc::UnboundedSender<Report>,
     ) {
-        let turns = Semaphore::new(APART_AT_A_TIME);
+        let turns = Semaphore::new(ISOLATED_AT_A_TIME);
         let mut under_way = FuturesUnordered::new();
         let mut coming = Company::new(outcomes, COMPANY);
         let (mut is_open, mut is_busy, mut left) = (true, false, 0);
@@ -117,7 +115,7 @@ impl Recorder {
                 }
                 Some(tried) = under_way.next() => tried,
             };
-            is_busy &= batch.apart;
+            is_busy &= batch.isolated;
             match came {
                 Some(Ok(came)) => {
                     self.health.ok(PART);
@@ -127,7 +125,7 @@ impl Recorder {
                 }
                 Some(Err(error)) if !matches!(error, Error::Closed) => {
                     for batch in self.failed(batch, &error, &reports) {
-                        is_busy |= !batch.apart;
+                        is_busy |= !batch.isolated;
                         under_way.push(self.attempt(batch, &turns));
                     }
                 }
@@ -135,7 +133,7 @@ impl Recorder {
                 // tried once only if this batch was an isolated one.
                 None | Some(Err(_)) => {
                     left += batch.outcomes.len();
-                    is_open &= batch.apart;
+                    is_open &= batch.isolated;
                 }
             }
         }
@@ -148,16 +146,12 @@ impl Recorder {
     }
 
     /// Tries to record a batch when its turn has come. Returns no result if the process ends before that.
-    async fn attempt(
-        &self,
-        batch: Batch,
-        turns: &Semaphore,
-    ) -> (Batch, Option<Result<delivering::RecordedOutcomes, Error>>) {
-        let is_new = batch.failures == 0 && !batch.apart;
-        let (pause, apart) = (batch.pause, batch.apart);
+    async fn attempt(&self, batch: Batch, turns: &Semaphore) -> (Batch, Option<Result<RecordedOutcomes, Error>>) {
+        let is_new = batch.failures == 0 && !batch.isolated;
+        let (pause, isolated) = (batch.pause, batch.isolated);
         let turn = async move {
             tokio::time::sleep(pause).await;
-            if apart { turns.acquire().await.ok() } else { None }
+            if isolated { turns.acquire().await.ok() } else { None }
         };
         let _turn = if is_new {
             None
@@ -171,12 +165,13 @@ impl Recorder {
         (batch, Some(came))
     }
 
-    fn recorded(&self, batch: &Batch, came: delivering::RecordedOutcomes) -> Vec<Recorded> {
+    fn recorded(&self, batch: &Batch, came: RecordedOutcomes) -> Vec<(Delivery, NextStep, RecordResult)> {
         self.metrics.batch(batch.outcomes.len());
         self.note_deactivated(&came.deactivated);
-        let now = self.ledger.now();
         let outcomes = batch.outcomes.iter().zip(came.results);
-        outcomes.map(|(finish, came)| recorded(finish, came, now)).collect()
+        outcomes
+            .map(|(outcome, result)| (outcome.delivery, outcome.next, result))
+            .collect()
     }
 
     /// The batches to try after that failure.
@@ -190,17 +185,19 @@ impl Recorder {
                 pause: RETRY_AFTER,
                 ..batch
             }],
-            Verdict::Apart(pause) => vec![Batch {
+            Verdict::Isolate(pause) => vec![Batch {
                 failures,
                 pause,
-                apart: true,
+                isolated: true,
                 ..batch
             }],
             Verdict::Cut => batch.cut(),
             Verdict::Hopeless => {
-                let left = batch.outcomes.iter().map(|finish| self.leave(finish)).collect();
-                // The receiver is gone only when the process ends.
-                drop(reports.send(Report::Recorded(left)));
+                for outcome in &batch.outcomes {
+                    leave(outcome);
+                    // The receiver is gone only when the process ends.
+                    drop(reports.send(Report::Heard(Input::Unrecordable(outcome.delivery))));
+                }
                 Vec::new()
             }
         }
@@ -209,17 +206,17 @@ impl Recorder {
     /// Reports what failed, in the log and in the health. A single outcome that takes too long says nothing about the
     /// health of the ledger.
     fn tell(&self, batch: &Batch, error: &Error, verdict: &Verdict) {
-        if let ([finish], true, Verdict::Apart(pause)) = (batch.outcomes.as_slice(), batch.apart, verdict) {
+        if let ([outcome], true, Verdict::Isolate(pause)) = (batch.outcomes.as_slice(), batch.isolated, verdict) {
             tracing::warn!(
                 error = error as &dyn std::error::Error,
-                delivery = %finish.delivery.id,
-                subscription = %finish.delivery.subscription,
+                delivery = %outcome.delivery.id,
+                subscription = %outcome.delivery.subscription,
                 again_in_seconds = pause.as_secs_f64(),
                 "an outcome cannot be recorded, as if somebody held its row in the database; the others are"
             );
             return;
         }
-        if !batch.apart {
+        if !batch.isolated {
             let why = error.words();
             self.health
                 .failing(PART, format!("the ledger cannot be written: {why}"));
@@ -237,18 +234,17 @@ impl Recorder {
             tracing::warn!(%subscription, "a subscription was deactivated, because its subscriber answered 410");
         }
     }
+}
 
-    /// Leaves an outcome that the ledger refuses: its delivery is open as before, and is attempted again.
-    fn leave(&self, finish: &OutcomeRecord) -> Recorded {
-        let Delivery { id, subscription, .. } = finish.delivery;
-        tracing::error!(
-            delivery = %id,
-            %subscription,
-            outcome = ?finish.attempt.as_ref().map(|attempt| attempt.outcome),
-            "the ledger refuses this outcome, so it is not recorded; the delivery is attempted again"
-        );
-        recorded(finish, RecordResult::Stale, self.ledger.now().plus(LEFT))
-    }
+/// Reports an outcome that the ledger refuses: its delivery is open as before, and is attempted again.
+fn leave(outcome: &OutcomeRecord) {
+    let Delivery { id, subscription, .. } = outcome.delivery;
+    tracing::error!(
+        delivery = %id,
+        %subscription,
+        outcome = ?outcome.attempt.as_ref().map(|attempt| attempt.outcome),
+        "the ledger refuses this outcome, so it is not recorded; the delivery is attempted again"
+    );
 }
 
 /// What to do with outcomes that could not be recorded.
@@ -257,7 +253,7 @@ enum Verdict {
     /// Try the same batch again before any other: the ledger is away.
     Again,
     /// Isolate the batch, and try it again after that pause.
-    Apart(Duration),
+    Isolate(Duration),
     /// Isolate the batch in parts.
     Cut,
     /// Leave the outcome, because the ledger refuses it however often it is tried.
@@ -268,9 +264,9 @@ enum Verdict {
 fn verdict(error: &Error, outcomes: usize, failures: u32) -> Verdict {
     match error.cause() {
         Cause::Away if !matches!(error, Error::Slow(_)) => Verdict::Again,
-        Cause::Unknown if failures < DOUBTS => Verdict::Apart(RETRY_AFTER),
+        Cause::Unknown if failures < DOUBTS => Verdict::Isolate(RETRY_AFTER),
         _ if outcomes > 1 => Verdict::Cut,
-        Cause::Away => Verdict::Apart(growing(failures)),
+        Cause::Away => Verdict::Isolate(growing(failures)),
         Cause::Data | Cause::Unknown => Verdict::Hopeless,
     }
 }
@@ -279,29 +275,6 @@ fn verdict(error: &Error, outcomes: usize, failures: u32) -> Verdict {
 fn growing(failures: u32) -> Duration {
     let doubled = 1_u32 << failures.saturating_sub(1).min(16);
     (RETRY_AFTER * doubled).min(LONGEST_PAUSE)
-}
-
-fn recorded(finish: &OutcomeRecord, finished: RecordResult, again_at: Timestamp) -> Recorded {
-    let (due_at, closed) = match (finish.next, finished) {
-        (NextStep::Retry(due_at), RecordResult::Done | RecordResult::Corrected) => (Some(due_at), None),
-        (NextStep::Close { status, .. }, RecordResult::Done | RecordResult::Corrected) => (None, Some(status)),
-        (_, RecordResult::Late | RecordResult::Stale) => (None, None),
-    };
-    let delivery = finish.delivery;
-    Recorded {
-        subscription: delivery.subscription,
-        id: delivery.id,
-        due_at,
-        // A late outcome may be this very one, recorded before its answer was lost. After a stale one the shard, which
-        // had another owner in between, may have come back meanwhile. In both cases only the ledger can tell.
-        look_at: matches!(
-            (finish.next, finished),
-            (NextStep::Retry(_), RecordResult::Late) | (_, RecordResult::Stale)
-        )
-        .then_some(again_at),
-        closed,
-        webhook: delivery.webhook,
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! handle.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use herald_deliver::{Deliver, Keeper, Parts};
+use herald_deliver::{Deliver, LeaseKeeper, Parts};
 use herald_domain::access::OPERATOR;
 use herald_domain::address::EgressPolicy;
 use herald_domain::catalogue::{Catalogue, EnateEvent, Webhook};
@@ -19,7 +19,7 @@ use herald_ledger::Ledger;
 use herald_ledger::dispatching::{BatchResult, EventRecord, NewEvent};
 use herald_ledger::handover::HandOver;
 use herald_ledger::history::DeliveryFilter;
-use herald_ledger::shards::Ownership;
+use herald_ledger::shards::ShardLeases;
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
 use herald_telemetry::traces::Traces;
@@ -102,7 +102,7 @@ impl Shared {
             matches: vec![(subscription, Webhook::PacketUpdated)],
         };
         let version = self.ledger.registry_version().await.unwrap();
-        let recorded = self.ledger.record(vec![event], version, Ownership::none()).await;
+        let recorded = self.ledger.record(vec![event], version, ShardLeases::none()).await;
         assert!(matches!(recorded.unwrap(), BatchResult::Done(..)));
     }
 
@@ -125,7 +125,7 @@ impl Shared {
 }
 
 struct Process {
-    owned: watch::Receiver<Ownership>,
+    owned: watch::Receiver<ShardLeases>,
     soft: CancellationToken,
     hard: CancellationToken,
     running: JoinHandle<()>,
@@ -137,11 +137,11 @@ impl Process {
     }
 
     fn start_with(shared: &Shared, registry: Arc<Registry>) -> Self {
-        let (keeper, owned) = Keeper::new(shared.ledger.clone(), Uuid::now_v7());
+        let (keeper, owned) = LeaseKeeper::new(shared.ledger.clone(), Uuid::now_v7());
         let parts = Parts {
             ledger: shared.ledger.clone(),
             registry,
-            owned: owned.clone(),
+            leases: owned.clone(),
             keeper: Some(keeper),
             dead_letters: None,
             hand_over: HandOver::default(),

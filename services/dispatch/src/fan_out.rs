@@ -54,7 +54,7 @@ impl Dispatch {
             let view = self.registry.view();
             (view.index().matches(&record.kind, &record.objects), view.version())
         };
-        let ticket = self.hand_over.ticket();
+        let mark = self.hand_over.mark();
         let owned = self.owned.borrow().clone();
         let extended = self
             .ledger
@@ -66,7 +66,7 @@ impl Dispatch {
             Extended::Overtaken => {}
             Extended::Done { recorded, mine, .. } => {
                 self.metrics.matched(recorded.iter());
-                self.hand_over.offer(record, mine, ticket);
+                self.hand_over.offer(record, mine, mark);
             }
         }
         Ok(())

@@ -20,7 +20,7 @@ use futures_util::future::{Fuse, FusedFuture, FutureExt};
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use herald_ledger::Ledger;
 use herald_ledger::handover::HandOver;
-use herald_ledger::shards::Ownership;
+use herald_ledger::shards::ShardLeases;
 use herald_queue::{Consumer, Queue, Received, Tag};
 use herald_registry::Registry;
 use herald_telemetry::health::Health;
@@ -48,7 +48,7 @@ pub struct Dispatch {
     queue: Queue,
     ledger: Ledger,
     registry: Arc<Registry>,
-    owned: watch::Receiver<Ownership>,
+    owned: watch::Receiver<ShardLeases>,
     hand_over: HandOver,
     health: Health,
     traces: Traces,
@@ -68,7 +68,7 @@ pub struct Parts {
     /// The registry against which they are matched.
     pub registry: Arc<Registry>,
     /// The shards whose deliveries this process sends itself, at any time.
-    pub owned: watch::Receiver<Ownership>,
+    pub owned: watch::Receiver<ShardLeases>,
     /// The hand-over of these deliveries to deliver.
     pub hand_over: HandOver,
     /// The health to which dispatch reports.

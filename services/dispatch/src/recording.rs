@@ -6,7 +6,7 @@
 
 use crate::decode::{self, Decoded, RejectedMessage, Spans};
 use crate::{Dispatch, PART, RETRY_AFTER, spans};
-use herald_domain::lanes::Ticket;
+use herald_domain::lanes::ReadMark;
 use herald_domain::time::Timestamp;
 use herald_ledger::dispatching::{BatchResult, CHUNK, EventRecord, EventResult, NewEvent};
 use herald_ledger::{Cause, Error};
@@ -124,14 +124,14 @@ impl Dispatch {
         while !events.is_empty() {
             let (matched, version) = self.match_some(events, limit);
             let taken = matched.len();
-            let ticket = self.hand_over.ticket();
+            let mark = self.hand_over.mark();
             let owned = self.owned.borrow().clone();
             match self.ledger.record(matched, version, owned).await {
                 Ok(BatchResult::Stale) => self.registry.refresh().await?,
                 Ok(BatchResult::Done(matched, results)) => {
                     self.metrics.batch(taken);
                     self.record_spans(&matched, &results, spans, began);
-                    self.hand_over(&matched, results, ticket);
+                    self.hand_over(&matched, results, mark);
                     events.drain(..taken);
                     limit = limit.saturating_mul(2).min(most);
                 }
@@ -209,13 +209,13 @@ impl Dispatch {
         (matched, view.version())
     }
 
-    fn hand_over(&self, events: &[NewEvent], results: Vec<EventResult>, ticket: Ticket) {
+    fn hand_over(&self, events: &[NewEvent], results: Vec<EventResult>, mark: ReadMark) {
         let now = self.ledger.now();
         for (event, result) in events.iter().zip(results) {
             match result {
                 EventResult::New { mine, cursor } => {
                     self.metrics.dispatched(event, now);
-                    self.hand_over.offer(&event.record, mine, ticket);
+                    self.hand_over.offer(&event.record, mine, mark);
                     if cursor.is_some() {
                         self.incomplete.notify_one();
                     }

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Guarantees, checked by the tests below and by the model in `tests/model`:
-//! - a delivery is in at most one of the three places, so one owner never sends it twice at a time;
+//! - a delivery is in at most one of the three places, so one worker never sends it twice at a time;
 //! - every due time that was noted leads to a fetch: no open delivery is forgotten, whatever happens in between;
 //! - lanes with work take turns, and no lane has more in flight than its own limit;
 //! - nothing begins for a shard that this process does not own, be it offered, noted or fetched.
@@ -42,17 +42,18 @@
 //! give-up time has passed since it was due.
 //!
 //! # Shards
-//! Only the owner of a subscription's shard runs its lane; see the ledger's shards. A process gains and loses
+//! Only the worker that has a subscription's shard runs its lane; see the ledger's shards. A process gains and loses
 //! shards while it runs: after [`Lanes::own`] the ledger must be read, [`Lanes::release`] leaves everything to
 //! the ledger. An attempt that has begun by then ends here. It stays known until its outcome is recorded, so
-//! that it is not sent a second time if the shard comes back meanwhile. The next owner is not told what this one
+//! that it is not sent a second time if the shard comes back meanwhile. The next worker is not told what this one
 //! has learnt of a subscriber.
 
+mod flow_control;
 mod intake;
 mod lane;
+mod lane_id;
 mod load;
-mod looks;
-mod pace;
+mod read_history;
 mod rota;
 mod search;
 mod shares;
@@ -62,14 +63,15 @@ mod turns;
 
 use crate::breaker::Turned;
 use crate::delivery::Delivery;
-use crate::id::{DeliveryId, SHARDS, Shard, SubscriptionId};
+use crate::id::{DeliveryId, SHARDS, Shard};
 use crate::time::Timestamp;
-use lane::{Fetch, Lane, Place, Queued};
+pub use flow_control::{Answer, MAX_PAUSE, Terms, Verdict};
+use lane::{DeliveryState, Fetch, Lane, Queued};
+pub use lane_id::LaneId;
 pub use load::{Load, Survey};
-pub use looks::Ticket;
-pub use pace::{Answer, MAX_PAUSE, Terms, Verdict};
+pub use read_history::ReadMark;
 use rota::Rota;
-pub use search::{Page, Progress, Search, pause_after};
+pub use search::{Page, Progress, Search, Wakeup, pause_after};
 pub use shares::Limits;
 use shares::Shares;
 use speed::Speed;
@@ -89,6 +91,11 @@ pub struct Work<P> {
 }
 
 impl<P> Work<P> {
+    /// The lane of the delivery.
+    pub const fn lane(&self) -> LaneId {
+        self.delivery.lane()
+    }
+
     fn is_retry(&self) -> bool {
         self.delivery.attempts > 0
     }
@@ -105,13 +112,13 @@ pub enum Action<P> {
     Attempt(Work<P>),
     /// Close this as given up, without an attempt; then call [`Lanes::recorded`].
     GiveUp(Work<P>),
-    /// Read the subscription's open deliveries from the ledger, in the order of `due_at`, at most
+    /// Read the lane's open deliveries from the ledger, in the order of `due_at`, at most
     /// `limit`, and what it takes to send them as [`Lanes::scope`] says; then call [`Lanes::fetched`] or
     /// [`Lanes::fetch_failed`].
     Fetch {
-        /// The subscription whose deliveries are read.
-        subscription: SubscriptionId,
-        /// Deliveries due from this time on are read. Those that a former owner had in flight are read whenever
+        /// The lane whose deliveries are read.
+        lane: LaneId,
+        /// Deliveries due from this time on are read. Those that a former worker had in flight are read whenever
         /// they are due.
         from: Timestamp,
         /// The most rows to read.
@@ -165,33 +172,33 @@ impl Scope {
     }
 }
 
-/// The lanes of one owner.
+/// The lanes of one worker.
 #[derive(Debug)]
 pub struct Lanes<P> {
     limits: Limits,
-    by_subscription: HashMap<SubscriptionId, Lane<P>>,
+    by_id: HashMap<LaneId, Lane<P>>,
     /// Lanes to attend to at the next poll, because something happened to them.
-    touched: VecDeque<SubscriptionId>,
+    touched: VecDeque<LaneId>,
     /// Lanes that may have something to send and have nothing in flight, in turn, by speed.
     first: [Rota; 3],
     slow_is_next: bool,
     /// Lanes that may have more to send, in turn by number.
-    more: VecDeque<(u64, SubscriptionId)>,
+    more: VecDeque<(u64, LaneId)>,
     more_is_next: bool,
     /// Lanes that have used up their share; they wait until an attempt ends.
-    full: VecDeque<(u64, SubscriptionId)>,
+    full: VecDeque<(u64, LaneId)>,
     /// Lanes that have only retries, while retries have used up their share: they wait until a retry ends, in turn
     /// by number.
-    full_of_retries: BTreeMap<u64, SubscriptionId>,
+    full_of_retries: BTreeMap<u64, LaneId>,
     numbered: u64,
     /// Lanes that may want to fetch, in turn, by speed.
     hungry: [Rota; 3],
     hungry_turn: usize,
     fetch_not_before: Option<Timestamp>,
     /// Lanes that are paused until their subscriber may be sent more.
-    held: HashSet<SubscriptionId>,
+    paused: HashSet<LaneId>,
     /// When each lane is attended to at the latest.
-    timers: BTreeSet<(Timestamp, SubscriptionId)>,
+    timers: BTreeSet<(Timestamp, LaneId)>,
     shares: Shares,
     retries: usize,
     /// Whether an attempt ended since the lanes in `full` were looked at.
@@ -200,18 +207,18 @@ pub struct Lanes<P> {
     fetches: usize,
     /// How often a fetch has ended or a shard was taken.
     moments: u64,
-    shards: Vec<Hold>,
+    shards: Vec<ShardState>,
 }
 
 /// What is known of a shard.
 #[derive(Debug, Clone, Copy, Default)]
-struct Hold {
+struct ShardState {
     owned: bool,
     /// The moment at which it was taken.
-    taken_at: Ticket,
+    taken_at: ReadMark,
     /// The moment at which the last fetch ended of any lane of this shard that is forgotten by now. A new lane
     /// takes it for the end of its own last fetch. If it was another lane's, that costs one read.
-    looked_at: Ticket,
+    last_read: ReadMark,
 }
 
 impl<P> Lanes<P> {
@@ -220,7 +227,7 @@ impl<P> Lanes<P> {
         Self {
             shares: Shares::new(&limits),
             limits,
-            by_subscription: HashMap::new(),
+            by_id: HashMap::new(),
             touched: VecDeque::new(),
             first: Default::default(),
             slow_is_next: false,
@@ -232,34 +239,34 @@ impl<P> Lanes<P> {
             hungry: Default::default(),
             hungry_turn: 0,
             fetch_not_before: None,
-            held: HashSet::new(),
+            paused: HashSet::new(),
             timers: BTreeSet::new(),
             retries: 0,
             freed: false,
             recording: 0,
             fetches: 0,
             moments: 0,
-            shards: vec![Hold::default(); SHARDS.into()],
+            shards: vec![ShardState::default(); SHARDS.into()],
         }
     }
 
     /// Makes these shards this process's own. The caller must then look up what is open on them, and note it.
     pub fn own(&mut self, shards: impl IntoIterator<Item = Shard>) {
         for shard in shards {
-            // A delivery that was recorded before is found by that look, and another owner may have sent it.
+            // A delivery that was recorded before is found by that look, and another worker may have sent it.
             let taken_at = self.next_moment();
-            let hold = self.hold_mut(shard);
-            (hold.owned, hold.taken_at) = (true, taken_at);
+            let state = self.shard_mut(shard);
+            (state.owned, state.taken_at) = (true, taken_at);
         }
     }
 
     /// Gives these shards up. What waits here for its turn is forgotten here and stays in the ledger.
     pub fn release(&mut self, shards: impl IntoIterator<Item = Shard>) {
         for shard in shards {
-            self.hold_mut(shard).owned = false;
+            self.shard_mut(shard).owned = false;
         }
-        let hold = &self.shards;
-        let owned = |id: &SubscriptionId| hold[usize::from(Shard::of(*id).0)].owned;
+        let shards = &self.shards;
+        let owned = |id: &LaneId| shards[usize::from(id.shard().0)].owned;
         for queue in [&mut self.more, &mut self.full] {
             queue.retain(|(_, id)| owned(id));
         }
@@ -267,12 +274,12 @@ impl<P> Lanes<P> {
             rota.retain(owned);
         }
         self.full_of_retries.retain(|_, id| owned(id));
-        self.held.retain(owned);
+        self.paused.retain(owned);
         self.timers.retain(|(_, id)| owned(id));
-        for (_, lane) in self.by_subscription.iter_mut().filter(|(id, _)| !owned(id)) {
+        for (_, lane) in self.by_id.iter_mut().filter(|(id, _)| !owned(id)) {
             (lane.queued, lane.hungry) = (Queued::No, false);
             (lane.ledger_due, lane.timer) = (None, None);
-            lane.pace = pace::Pace::default();
+            lane.flow = flow_control::FlowControl::default();
             lane.held_back_at = None;
             if lane.is_fetching() {
                 lane.fetch = Fetch::Void;
@@ -281,7 +288,7 @@ impl<P> Lanes<P> {
             drop(lane.drop_all());
             self.shares.change(lane.member, before, lane.uses());
         }
-        let gone = self.by_subscription.iter();
+        let gone = self.by_id.iter();
         let gone: Vec<_> = gone
             .filter(|(id, lane)| !owned(id) && lane.is_idle())
             .map(|(id, _)| *id)
@@ -300,10 +307,13 @@ impl<P> Lanes<P> {
     /// known to be in the ledger: nobody else should send them yet.
     pub fn busy(&self, shards: &HashSet<Shard>) -> Vec<(Shard, DeliveryId)> {
         let mut busy = Vec::new();
-        for (subscription, lane) in &self.by_subscription {
-            let shard = Shard::of(*subscription);
+        for (lane_id, lane) in &self.by_id {
+            let shard = lane_id.shard();
             if shards.contains(&shard) {
-                let begun = lane.known.iter().filter(|(_, place)| !matches!(place, Place::Waiting));
+                let begun = lane
+                    .known
+                    .iter()
+                    .filter(|(_, place)| !matches!(place, DeliveryState::Waiting));
                 busy.extend(begun.map(|(id, _)| (shard, *id)));
             }
         }
@@ -312,9 +322,9 @@ impl<P> Lanes<P> {
 
     /// A mark that is drawn before the transaction that records a delivery, and shown when the delivery is
     /// offered. A fetch that ended in between may have brought the delivery here already, and it may have been sent
-    /// and forgotten since. If the shard was taken in between, another owner may have sent it.
-    pub fn ticket(&self) -> Ticket {
-        Ticket(self.moments)
+    /// and forgotten since. If the shard was taken in between, another worker may have sent it.
+    pub fn mark(&self) -> ReadMark {
+        ReadMark(self.moments)
     }
 
     /// When [`Lanes::poll`] has something to do next, if nothing else happens before.
@@ -326,8 +336,8 @@ impl<P> Lanes<P> {
 
     /// Has the paused lanes looked at again, because subscriptions may have changed.
     pub fn terms_changed(&mut self) {
-        let held: Vec<_> = self.held.iter().copied().collect();
-        for id in held {
+        let paused: Vec<_> = self.paused.iter().copied().collect();
+        for id in paused {
             self.touch(id);
         }
     }
@@ -335,89 +345,89 @@ impl<P> Lanes<P> {
     /// Takes the answer to an attempt. Its outcome is now being recorded, and the next attempt may begin. `jitter`
     /// is a random number from 0 to 1. Returns what the answer did to the subscriber's breaker, if anything.
     pub fn answered(&mut self, work: &Work<P>, answer: Answer, now: Timestamp, jitter: f64) -> Option<Turned> {
-        let Delivery { id, subscription, .. } = work.delivery;
+        let (id, lane_id) = (work.delivery.id, work.lane());
         let begun = self.leave_flight(work);
         self.recording += 1;
-        let owned = self.owns(Shard::of(subscription));
+        let owned = self.owns(lane_id.shard());
         if let Some((_, began)) = begun.filter(|_| answer.verdict != Verdict::Unsent) {
-            self.judge(subscription, Speed::of(now.since(began)));
+            self.judge(lane_id, Speed::of(now.since(began)));
         }
-        let lane = self.by_subscription.get_mut(&subscription)?;
-        lane.known.insert(id, Place::Recording { shown: None });
+        let lane = self.by_id.get_mut(&lane_id)?;
+        lane.known.insert(id, DeliveryState::Recording { shown: None });
         let turned = begun
             .filter(|_| owned)
-            .and_then(|(turn, _)| lane.pace.hear(id, turn, answer, now, jitter));
+            .and_then(|(turn, _)| lane.flow.hear(id, turn, answer, now, jitter));
         if turned == Some(Turned::Opened) {
-            self.let_go(subscription);
+            self.let_go(lane_id);
         }
         turned
     }
 
     /// Takes note that an outcome is in the ledger: the delivery is closed, or open again and due at `due_at`.
-    pub fn recorded(&mut self, subscription: SubscriptionId, id: DeliveryId, due_at: Option<Timestamp>) {
+    pub fn recorded(&mut self, lane_id: LaneId, id: DeliveryId, due_at: Option<Timestamp>) {
         self.recording -= 1;
-        let lane = self.by_subscription.get_mut(&subscription);
-        if let Some(Place::Recording { shown: Some(shown) }) = lane.and_then(|lane| lane.known.remove(&id)) {
-            self.note(subscription, shown);
+        let lane = self.by_id.get_mut(&lane_id);
+        if let Some(DeliveryState::Recording { shown: Some(shown) }) = lane.and_then(|lane| lane.known.remove(&id)) {
+            self.note(lane_id, shown);
         }
-        self.forget(subscription, id, due_at);
+        self.forget(lane_id, id, due_at);
     }
 
     /// Takes back an attempt that was not made, or whose outcome could not be told. The delivery is in the
     /// ledger as it was.
     pub fn abandoned(&mut self, work: &Work<P>, again_at: Timestamp, now: Timestamp) {
-        let Delivery { id, subscription, .. } = work.delivery;
+        let (id, lane_id) = (work.delivery.id, work.lane());
         self.leave_flight(work);
-        if let Some(lane) = self.by_subscription.get_mut(&subscription) {
-            lane.pace.withdrawn(id, now);
+        if let Some(lane) = self.by_id.get_mut(&lane_id) {
+            lane.flow.withdrawn(id, now);
         }
-        self.forget(subscription, id, None);
+        self.forget(lane_id, id, None);
         // The ledger has it as it was.
-        self.note_from(subscription, again_at, work.delivery.due_at);
+        self.note_from(lane_id, again_at, work.delivery.due_at);
     }
 
     /// Remembers how fast the subscriber answered. What waits for one that has become slow is left to the ledger.
-    fn judge(&mut self, subscription: SubscriptionId, speed: Speed) {
-        let Some(lane) = self.by_subscription.get_mut(&subscription) else {
+    fn judge(&mut self, lane_id: LaneId, speed: Speed) {
+        let Some(lane) = self.by_id.get_mut(&lane_id) else {
             return;
         };
         if lane.member.speed == speed {
             return;
         }
-        self.shares.heard(subscription, speed);
+        self.shares.heard(lane_id.subscription(), speed);
         let (former, has) = (lane.member, lane.uses());
         lane.member.speed = speed;
         self.shares.change(former, has, shares::Use::default());
         self.shares.change(lane.member, shares::Use::default(), has);
-        if speed == Speed::Slow && !lane.pace.is_shut() {
-            self.let_go(subscription);
+        if speed == Speed::Slow && !lane.flow.is_shut() {
+            self.let_go(lane_id);
         }
     }
 
-    fn hold_mut(&mut self, shard: Shard) -> &mut Hold {
+    fn shard_mut(&mut self, shard: Shard) -> &mut ShardState {
         &mut self.shards[usize::from(shard.0)]
     }
 
-    fn next_moment(&mut self) -> Ticket {
+    fn next_moment(&mut self) -> ReadMark {
         self.moments += 1;
-        Ticket(self.moments)
+        ReadMark(self.moments)
     }
 
-    fn lane_mut(&mut self, subscription: SubscriptionId) -> &mut Lane<P> {
-        let looked_at = self.shards[usize::from(Shard::of(subscription).0)].looked_at;
-        let (lanes, shares) = (&mut self.by_subscription, &mut self.shares);
+    fn lane_mut(&mut self, lane_id: LaneId) -> &mut Lane<P> {
+        let last_read = self.shards[usize::from(lane_id.shard().0)].last_read;
+        let (lanes, shares) = (&mut self.by_id, &mut self.shares);
         lanes
-            .entry(subscription)
-            .or_insert_with(|| Lane::since(looked_at, shares.enter(subscription)))
+            .entry(lane_id)
+            .or_insert_with(|| Lane::since(last_read, shares.enter(lane_id.subscription())))
     }
 
     fn leave_flight(&mut self, work: &Work<P>) -> Option<(crate::in_flight_limit::Turn, Timestamp)> {
-        let Delivery { id, subscription, .. } = work.delivery;
+        let (id, lane_id) = (work.delivery.id, work.lane());
         let retries = usize::from(work.is_retry());
         self.retries -= retries;
         self.freed = true;
-        self.touch(subscription);
-        let lane = self.by_subscription.get_mut(&subscription)?;
+        self.touch(lane_id);
+        let lane = self.by_id.get_mut(&lane_id)?;
         let before = lane.uses();
         lane.in_flight -= 1;
         lane.retries -= retries;
@@ -428,56 +438,56 @@ impl<P> Lanes<P> {
         }
         self.shares.change(lane.member, before, lane.uses());
         match lane.known.get(&id) {
-            Some(Place::InFlight { turn, began }) => Some((*turn, *began)),
-            Some(Place::Waiting | Place::Recording { .. }) | None => None,
+            Some(DeliveryState::InFlight { turn, began }) => Some((*turn, *began)),
+            Some(DeliveryState::Waiting | DeliveryState::Recording { .. }) | None => None,
         }
     }
 
-    fn forget(&mut self, subscription: SubscriptionId, id: DeliveryId, due_at: Option<Timestamp>) {
-        if let Some(lane) = self.by_subscription.get_mut(&subscription) {
+    fn forget(&mut self, lane_id: LaneId, id: DeliveryId, due_at: Option<Timestamp>) {
+        if let Some(lane) = self.by_id.get_mut(&lane_id) {
             lane.known.remove(&id);
             if let Fetch::UnderWay { forgotten, .. } = &mut lane.fetch {
                 forgotten.insert(id);
             }
         }
         if let Some(due_at) = due_at {
-            self.note(subscription, due_at);
+            self.note(lane_id, due_at);
         }
-        self.touch(subscription);
+        self.touch(lane_id);
     }
 
-    fn forget_lane(&mut self, subscription: SubscriptionId) {
-        let Some(lane) = self.by_subscription.remove(&subscription) else {
+    fn forget_lane(&mut self, lane_id: LaneId) {
+        let Some(lane) = self.by_id.remove(&lane_id) else {
             return;
         };
         if let Some(timer) = lane.timer {
-            self.timers.remove(&(timer, subscription));
+            self.timers.remove(&(timer, lane_id));
         }
-        self.held.remove(&subscription);
+        self.paused.remove(&lane_id);
         self.shares.leave(lane.member);
-        let hold = self.hold_mut(Shard::of(subscription));
-        hold.looked_at = hold.looked_at.max(lane.looks.last());
+        let shard = self.shard_mut(lane_id.shard());
+        shard.last_read = shard.last_read.max(lane.reads.last());
     }
 
     /// Has the lane attended to at the next poll.
-    fn touch(&mut self, subscription: SubscriptionId) {
-        if let Some(lane) = self.by_subscription.get_mut(&subscription)
+    fn touch(&mut self, lane_id: LaneId) {
+        if let Some(lane) = self.by_id.get_mut(&lane_id)
             && !std::mem::replace(&mut lane.touched, true)
         {
-            self.touched.push_back(subscription);
+            self.touched.push_back(lane_id);
         }
     }
 
     /// Forgets what waits in the lane: the ledger has it.
-    fn let_go(&mut self, subscription: SubscriptionId) {
-        let Some(lane) = self.by_subscription.get_mut(&subscription) else {
+    fn let_go(&mut self, lane_id: LaneId) {
+        let Some(lane) = self.by_id.get_mut(&lane_id) else {
             return;
         };
         let before = lane.uses();
         let all = lane.drop_all();
         self.shares.change(lane.member, before, lane.uses());
         if let Some(earliest) = all.first() {
-            self.note(subscription, earliest.delivery.due_at);
+            self.note(lane_id, earliest.delivery.due_at);
         }
     }
 }

@@ -16,6 +16,7 @@
 //! | [`address`] | which addresses a request may go to |
 //! | [`delivery`], [`retry`] | what follows from an attempt |
 //! | [`lanes`] | which delivery is attempted next |
+//! | [`worker`] | what a worker does about all that it hears |
 //! | [`retention`] | how long what is over is kept |
 //! | [`breaker`], [`in_flight_limit`], [`rate_limit`] | how much a subscriber is sent |
 #![warn(missing_docs, clippy::wildcard_enum_match_arm)]
@@ -41,3 +42,4 @@ pub mod subscription;
 pub mod text;
 pub mod time;
 pub mod trace;
+pub mod worker;

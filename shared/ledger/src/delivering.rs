@@ -16,9 +16,10 @@ mod transaction;
 use crate::sql::{for_values, get, uuid};
 use crate::{Error, Ledger, shards};
 pub(crate) use due::SharedEvents;
-use herald_domain::delivery::{Attempt, Closed, Delivery, Reason};
+use herald_domain::delivery::{Attempt, Closed, Delivery};
 use herald_domain::id::{DeliveryId, EventUid, Shard, SubscriptionId};
 use herald_domain::time::Timestamp;
+pub use herald_domain::worker::{NextStep, RecordResult};
 use sea_orm::{QueryResult, Value};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -36,36 +37,6 @@ pub struct OutcomeRecord {
     pub attempt: Option<Attempt>,
     /// What follows from the outcome.
     pub next: NextStep,
-}
-
-/// What follows from an attempt, or from the look before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NextStep {
-    /// The delivery is closed.
-    Close {
-        /// The status that the delivery ends with.
-        status: Closed,
-        /// Why it ended so, unless it was delivered.
-        reason: Option<Reason>,
-        /// The subscriber wants no more (410): the subscription is deactivated too, if it has not changed
-        /// since the attempt began. This is the time of its last change before that.
-        deactivate: Option<Timestamp>,
-    },
-    /// The delivery stays open and is due at this time.
-    Retry(Timestamp),
-}
-
-/// The result of recording an [`OutcomeRecord`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordResult {
-    /// It was recorded as asked.
-    Done,
-    /// The delivery had ended without success. The success counts, and it is Delivered now.
-    Corrected,
-    /// The delivery was closed already; the attempt is kept.
-    Late,
-    /// The shard has another owner by now; nothing was written.
-    Stale,
 }
 
 /// The result of recording a batch of outcomes.

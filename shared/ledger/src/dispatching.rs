@@ -12,7 +12,7 @@ mod postgres;
 mod transaction;
 mod trial;
 
-use crate::shards::Ownership;
+use crate::shards::ShardLeases;
 use crate::sql::{corrupt, get, one, optional_timestamp, timestamp, trace_context, uuid};
 use crate::{Error, Ledger, catalogue};
 use herald_domain::catalogue::{EventType, Webhook};
@@ -131,7 +131,7 @@ pub struct Incomplete {
 
 impl Ledger {
     /// Records a batch that was matched by the registry's `version`.
-    pub async fn record(&self, events: Vec<NewEvent>, version: i64, owner: Ownership) -> Result<BatchResult, Error> {
+    pub async fn record(&self, events: Vec<NewEvent>, version: i64, owner: ShardLeases) -> Result<BatchResult, Error> {
         let mut events = events;
         let mut at_once = None;
         if self.store.is_shared() {
@@ -166,7 +166,7 @@ impl Ledger {
         cursor: SubscriptionId,
         matches: Vec<(SubscriptionId, Webhook)>,
         version: i64,
-        owner: Ownership,
+        owner: ShardLeases,
     ) -> Result<Extended, Error> {
         let extended = self
             .store

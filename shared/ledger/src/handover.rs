@@ -5,8 +5,7 @@
 
 use crate::dispatching::EventRecord;
 use herald_domain::delivery::Delivery;
-use herald_domain::id::SubscriptionId;
-use herald_domain::lanes::Ticket;
+use herald_domain::lanes::{LaneId, ReadMark};
 use herald_domain::time::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,46 +23,46 @@ pub struct HandOver {
 #[derive(Debug, Default)]
 struct Inner {
     waiting: Mutex<Waiting>,
-    /// The last ticket that the lanes have set.
-    ticket: Mutex<Ticket>,
+    /// The last mark that the lanes have set.
+    mark: Mutex<ReadMark>,
     arrived: Notify,
 }
 
 /// What was handed over and waits to be taken.
 #[derive(Debug, Default)]
 pub struct Waiting {
-    /// Deliveries with their events, in the order of recording, and the ticket of each.
-    pub fresh: Vec<(Delivery, Arc<EventRecord>, Ticket)>,
+    /// Deliveries with their events, in the order of recording, and the mark of each.
+    pub fresh: Vec<(Delivery, Arc<EventRecord>, ReadMark)>,
     /// Lanes that have more in the ledger, each with the earliest due time.
-    pub behind: HashMap<SubscriptionId, Timestamp>,
+    pub behind: HashMap<LaneId, Timestamp>,
     /// Whether deliveries may have been recorded but not handed over, and it is not known which: every lane must be
     /// looked up.
     pub look_everywhere: bool,
 }
 
 impl HandOver {
-    /// The lanes' ticket. It is drawn before the transaction that records deliveries, and shown when they are
+    /// The lanes' mark. It is drawn before the transaction that records deliveries, and shown when they are
     /// offered. So the lanes can tell whether they may have read them from the ledger in between.
-    pub fn ticket(&self) -> Ticket {
-        *self.inner.ticket.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn mark(&self) -> ReadMark {
+        *self.inner.mark.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the lanes' ticket. An older one is safe: more is then looked up in the ledger.
-    pub fn set_ticket(&self, ticket: Ticket) {
-        *self.inner.ticket.lock().unwrap_or_else(PoisonError::into_inner) = ticket;
+    /// Sets the lanes' mark. An older one is safe: more is then looked up in the ledger.
+    pub fn set_mark(&self, mark: ReadMark) {
+        *self.inner.mark.lock().unwrap_or_else(PoisonError::into_inner) = mark;
     }
 
     /// Hands over the deliveries of an event that were just recorded.
-    pub fn offer(&self, event: &Arc<EventRecord>, deliveries: Vec<Delivery>, ticket: Ticket) {
+    pub fn offer(&self, event: &Arc<EventRecord>, deliveries: Vec<Delivery>, mark: ReadMark) {
         if deliveries.is_empty() {
             return;
         }
         let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         for delivery in deliveries {
             if waiting.fresh.len() < MAX_WAITING {
-                waiting.fresh.push((delivery, Arc::clone(event), ticket));
+                waiting.fresh.push((delivery, Arc::clone(event), mark));
             } else {
-                let due_at = waiting.behind.entry(delivery.subscription).or_insert(delivery.due_at);
+                let due_at = waiting.behind.entry(delivery.lane()).or_insert(delivery.due_at);
                 *due_at = delivery.due_at.min(*due_at);
             }
         }

@@ -2,7 +2,7 @@
 //! change, and removed when the job is done.
 
 use crate::rows::{self, LAST, Last, closed_row, delivery, insert_closed};
-use crate::shards::{self, Ownership};
+use crate::shards::{self, ShardLeases};
 use crate::sql::{all, execute, for_rows, for_values, get, timestamp, uuid};
 use crate::{Error, Ledger, locks};
 use herald_domain::catalogue::Webhook;
@@ -145,7 +145,7 @@ impl Ledger {
     }
 
     /// The oldest jobs that cancel deliveries of these shards, at most `limit`.
-    pub async fn cancel_jobs(&self, owned: &Ownership, limit: usize) -> Result<Vec<CancelJob>, Error> {
+    pub async fn cancel_jobs(&self, owned: &ShardLeases, limit: usize) -> Result<Vec<CancelJob>, Error> {
         let mut jobs: Vec<CancelJob> = Vec::new();
         let mut after = 0;
         loop {
@@ -182,7 +182,7 @@ impl Ledger {
     pub async fn work_on(
         &self,
         job: CancelJob,
-        owned: &Ownership,
+        owned: &ShardLeases,
         in_flight: &HashSet<DeliveryId>,
     ) -> Result<Cancelled, Error> {
         let epoch = owned.epoch(job.shard());

@@ -13,64 +13,14 @@ use crate::store::DatabaseClock;
 use crate::{Error, Ledger, locks};
 use herald_domain::id::{DeliveryId, Shard};
 use herald_domain::time::Timestamp;
+pub use herald_domain::worker::ShardLeases;
 use sea_orm::sea_query::ArrayType;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Value};
-pub use sleep::slept;
+pub use sleep::uptime;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use uuid::Uuid;
-
-/// The shards that a process owns, each at its epoch, as they were at one moment; cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Ownership {
-    owner: Uuid,
-    epochs: Arc<HashMap<Shard, i64>>,
-    /// When the lease ends, by this process's monotonic clock, and how long the machine had slept when it was given.
-    until: Option<(Instant, Duration)>,
-}
-
-impl Ownership {
-    /// The ownership of a process that owns nothing: others send what it records.
-    pub fn none() -> Self {
-        Self::leased(Uuid::nil(), HashMap::new(), Instant::now())
-    }
-
-    /// The ownership of these shards until the lease ends, unless it is renewed. `until` must be counted from
-    /// before the renewal was sent.
-    pub fn leased(owner: Uuid, epochs: HashMap<Shard, i64>, until: Instant) -> Self {
-        Self {
-            owner,
-            epochs: Arc::new(epochs),
-            until: Some((until, slept())),
-        }
-    }
-
-    /// The process that owns the shards.
-    pub fn owner(&self) -> Uuid {
-        self.owner
-    }
-
-    /// The epoch at which the process owns that shard.
-    pub fn epoch(&self, shard: Shard) -> Option<i64> {
-        self.epochs.get(&shard).copied()
-    }
-
-    /// Whether the lease holds, so that attempts may begin.
-    pub fn holds(&self, now: Instant) -> bool {
-        self.holds_after(now, slept())
-    }
-
-    fn holds_after(&self, now: Instant, slept: Duration) -> bool {
-        self.until
-            .is_none_or(|(until, before)| now + slept.saturating_sub(before) < until)
-    }
-
-    /// The shards, in no order.
-    pub fn shards(&self) -> impl Iterator<Item = Shard> {
-        self.epochs.keys().copied()
-    }
-}
 
 pub(crate) fn shard(row: &sea_orm::QueryResult) -> Result<Shard, Error> {
     let number: i16 = get(row, "shard")?;
@@ -225,7 +175,7 @@ async fn mark_busy(
 impl Ledger {
     /// Takes every shard for good, for a process that has the data folder to itself. `owner` is a fresh id of the
     /// process.
-    pub async fn take_all_shards(&self, owner: Uuid) -> Result<Ownership, Error> {
+    pub async fn take_all_shards(&self, owner: Uuid) -> Result<ShardLeases, Error> {
         let epochs = self
             .store
             .write(move |txn, _now| {
@@ -235,11 +185,7 @@ impl Ledger {
                 })
             })
             .await?;
-        Ok(Ownership {
-            owner,
-            epochs: Arc::new(epochs),
-            until: None,
-        })
+        Ok(ShardLeases::for_good(owner, epochs))
     }
 
     /// Renews the lease of a process on all its shards, and counts it among the workers.
@@ -353,22 +299,5 @@ impl Ledger {
                 })
             })
             .await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lease_runs_out_while_the_machine_sleeps() {
-        let now = Instant::now();
-        let lease = Duration::from_secs(15);
-        let owned = Ownership::leased(Uuid::nil(), HashMap::new(), now + lease);
-        let (_, before) = owned.until.unwrap();
-        assert!(owned.holds(now));
-        assert!(owned.holds_after(now, before + Duration::from_secs(14)));
-        assert!(!owned.holds_after(now, before + lease), "it slept for as long");
-        assert!(!owned.holds(now + lease));
     }
 }

@@ -1,27 +1,19 @@
 //! Wake-ups: rows that tell the owner of a shard to look at a lane.
 
 use crate::notices::{self, Notice};
-use crate::shards::{Ownership, shard};
+use crate::shards::{ShardLeases, shard};
 use crate::sql::{all, for_rows, for_values, get, timestamp, uuid};
 use crate::{Error, Ledger};
 use herald_domain::delivery::Delivery;
 use herald_domain::id::{Shard, SubscriptionId};
-use herald_domain::time::Timestamp;
+use herald_domain::lanes::LaneId;
+pub use herald_domain::lanes::Wakeup;
 use sea_orm::{DatabaseTransaction, Value};
 use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
 /// The most wake-ups that are taken at a time.
 pub const MOST_WAKEUPS: usize = 4096;
-
-/// A lane to look at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wakeup {
-    /// The subscription of the lane.
-    pub subscription: SubscriptionId,
-    /// When the earliest of its deliveries is due.
-    pub due_at: Timestamp,
-}
 
 /// Writes wake-ups for the lanes of these deliveries.
 pub(crate) async fn wake(txn: &DatabaseTransaction, deliveries: &[Delivery]) -> Result<(), Error> {
@@ -58,7 +50,7 @@ pub(crate) async fn wake(txn: &DatabaseTransaction, deliveries: &[Delivery]) -> 
 /// Keeps the deliveries whose shards this process still owns in this transaction, and writes wake-ups for the owners
 /// of the others. Each delivery comes with a value that belongs to it.
 pub(crate) async fn keep_mine<T: Send>(
-    owned: &Ownership,
+    owned: &ShardLeases,
     txn: &DatabaseTransaction,
     mut deliveries: Vec<(T, Delivery)>,
 ) -> Result<Vec<(T, Delivery)>, Error> {
@@ -75,7 +67,7 @@ pub(crate) async fn keep_mine<T: Send>(
     for row in &rows {
         let shard = shard(row)?;
         let owner: Option<Uuid> = get(row, "owner")?;
-        if owner == Some(owned.owner()) && owned.epoch(shard) == Some(get(row, "epoch")?) {
+        if owner == Some(owned.worker()) && owned.epoch(shard) == Some(get(row, "epoch")?) {
             mine.insert(shard);
         }
     }
@@ -87,9 +79,9 @@ pub(crate) async fn keep_mine<T: Send>(
 
 impl Ledger {
     /// Takes the wake-ups of the shards that are owned, at most [`MOST_WAKEUPS`].
-    pub async fn take_wakeups(&self, owned: &Ownership) -> Result<Vec<Wakeup>, Error> {
+    pub async fn take_wakeups(&self, owned: &ShardLeases) -> Result<Vec<Wakeup>, Error> {
         let returned = "RETURNING subscription, due_at";
-        let owner: Value = owned.owner().into();
+        let owner: Value = owned.worker().into();
         let rows = if self.store.is_shared() {
             // Shard by shard, and by physical place (ctid): with a join the database might read all rows. Rows that
             // another transaction is writing are skipped, and taken next time.
@@ -119,7 +111,7 @@ impl Ledger {
         rows.iter()
             .map(|row| {
                 Ok(Wakeup {
-                    subscription: SubscriptionId(uuid(row, "subscription")?),
+                    lane: LaneId::of(SubscriptionId(uuid(row, "subscription")?)),
                     due_at: timestamp(row, "due_at")?,
                 })
             })

@@ -5,7 +5,7 @@ use herald_domain::event::Objects;
 use herald_domain::id::{DeliveryId, EventId, EventUid, Shard};
 use herald_domain::time::SystemClock;
 use herald_ledger::dispatching::{EventRecord, EventResult, NewEvent};
-use herald_ledger::shards::Ownership;
+use herald_ledger::shards::ShardLeases;
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ const SOON: Duration = Duration::from_secs(40);
 const AT_ONCE: Duration = Duration::from_secs(6);
 
 #[test]
-fn what_the_ledger_refuses_or_is_slow_with_is_cut_and_set_apart() {
+fn what_the_ledger_refuses_or_is_slow_with_is_cut_and_isolated() {
     assert_eq!(verdict(&Error::Busy, 512, 100), Verdict::Again);
     let slow = Error::Slow(Duration::from_secs(8));
     assert_eq!(verdict(&slow, 512, 1), Verdict::Cut);
-    assert_eq!(verdict(&slow, 1, 1), Verdict::Apart(RETRY_AFTER));
+    assert_eq!(verdict(&slow, 1, 1), Verdict::Isolate(RETRY_AFTER));
     let unknown = Error::Corrupt("a row");
-    assert_eq!(verdict(&unknown, 2, DOUBTS - 1), Verdict::Apart(RETRY_AFTER));
+    assert_eq!(verdict(&unknown, 2, DOUBTS - 1), Verdict::Isolate(RETRY_AFTER));
     assert_eq!(verdict(&unknown, 2, DOUBTS), Verdict::Cut);
     assert_eq!(verdict(&unknown, 1, DOUBTS), Verdict::Hopeless);
 }
@@ -43,7 +43,7 @@ fn pauses_grow_and_have_a_bound() {
 /// A ledger, and who owns its shards.
 struct Rig {
     ledger: Ledger,
-    owned: Ownership,
+    owned: ShardLeases,
     _folder: tempfile::TempDir,
 }
 
@@ -153,7 +153,8 @@ struct Work {
     reported: mpsc::UnboundedReceiver<Report>,
     hard: CancellationToken,
     running: JoinHandle<()>,
-    came: HashMap<DeliveryId, (Option<Closed>, Option<Timestamp>)>,
+    /// What became of each: how it was closed, or nothing if the ledger refuses its outcome.
+    came: HashMap<DeliveryId, Option<Closed>>,
 }
 
 impl Work {
@@ -186,11 +187,16 @@ impl Work {
     async fn hear(&mut self, outcomes: usize, patience: Duration) {
         let hearing = async {
             while self.came.len() < outcomes {
-                let Some(Report::Recorded(recorded)) = self.reported.recv().await else {
-                    panic!("it ended");
-                };
-                let what = |it: Recorded| (it.id, (it.closed, it.due_at.or(it.look_at)));
-                self.came.extend(recorded.into_iter().map(what));
+                match self.reported.recv().await {
+                    Some(Report::Recorded(recorded)) => {
+                        let came = |(delivery, next, result): (Delivery, NextStep, RecordResult)| {
+                            (delivery.id, Some(result.closes(next).expect("it is closed")))
+                        };
+                        self.came.extend(recorded.into_iter().map(came));
+                    }
+                    Some(Report::Heard(Input::Unrecordable(delivery))) => drop(self.came.insert(delivery.id, None)),
+                    other => panic!("{other:?}"),
+                }
             }
         };
         let heard = timeout(patience, hearing).await;
@@ -204,7 +210,7 @@ impl Work {
 }
 
 #[tokio::test]
-async fn an_outcome_that_the_ledger_refuses_holds_up_no_other() {
+async fn an_outcome_that_the_ledger_refuses_delays_no_other() {
     const REFUSED: usize = 3;
     let rig = Rig::embedded().await;
     let mut batch = rig.successes(6).await;
@@ -215,33 +221,28 @@ async fn an_outcome_that_the_ledger_refuses_holds_up_no_other() {
     work.send(batch);
     work.hear(6, SOON).await;
     for (n, id) in ids.iter().enumerate() {
-        let (closed, due_at) = work.came[id];
-        if n == REFUSED {
-            let later = due_at > Some(rig.ledger.now());
-            assert!(closed.is_none() && later, "it is attempted again, later");
-        } else {
-            assert_eq!((closed, due_at), (Some(Closed::Delivered), None));
-        }
+        let expected = (n != REFUSED).then_some(Closed::Delivered);
+        assert_eq!(work.came[id], expected);
     }
     work.end().await;
     assert_eq!(rig.delivered_in_all().await, 5);
 }
 
 #[tokio::test]
-async fn an_outcome_whose_row_somebody_holds_holds_up_no_other() {
-    const HELD: usize = 3;
+async fn an_outcome_whose_row_somebody_has_locked_delays_no_other() {
+    const LOCKED: usize = 3;
     let (rig, url) = Rig::shared().await;
     let batch = rig.successes(6).await;
-    let held = batch[HELD].delivery.id;
+    let locked = batch[LOCKED].delivery.id;
     let connection = Box::pin(sea_orm::Database::connect(&url)).await.unwrap();
     let holder = connection.begin().await.unwrap();
-    let lock = format!("SELECT 1 FROM deliveries_open WHERE id = '{held}' FOR UPDATE");
+    let lock = format!("SELECT 1 FROM deliveries_open WHERE id = '{locked}' FOR UPDATE");
     holder.execute_unprepared(&lock).await.unwrap();
 
     let mut work = Work::start(&rig.ledger);
     work.send(batch);
     work.hear(5, SOON).await;
-    assert!(!work.came.contains_key(&held));
+    assert!(!work.came.contains_key(&locked));
     // Those that come later do not wait for it at all.
     for count in 1..=3 {
         work.send(rig.successes(1).await);
@@ -249,7 +250,7 @@ async fn an_outcome_whose_row_somebody_holds_holds_up_no_other() {
     }
     holder.rollback().await.unwrap();
     work.hear(9, SOON).await;
-    assert_eq!(work.came[&held].0, Some(Closed::Delivered));
+    assert_eq!(work.came[&locked], Some(Closed::Delivered));
     work.end().await;
     assert_eq!(rig.delivered_in_all().await, 9);
 }

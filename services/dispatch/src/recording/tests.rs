@@ -4,7 +4,7 @@ use herald_domain::id::EventId;
 use herald_domain::time::{SystemClock, Timestamp};
 use herald_ledger::Ledger;
 use herald_ledger::handover::HandOver;
-use herald_ledger::shards::Ownership;
+use herald_ledger::shards::ShardLeases;
 use herald_ledger::sql;
 use herald_queue::{Embedded, Message, Origin, Queue, Received, Route, Tag};
 use herald_registry::Registry;
@@ -55,7 +55,7 @@ async fn dispatch(ledger: &Ledger) -> (Queue, Dispatch) {
     let (queue, publisher) = Embedded::open(ledger.store().clone());
     tokio::spawn(publisher);
     let queue = Queue::Embedded(queue);
-    let (_ownership, owned) = watch::channel(Ownership::none());
+    let (_ownership, owned) = watch::channel(ShardLeases::none());
     let parts = Parts {
         queue: queue.clone(),
         ledger: ledger.clone(),

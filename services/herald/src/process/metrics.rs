@@ -3,7 +3,7 @@
 use crate::process::config::Config;
 use crate::process::roles::Role;
 use herald_ledger::Ledger;
-use herald_ledger::shards::Ownership;
+use herald_ledger::shards::ShardLeases;
 use herald_registry::Registry as Live;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -136,7 +136,7 @@ pub(crate) fn register_open(registry: &Registry, ledger: &Ledger) -> Result<(), 
 
 /// Of a ledger that several processes share, counts now and then what is open in the shards that this
 /// one owns, and spends no more than a hundredth of the time on it.
-pub(crate) async fn count_open(ledger: Ledger, owned: watch::Receiver<Ownership>, shutdown: CancellationToken) {
+pub(crate) async fn count_open(ledger: Ledger, owned: watch::Receiver<ShardLeases>, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         let began = Instant::now();
         let shards: Vec<_> = owned.borrow().shards().collect();

@@ -17,7 +17,7 @@ use super::{data, in_hand, limits, listener, metrics};
 use crate::{causes, text};
 use anyhow::Context;
 use axum::Router;
-use herald_deliver::{DeadLetters, Deliver, Keeper};
+use herald_deliver::{DeadLetters, Deliver, LeaseKeeper};
 use herald_dispatch::Dispatch;
 use herald_domain::access::OPERATOR;
 use herald_domain::address::EgressPolicy;
@@ -30,7 +30,7 @@ use herald_ledger::accounts::ApiKey;
 use herald_ledger::handover::HandOver;
 use herald_ledger::partitions::Days;
 use herald_ledger::reconnect::Delays;
-use herald_ledger::shards::Ownership;
+use herald_ledger::shards::ShardLeases;
 use herald_manage::Manage;
 use herald_queue::rabbitmq::Rabbit;
 use herald_queue::{Queue, QueueUse};
@@ -112,7 +112,7 @@ struct Shared {
     queue: Queue,
     rabbit: Option<Rabbit>,
     registry: Arc<Registry>,
-    owned: watch::Receiver<Ownership>,
+    owned: watch::Receiver<ShardLeases>,
     hand_over: HandOver,
     egress: Arc<EgressPolicy>,
 }
@@ -176,14 +176,15 @@ impl Starting {
         .await
     }
 
-    fn deliver(&mut self, shared: &Shared, keeper: Option<Keeper>) -> anyhow::Result<()> {
+    /// Starts deliver.
+    fn deliver(&mut self, shared: &Shared, keeper: Option<LeaseKeeper>) -> anyhow::Result<()> {
         limits::check_descriptors(herald_deliver::MAX_DESCRIPTORS);
         self.health.failing("deliver", "looking up what is open");
         let publisher = |rabbit: &Rabbit| Arc::new(DeadLetterPublisher(rabbit.clone())) as Arc<dyn DeadLetters>;
         let parts = herald_deliver::Parts {
             ledger: shared.ledger.clone(),
             registry: Arc::clone(&shared.registry),
-            owned: shared.owned.clone(),
+            leases: shared.owned.clone(),
             keeper,
             dead_letters: shared.rabbit.as_ref().map(publisher),
             hand_over: shared.hand_over.clone(),
@@ -305,15 +306,15 @@ async fn shards(
     ledger: &Ledger,
     is_shared: bool,
     role: Role,
-) -> anyhow::Result<(Option<Keeper>, watch::Receiver<Ownership>)> {
+) -> anyhow::Result<(Option<LeaseKeeper>, watch::Receiver<ShardLeases>)> {
     if !is_shared {
         let all = ledger.take_all_shards(Uuid::now_v7()).await?;
         return Ok((None, watch::channel(all).1));
     }
     if !role.delivers() {
-        return Ok((None, watch::channel(Ownership::none()).1));
+        return Ok((None, watch::channel(ShardLeases::none()).1));
     }
-    let (keeper, owned) = Keeper::new(ledger.clone(), Uuid::now_v7());
+    let (keeper, owned) = LeaseKeeper::new(ledger.clone(), Uuid::now_v7());
     Ok((Some(keeper), owned))
 }
 

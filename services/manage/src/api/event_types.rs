@@ -308,11 +308,17 @@ fn is_built_in(catalogue: &Catalogue, name: &str) -> bool {
 /// Why the catalogue is not changed, in words.
 pub(crate) fn refused(name: &str, conflict: TypeConflict) -> Problem {
     Problem::conflict(match conflict {
-        TypeConflict::BuiltIn => format!("{name} came with Herald and cannot be changed; register a type of another name"),
+        TypeConflict::BuiltIn => {
+            format!("{name} came with Herald and cannot be changed; register a type of another name")
+        }
         TypeConflict::Subscribed => format!("a subscription names {name}; change or delete the subscription first"),
-        TypeConflict::Asked(kind) => format!("the event type {kind} asks for objects of the type {name}; change that first"),
+        TypeConflict::Asked(kind) => {
+            format!("the event type {kind} asks for objects of the type {name}; change that first")
+        }
         TypeConflict::Numbered(number) => format!("{name} has the number {number}, which it keeps; leave Number out"),
-        TypeConflict::Taken(other) => format!("that Number is, or was, that of {other}; leave Number out to be given one"),
+        TypeConflict::Taken(other) => {
+            format!("that Number is, or was, that of {other}; leave Number out to be given one")
+        }
         TypeConflict::Unknown(object) => format!("there is no object type {object} any more; register it first"),
         TypeConflict::Full(most) => {
             format!("there are {most} already, which is as many as may be registered; delete one that is not needed")

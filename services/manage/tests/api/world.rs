@@ -15,7 +15,7 @@ use herald_ledger::Ledger;
 use herald_ledger::accounts::ApiKey;
 use herald_ledger::delivering::{NextStep, OutcomeRecord};
 use herald_ledger::dispatching::{BatchResult, EventRecord, EventResult, NewEvent};
-use herald_ledger::shards::Ownership;
+use herald_ledger::shards::ShardLeases;
 use herald_manage::{Manage, router};
 use herald_registry::Registry;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ pub(crate) const COMPANY: &str = "6a1f0f5e-55a5-4f0c-9c39-0d5e2e0c1a01";
 pub(crate) struct World {
     pub(crate) ledger: Ledger,
     registry: Arc<Registry>,
-    owned: Ownership,
+    owned: ShardLeases,
     router: Router,
     _folder: TempDir,
 }

@@ -1,8 +1,8 @@
 //! One lane: what it has in memory, and where each delivery is.
 
 use super::Work;
-use super::looks::{Looks, Ticket};
-use super::pace::Pace;
+use super::flow_control::FlowControl;
+use super::read_history::{ReadHistory, ReadMark};
 use super::shares::{Member, Use};
 use super::speed::Speed;
 use crate::id::DeliveryId;
@@ -15,7 +15,7 @@ pub(super) const EARLIEST: Timestamp = Timestamp::from_micros(i64::MIN);
 
 /// Where a delivery of a lane is.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Place {
+pub(super) enum DeliveryState {
     /// It waits for its turn.
     Waiting,
     /// Its attempt is under way.
@@ -34,13 +34,13 @@ pub(super) enum Fetch {
     None,
     /// The ledger was asked.
     UnderWay {
-        /// When it was asked. A row that was not due then may have been in flight at a former owner, and be
+        /// When it was asked. A row that was not due then may have been in flight at a former worker, and be
         /// closed by now.
         asked_at: Timestamp,
         /// Deliveries forgotten since then, which the rows may still show.
         forgotten: HashSet<DeliveryId>,
     },
-    /// The shard was released since then: another owner may have sent what the rows show.
+    /// The shard was released since then: another worker may have sent what the rows show.
     Void,
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Lane<P> {
     waiting: [VecDeque<Work<P>>; 3],
     /// Whose turn it is, of [`SOURCES`].
     turn: usize,
-    pub(super) known: HashMap<DeliveryId, Place>,
+    pub(super) known: HashMap<DeliveryId, DeliveryState>,
     pub(super) in_flight: usize,
     /// How many of those in flight are retries.
     pub(super) retries: usize,
@@ -94,8 +94,8 @@ pub(super) struct Lane<P> {
     pub(super) coming: Use,
     /// The group and the speed by which it shares with other lanes.
     pub(super) member: Member,
-    pub(super) looks: Looks,
-    pub(super) pace: Pace,
+    pub(super) reads: ReadHistory,
+    pub(super) flow: FlowControl,
     /// When a survey last found the lane held back by its subscriber or its settings.
     pub(super) held_back_at: Option<Timestamp>,
     /// When the lane is attended to at the latest.
@@ -109,7 +109,7 @@ pub(super) struct Lane<P> {
 
 impl<P> Lane<P> {
     /// A lane without deliveries. It is not known what reads that ended up to `moment` have shown of it.
-    pub(super) fn since(moment: Ticket, member: Member) -> Self {
+    pub(super) fn since(moment: ReadMark, member: Member) -> Self {
         Self {
             waiting: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
             turn: 0,
@@ -124,8 +124,8 @@ impl<P> Lane<P> {
             reading_from: EARLIEST,
             coming: Use::default(),
             member,
-            looks: Looks::since(moment),
-            pace: Pace::default(),
+            reads: ReadHistory::since(moment),
+            flow: FlowControl::default(),
             held_back_at: None,
             timer: None,
             queued: Queued::No,
@@ -159,16 +159,16 @@ impl<P> Lane<P> {
     pub(super) fn appetite(&self, source: Option<Source>, buffer: usize) -> usize {
         let there = source.map_or_else(|| self.fetched(), |source| self.waits_from(source));
         // Behind an open breaker expired deliveries are closed, a buffer full at a time.
-        if self.pace.is_shut() {
+        if self.flow.is_shut() {
             return buffer.max(1).saturating_sub(there);
         }
         if self.member.speed == Speed::Slow {
-            let limit = self.pace.limit();
+            let limit = self.flow.limit();
             let at_once = limit.saturating_sub(self.in_flight);
             return limit.div_ceil(4).min(at_once).saturating_sub(self.waits());
         }
         match source {
-            None if self.pace.is_rare() => 1usize.saturating_sub(self.waits()),
+            None if self.flow.is_rare() => 1usize.saturating_sub(self.waits()),
             _ => buffer.max(1).saturating_sub(there),
         }
     }
@@ -176,8 +176,8 @@ impl<P> Lane<P> {
     /// Whether the lane asks for more: only when its buffer is half empty, so that reads stay few.
     pub(super) fn is_hungry(&self, buffer: usize) -> bool {
         let appetite = self.appetite(None, buffer);
-        if self.member.speed == Speed::Slow && !self.pace.is_shut() {
-            return self.waits() == 0 && appetite >= self.pace.limit().div_ceil(4);
+        if self.member.speed == Speed::Slow && !self.flow.is_shut() {
+            return self.waits() == 0 && appetite >= self.flow.limit().div_ceil(4);
         }
         appetite > 0 && self.fetched() <= buffer / 2
     }
@@ -206,8 +206,8 @@ impl<P> Lane<P> {
 
     /// Whether the lane's own limits let it begin something that waits.
     pub(super) fn can_begin(&self) -> bool {
-        let retry = self.waits_from(Source::Retry) > 0 && self.retries < self.pace.retry_limit();
-        self.in_flight < self.pace.limit() && (self.waits_for_first() || retry)
+        let retry = self.waits_from(Source::Retry) > 0 && self.retries < self.flow.retry_limit();
+        self.in_flight < self.flow.limit() && (self.waits_for_first() || retry)
     }
 
     pub(super) fn push(&mut self, work: Work<P>, source: Source) {
@@ -216,7 +216,7 @@ impl<P> Lane<P> {
             0 => work.bytes,
             about => (7 * about + work.bytes) / 8,
         };
-        self.known.insert(work.delivery.id, Place::Waiting);
+        self.known.insert(work.delivery.id, DeliveryState::Waiting);
         self.waiting[source as usize].push_back(work);
     }
 

@@ -1,8 +1,8 @@
 //! Numbers about the lanes, for metrics.
 
-use super::Lanes;
 use super::lane::Lane;
 use super::state::LaneState;
+use super::{LaneId, Lanes};
 use crate::id::SubscriptionId;
 use crate::time::Timestamp;
 
@@ -39,7 +39,7 @@ impl<P> Lanes<P> {
     pub fn load(&self) -> Load {
         let total = self.shares.total();
         Load {
-            lanes: self.by_subscription.len(),
+            lanes: self.by_id.len(),
             in_flight: total.first + total.more,
             buffered: total.waiting,
             recording: self.recording,
@@ -48,7 +48,7 @@ impl<P> Lanes<P> {
         }
     }
 
-    /// Looks at every lane: how many each state has, and how long their deliveries wait. Lanes that are held back
+    /// ReadHistory at every lane: how many each state has, and how long their deliveries wait. Lanes that are held back
     /// now are remembered for [`Lanes::was_free_since`], so this must be called about once a second.
     pub fn survey(&mut self, now: Timestamp) -> [Survey; LaneState::ALL.len()] {
         let mut surveys = LaneState::ALL.map(|state| Survey {
@@ -56,7 +56,7 @@ impl<P> Lanes<P> {
             lanes: 0,
             oldest_due: None,
         });
-        for lane in self.by_subscription.values_mut() {
+        for lane in self.by_id.values_mut() {
             let oldest_due = lane.oldest_due(now);
             let state = lane.state(now);
             if state != LaneState::Free {
@@ -73,14 +73,14 @@ impl<P> Lanes<P> {
     /// Whether no survey since then found the subscription's lane held back. Surveys of other processes, and of
     /// this one before it was restarted, are not known.
     pub fn was_free_since(&self, subscription: SubscriptionId, then: Timestamp) -> bool {
-        let lane = self.by_subscription.get(&subscription);
+        let lane = self.by_id.get(&LaneId::of(subscription));
         let held_back_at = lane.and_then(|lane| lane.held_back_at);
         held_back_at.is_none_or(|at| at < then)
     }
 
     /// The `due_at` of the delivery that waits longest, of what is in buffers or noted as due.
     pub fn oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let lanes = self.by_subscription.values();
+        let lanes = self.by_id.values();
         lanes.filter_map(|lane| lane.oldest_due(now)).min()
     }
 }
@@ -93,9 +93,9 @@ impl<P> Lane<P> {
     }
 
     fn state(&self, now: Timestamp) -> LaneState {
-        let state = self.pace.state(now);
+        let state = self.flow.state(now);
         let more = self.waits() > 0 || self.ledger_due.is_some_and(|due| due <= now);
-        if state == LaneState::Free && more && self.in_flight >= self.pace.limit() {
+        if state == LaneState::Free && more && self.in_flight >= self.flow.limit() {
             return LaneState::Full;
         }
         state

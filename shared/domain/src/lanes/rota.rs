@@ -1,13 +1,13 @@
 //! A queue in which groups take turns, and within a group its lanes.
 
-use crate::id::SubscriptionId;
+use super::LaneId;
 use std::collections::VecDeque;
 
 /// Lanes in turn.
 #[derive(Debug, Default)]
 pub(super) struct Rota {
     /// By group; each lane with its number in the order of all that were queued.
-    lanes: Vec<VecDeque<(u64, SubscriptionId)>>,
+    lanes: Vec<VecDeque<(u64, LaneId)>>,
     /// The groups that have lanes here and may have a turn.
     turns: VecDeque<usize>,
     /// Those that may not, as they were last found.
@@ -15,7 +15,7 @@ pub(super) struct Rota {
 }
 
 impl Rota {
-    pub(super) fn push(&mut self, group: usize, number: u64, subscription: SubscriptionId) {
+    pub(super) fn push(&mut self, group: usize, number: u64, lane_id: LaneId) {
         if self.lanes.len() <= group {
             self.lanes.resize_with(group + 1, VecDeque::new);
         }
@@ -23,7 +23,7 @@ impl Rota {
         if lanes.is_empty() {
             self.turns.push_back(group);
         }
-        lanes.push_back((number, subscription));
+        lanes.push_back((number, lane_id));
     }
 
     /// The number of the lane whose turn is next, of the groups that may have one. The others are parked.
@@ -39,13 +39,13 @@ impl Rota {
     }
 
     /// Takes the lane that [`Rota::next`] found.
-    pub(super) fn pop(&mut self) -> Option<SubscriptionId> {
+    pub(super) fn pop(&mut self) -> Option<LaneId> {
         let group = self.turns.pop_front()?;
-        let (_, subscription) = self.lanes[group].pop_front()?;
+        let (_, lane_id) = self.lanes[group].pop_front()?;
         if !self.lanes[group].is_empty() {
             self.turns.push_back(group);
         }
-        Some(subscription)
+        Some(lane_id)
     }
 
     /// Whether the group has a lane here.
@@ -58,17 +58,17 @@ impl Rota {
         self.turns.extend(self.parked.drain(..));
     }
 
-    pub(super) fn retain(&mut self, keep: impl Fn(&SubscriptionId) -> bool) {
+    pub(super) fn retain(&mut self, keep: impl Fn(&LaneId) -> bool) {
         for lanes in &mut self.lanes {
-            lanes.retain(|(_, subscription)| keep(subscription));
+            lanes.retain(|(_, lane_id)| keep(lane_id));
         }
         self.turns.retain(|group| !self.lanes[*group].is_empty());
         self.parked.retain(|group| !self.lanes[*group].is_empty());
     }
 
     #[cfg(test)]
-    pub(super) fn iter(&self) -> impl Iterator<Item = &SubscriptionId> {
-        self.lanes.iter().flatten().map(|(_, subscription)| subscription)
+    pub(super) fn iter(&self) -> impl Iterator<Item = &LaneId> {
+        self.lanes.iter().flatten().map(|(_, lane_id)| lane_id)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn groups_take_turns_and_those_that_may_not_are_passed_over() {
         let mut rota = Rota::default();
-        let id = |n: u128| SubscriptionId(uuid::Uuid::from_u128(n));
+        let id = |n: u128| LaneId::of(crate::id::SubscriptionId(uuid::Uuid::from_u128(n)));
         for (number, group) in [1, 1, 1, 2, 3, 3].into_iter().enumerate() {
             rota.push(group, number as u64, id(number as u128));
         }

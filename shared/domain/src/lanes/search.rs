@@ -5,7 +5,9 @@
 //! sent while the next is read. One page is read at a time. A search that is asked for meanwhile becomes one more
 //! pass after this one: a hundred requests that fail during an outage are one search after it.
 
-use crate::id::{Shard, SubscriptionId};
+use super::LaneId;
+use crate::id::Shard;
+use crate::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -20,11 +22,20 @@ pub fn pause_after(failures: u32) -> Duration {
     LONGEST_PAUSE.min(Duration::from_millis(250) * (1 << failures.min(8)))
 }
 
+/// A lane to look at, because the ledger has deliveries of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wakeup {
+    /// The lane.
+    pub lane: LaneId,
+    /// When the earliest of its deliveries is due.
+    pub due_at: Timestamp,
+}
+
 /// What is to be read next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// Where it begins in each shard: after that lane, or with the first.
-    pub from: Vec<(Shard, Option<SubscriptionId>)>,
+    pub from: Vec<(Shard, Option<LaneId>)>,
     /// The most rows.
     pub limit: usize,
     /// How long to wait before a failure of the read is reported.
@@ -35,7 +46,7 @@ pub struct Page {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Of each shard of which the page showed a lane, the last one.
-    pub last: BTreeMap<Shard, SubscriptionId>,
+    pub last: BTreeMap<Shard, LaneId>,
     /// The shards whose lanes the page showed to their end.
     pub ended: BTreeSet<Shard>,
 }
@@ -44,7 +55,7 @@ pub struct Progress {
 #[derive(Debug, Default)]
 pub struct Search {
     /// The shards that this pass has not seen to their end, each with the last lane that it saw.
-    pass: BTreeMap<Shard, Option<SubscriptionId>>,
+    pass: BTreeMap<Shard, Option<LaneId>>,
     /// The shards of the next pass.
     again: BTreeSet<Shard>,
     under_way: bool,
@@ -120,6 +131,7 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::SubscriptionId;
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -152,10 +164,10 @@ mod tests {
     struct World {
         search: Search,
         owned: BTreeSet<Shard>,
-        open: BTreeSet<(Shard, SubscriptionId)>,
-        seen: BTreeSet<(Shard, SubscriptionId)>,
+        open: BTreeSet<(Shard, LaneId)>,
+        seen: BTreeSet<(Shard, LaneId)>,
         page: Option<Page>,
-        answer: Option<(Vec<(Shard, SubscriptionId)>, Progress)>,
+        answer: Option<(Vec<(Shard, LaneId)>, Progress)>,
         pages: usize,
     }
 
@@ -200,7 +212,10 @@ mod tests {
         fn do_step(&mut self, step: &Step) -> Result<(), TestCaseError> {
             match *step {
                 Step::Record(shard, lane) => {
-                    let lane = (Shard(shard), SubscriptionId(Uuid::from_u128(1 + u128::from(lane))));
+                    let lane = (
+                        Shard(shard),
+                        LaneId::of(SubscriptionId(Uuid::from_u128(1 + u128::from(lane)))),
+                    );
                     self.open.insert(lane);
                     self.seen.remove(&lane);
                     self.search

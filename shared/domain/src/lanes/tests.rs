@@ -4,7 +4,7 @@ mod pressure;
 
 use super::*;
 use crate::catalogue::Webhook;
-use crate::id::AccountId;
+use crate::id::{AccountId, SubscriptionId};
 use crate::rate_limit::Rate;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,17 +16,17 @@ fn at(millis: u64) -> Timestamp {
     Timestamp::from_micros(0).plus(Duration::from_millis(millis))
 }
 
-fn lane(n: u8) -> SubscriptionId {
-    SubscriptionId(Uuid::from_u128(n.into()))
+fn lane(n: u8) -> LaneId {
+    LaneId::of(SubscriptionId(Uuid::from_u128(n.into())))
 }
 
-fn work(n: u128, subscription: SubscriptionId, due_at: Timestamp) -> Work<()> {
+fn work(n: u128, lane_id: LaneId, due_at: Timestamp) -> Work<()> {
     let id = DeliveryId(Uuid::from_u128(n));
     let webhook = Webhook::PacketCreated;
     let (attempts, created_at, opened_at) = (0, due_at, due_at);
     let delivery = Delivery {
         id,
-        subscription,
+        subscription: lane_id.subscription(),
         webhook,
         attempts,
         due_at,
@@ -56,8 +56,8 @@ fn terms_of(subscription: SubscriptionId) -> Terms {
     }
 }
 
-fn limit_of(subscription: SubscriptionId) -> usize {
-    terms_of(subscription).max_in_flight.get().into()
+fn limit_of(lane_id: LaneId) -> usize {
+    terms_of(lane_id.subscription()).max_in_flight.get().into()
 }
 
 fn answer(verdict: Verdict) -> Answer {
@@ -92,12 +92,12 @@ enum Step {
     Cancel(u8),
     /// Somebody else opens a closed one again.
     Reopen(u8),
-    /// The shard of that lane is taken, or lost to another owner.
+    /// The shard of that lane is taken, or lost to another worker.
     Own(u8),
     Release(u8),
     /// What is open on a shard that was taken is looked up.
     Scan(u8),
-    /// Another owner's attempt fails.
+    /// Another worker's attempt fails.
     Elsewhere(u8, u16),
     Wait(u16),
 }
@@ -148,7 +148,7 @@ prop_compose! {
 }
 
 struct Fetch {
-    subscription: SubscriptionId,
+    lane: LaneId,
     from: Timestamp,
     limit: usize,
     scope: Scope,
@@ -187,12 +187,12 @@ struct World {
     open: BTreeMap<DeliveryId, Work<()>>,
     closed: BTreeMap<DeliveryId, Work<()>>,
     inserted: u128,
-    unoffered: Vec<(Work<()>, Ticket)>,
+    unoffered: Vec<(Work<()>, ReadMark)>,
     fetches: Vec<Fetch>,
     /// Each with the epoch at which it began.
     in_flight: Vec<(Work<()>, u32)>,
     recording: Vec<(Work<()>, u32, Option<Committed>)>,
-    /// Of each shard: how often its owner changed.
+    /// Of each shard: how often its worker changed.
     epochs: BTreeMap<Shard, u32>,
     unscanned: Vec<Shard>,
     /// Deliveries that were given up unsent.
@@ -200,7 +200,7 @@ struct World {
 }
 
 /// Lanes that own every shard.
-fn owner(limits: Limits) -> Lanes<()> {
+fn on_all_shards(limits: Limits) -> Lanes<()> {
     let mut lanes = Lanes::new(limits);
     lanes.own(Shard::all());
     lanes
@@ -213,7 +213,7 @@ fn pick<T>(from: &[T], n: u8) -> Option<usize> {
 impl World {
     fn new(limits: Limits) -> Self {
         Self {
-            lanes: owner(limits),
+            lanes: on_all_shards(limits),
             limits,
             now: at(0),
             open: BTreeMap::new(),
@@ -233,10 +233,10 @@ impl World {
         self.now.plus(Duration::from_millis(millis.into()))
     }
 
-    fn rows(&self, subscription: SubscriptionId, from: Timestamp, limit: usize) -> Vec<Work<()>> {
+    fn rows(&self, lane_id: LaneId, from: Timestamp, limit: usize) -> Vec<Work<()>> {
         let open = self.open.values();
         let mut rows: Vec<_> = open
-            .filter(|row| row.delivery.subscription == subscription && row.delivery.due_at >= from)
+            .filter(|row| row.lane() == lane_id && row.delivery.due_at >= from)
             .cloned()
             .collect();
         rows.sort_by_key(|row| (row.delivery.due_at, row.delivery.id));
@@ -249,25 +249,20 @@ impl World {
             Step::Insert(n, later) => {
                 self.inserted += 1;
                 let work = work(self.inserted, lane(n), self.later(later));
-                self.unoffered.push((work.clone(), self.lanes.ticket()));
+                self.unoffered.push((work.clone(), self.lanes.mark()));
                 self.open.insert(work.delivery.id, work);
             }
             Step::HandOver(i) => {
                 if let Some(i) = pick(&self.unoffered, i) {
-                    let (work, ticket) = self.unoffered.remove(i);
-                    self.lanes.offer(work, ticket, self.now);
+                    let (work, mark) = self.unoffered.remove(i);
+                    self.lanes.offer(work, mark, self.now);
                 }
             }
             Step::Poll => drop(self.poll()?),
             Step::Snapshot(i) => {
                 if let Some(i) = pick(&self.fetches, i) {
-                    let Fetch {
-                        subscription,
-                        from,
-                        limit,
-                        ..
-                    } = self.fetches[i];
-                    let rows = self.rows(subscription, from, limit);
+                    let Fetch { lane, from, limit, .. } = self.fetches[i];
+                    let rows = self.rows(lane, from, limit);
                     self.fetches[i].rows.get_or_insert(rows);
                 }
             }
@@ -275,15 +270,15 @@ impl World {
                 if let Some(i) = pick(&self.fetches, i) {
                     let fetch = self.fetches.remove(i);
                     let shown = fetch.rows.clone();
-                    let rows = shown.unwrap_or_else(|| self.rows(fetch.subscription, fetch.from, fetch.limit));
+                    let rows = shown.unwrap_or_else(|| self.rows(fetch.lane, fetch.from, fetch.limit));
                     let rows = fetch.within_scope(rows);
-                    self.lanes.fetched(fetch.subscription, rows, fetch.limit, self.now);
+                    self.lanes.fetched(fetch.lane, rows, fetch.limit, self.now);
                 }
             }
             Step::FetchFailed(i, later) => {
                 if let Some(i) = pick(&self.fetches, i) {
                     let again_at = self.later(later);
-                    self.lanes.fetch_failed(self.fetches.remove(i).subscription, again_at);
+                    self.lanes.fetch_failed(self.fetches.remove(i).lane, again_at);
                 }
             }
             Step::Answer(i, verdict, pause) => {
@@ -299,10 +294,10 @@ impl World {
                 if let Some(i) = pick(&self.recording, i)
                     && self.recording[i].2.is_none()
                 {
-                    let Delivery { id, subscription, .. } = self.recording[i].0.delivery;
+                    let (id, lane_id) = (self.recording[i].0.delivery.id, self.recording[i].0.lane());
                     let retry = retry.filter(|_| !self.given_up.contains(&id));
                     let due_at = retry.map(|later| self.later(later));
-                    let stale = self.epoch(Shard::of(subscription)) != self.recording[i].1;
+                    let stale = self.epoch(lane_id.shard()) != self.recording[i].1;
                     self.recording[i].2 = Some(Committed { due_at, unknown: false });
                     match due_at {
                         // Nothing is written, and whatever the row is now, the ledger knows.
@@ -329,10 +324,10 @@ impl World {
                 if let Some(i) = pick(&done, i) {
                     let (work, _, committed) = self.recording.remove(done[i]);
                     let committed = committed.expect("it is");
-                    let Delivery { subscription, id, .. } = work.delivery;
-                    self.lanes.recorded(subscription, id, committed.due_at);
+                    let (lane_id, id) = (work.lane(), work.delivery.id);
+                    self.lanes.recorded(lane_id, id, committed.due_at);
                     if committed.unknown {
-                        self.lanes.look(subscription, self.now);
+                        self.lanes.look(lane_id, self.now);
                     }
                 }
             }
@@ -354,12 +349,12 @@ impl World {
                 let id = pick(&ids, i).map(|i| ids[i]);
                 if let Some(mut work) = id.and_then(|id| self.closed.remove(&id)) {
                     work.delivery.due_at = self.now;
-                    self.lanes.note(work.delivery.subscription, self.now);
+                    self.lanes.note(work.lane(), self.now);
                     self.open.insert(work.delivery.id, work);
                 }
             }
             Step::Own(n) => {
-                let shard = Shard::of(lane(n));
+                let shard = lane(n).shard();
                 if !self.lanes.owns(shard) {
                     *self.epochs.entry(shard).or_default() += 1;
                     self.lanes.own([shard]);
@@ -367,7 +362,7 @@ impl World {
                 }
             }
             Step::Release(n) => {
-                let shard = Shard::of(lane(n));
+                let shard = lane(n).shard();
                 if self.lanes.owns(shard) {
                     *self.epochs.entry(shard).or_default() += 1;
                     self.lanes.release([shard]);
@@ -377,8 +372,8 @@ impl World {
                 if let Some(i) = pick(&self.unscanned, i) {
                     let shard = self.unscanned.remove(i);
                     for row in self.open.values().map(|row| row.delivery) {
-                        if Shard::of(row.subscription) == shard {
-                            self.lanes.note(row.subscription, row.due_at);
+                        if row.lane().shard() == shard {
+                            self.lanes.note(row.lane(), row.due_at);
                         }
                     }
                 }
@@ -390,7 +385,7 @@ impl World {
                     .open
                     .values_mut()
                     .map(|row| &mut row.delivery)
-                    .filter(|row| !lanes.owns(Shard::of(row.subscription)))
+                    .filter(|row| !lanes.owns(row.lane().shard()))
                     .collect();
                 if let Some(i) = pick(&others, i) {
                     others[i].attempts += 1;
@@ -407,13 +402,13 @@ impl World {
     }
 
     /// As if its last deliveries had all failed.
-    fn break_open(&mut self, subscription: SubscriptionId) {
+    fn break_open(&mut self, lane_id: LaneId) {
         let now = self.now;
-        let owned = self.lanes.owns(Shard::of(subscription));
-        let Some(lane) = self.lanes.by_subscription.get_mut(&subscription).filter(|_| owned) else {
+        let owned = self.lanes.owns(lane_id.shard());
+        let Some(lane) = self.lanes.by_id.get_mut(&lane_id).filter(|_| owned) else {
             return;
         };
-        lane.pace.follow(terms_of(subscription));
+        lane.flow.follow(terms_of(lane_id.subscription()));
         let mut turned = None;
         for n in 0..20 {
             let turn = crate::in_flight_limit::InFlightLimit::default().begin();
@@ -423,11 +418,11 @@ impl World {
                 now
             };
             let id = DeliveryId(Uuid::from_u128(1000 + n));
-            turned = lane.pace.hear(id, turn, answer(Verdict::Failure), when, 0.5).or(turned);
+            turned = lane.flow.hear(id, turn, answer(Verdict::Failure), when, 0.5).or(turned);
         }
         if turned == Some(Turned::Opened) {
-            self.lanes.let_go(subscription);
-            self.lanes.touch(subscription);
+            self.lanes.let_go(lane_id);
+            self.lanes.touch(lane_id);
         }
     }
 
@@ -438,17 +433,17 @@ impl World {
         for action in actions {
             let (work, gives_up) = match action {
                 Action::Fetch {
-                    subscription,
+                    lane: lane_id,
                     from,
                     limit,
                 } => {
-                    let fetching = self.fetches.iter().any(|fetch| fetch.subscription == subscription);
+                    let fetching = self.fetches.iter().any(|fetch| fetch.lane == lane_id);
                     prop_assert!(!fetching, "one fetch at a time for a lane");
                     self.fetches.push(Fetch {
-                        subscription,
+                        lane: lane_id,
                         from,
                         limit,
-                        scope: self.lanes.scope(subscription),
+                        scope: self.lanes.scope(lane_id),
                         rows: None,
                     });
                     continue;
@@ -456,8 +451,8 @@ impl World {
                 Action::Attempt(work) => (work, false),
                 Action::GiveUp(work) => (work, true),
             };
-            let Delivery { id, subscription, .. } = work.delivery;
-            prop_assert!(self.lanes.owns(Shard::of(subscription)), "{id} is another owner's");
+            let (id, lane_id) = (work.delivery.id, work.lane());
+            prop_assert!(self.lanes.owns(lane_id.shard()), "{id} is another worker's");
             prop_assert!(
                 self.unsettled().all(|other| other.delivery.id != id),
                 "{id} twice at a time"
@@ -467,11 +462,11 @@ impl World {
                 prop_assert!(row.delivery.due_at <= self.now, "{id} is not due");
                 prop_assert_eq!(row.delivery.attempts, work.delivery.attempts, "a stale copy");
             }
-            let epoch = self.epoch(Shard::of(subscription));
+            let epoch = self.epoch(lane_id.shard());
             if gives_up {
                 let age = self.now.since(work.delivery.opened_at);
                 prop_assert!(
-                    age >= terms_of(subscription).give_up_after,
+                    age >= terms_of(lane_id.subscription()).give_up_after,
                     "{id} is given up after {age:?}"
                 );
                 self.given_up.insert(id);
@@ -496,22 +491,18 @@ impl World {
     fn check(&mut self) -> Result<(), TestCaseError> {
         let (Limits { lane_buffer, .. }, lanes) = (self.limits, &self.lanes);
         let most = lane_buffer;
-        for (id, lane) in &lanes.by_subscription {
-            let in_flight: Vec<_> = self
-                .in_flight
-                .iter()
-                .filter(|(work, _)| work.delivery.subscription == *id)
-                .collect();
+        for (id, lane) in &lanes.by_id {
+            let in_flight: Vec<_> = self.in_flight.iter().filter(|(work, _)| work.lane() == *id).collect();
             prop_assert_eq!(lane.in_flight, in_flight.len());
             prop_assert_eq!(
                 lane.retries,
                 in_flight.iter().filter(|(work, _)| work.is_retry()).count()
             );
-            let owned = lanes.owns(Shard::of(*id));
-            let remembered = owned && lane.pace.matters_until(self.now).is_some();
+            let owned = lanes.owns(id.shard());
+            let remembered = owned && lane.flow.matters_until(self.now).is_some();
             prop_assert!(
                 !lane.is_idle() || lane.touched || remembered || lane.timer.is_some(),
-                "{id} has nothing to remember"
+                "{id:?} has nothing to remember"
             );
             let hungry = lanes.hungry.iter().flat_map(Rota::iter).filter(|hungry| *hungry == id);
             prop_assert_eq!(usize::from(lane.hungry), hungry.count());
@@ -530,31 +521,31 @@ impl World {
             );
             prop_assert!(
                 owned || (lane.waits() == 0 && lane.ledger_due.is_none()),
-                "{id} is another owner's"
+                "{id:?} is another worker's"
             );
             prop_assert!(
                 in_flight.len() <= limit_of(*id),
-                "{} in flight in {id}",
+                "{} in flight in {id:?}",
                 in_flight.len()
             );
             prop_assert!(
                 lane.fetched() <= most && lane.waits() <= 2 * most,
-                "{} wait in {id}",
+                "{} wait in {id:?}",
                 lane.waits()
             );
         }
         let mut queued = lanes.first.iter().chain(&lanes.hungry).flat_map(Rota::iter);
-        prop_assert!(queued.all(|id| lanes.by_subscription.contains_key(id)));
-        let set = |(due, id): &(Timestamp, SubscriptionId)| lanes.by_subscription[id].timer == Some(*due);
+        prop_assert!(queued.all(|id| lanes.by_id.contains_key(id)));
+        let set = |(due, id): &(Timestamp, LaneId)| lanes.by_id[id].timer == Some(*due);
         prop_assert!(lanes.timers.iter().all(set), "a timer without its lane");
         let busy: BTreeSet<_> = lanes.busy(&Shard::all().collect()).into_iter().collect();
         let unsettled = self.unsettled().map(|work| work.delivery);
-        prop_assert_eq!(busy, unsettled.map(|it| (Shard::of(it.subscription), it.id)).collect());
+        prop_assert_eq!(busy, unsettled.map(|it| (it.lane().shard(), it.id)).collect());
         let (total, coming) = (lanes.shares.total(), lanes.shares.coming());
         prop_assert_eq!(total.first + total.more, self.in_flight.len());
         prop_assert_eq!(lanes.recording, self.recording.len());
         prop_assert_eq!(lanes.fetches, self.fetches.len());
-        let buffered = || lanes.by_subscription.values().flat_map(Lane::waiting);
+        let buffered = || lanes.by_id.values().flat_map(Lane::waiting);
         prop_assert_eq!(total.waiting, buffered().count());
         prop_assert_eq!(
             total.bytes,
@@ -563,7 +554,7 @@ impl World {
                 .map(|work| work.bytes)
                 .sum::<usize>()
         );
-        let busy_lanes = lanes.by_subscription.values().filter(|lane| lane.in_flight > 0).count();
+        let busy_lanes = lanes.by_id.values().filter(|lane| lane.in_flight > 0).count();
         prop_assert_eq!(total.first, busy_lanes);
         let scopes = self.fetches.iter().map(|fetch| &fetch.scope);
         prop_assert_eq!(coming.waiting, scopes.map(|scope| scope.rows).sum::<usize>());
@@ -636,18 +627,18 @@ proptest! {
 
     #[test]
     fn busy_lanes_take_turns(busy in 1u8..12, at_a_time in 1usize..4, rounds in 1usize..8) {
-        let mut lanes = owner(Limits { in_flight: 0, lanes_in_flight: at_a_time, ..Limits::default() });
+        let mut lanes = on_all_shards(Limits { in_flight: 0, lanes_in_flight: at_a_time, ..Limits::default() });
         for n in 0..u128::from(busy) * rounds as u128 {
-            let ticket = lanes.ticket();
+            let mark = lanes.mark();
             let turn = u8::try_from(n / rounds as u128).unwrap();
-            lanes.offer(work(n, lane(turn), at(0)), ticket, at(0));
+            lanes.offer(work(n, lane(turn), at(0)), mark, at(0));
         }
         let mut served = Vec::new();
         while served.len() < usize::from(busy) * rounds {
             for attempt in examples::attempts(lanes.poll(at(0), |_| examples::most(1000))) {
                 lanes.answered(&attempt, WELL, at(0), 0.5);
-                lanes.recorded(attempt.delivery.subscription, attempt.delivery.id, None);
-                served.push(attempt.delivery.subscription);
+                lanes.recorded(attempt.lane(), attempt.delivery.id, None);
+                served.push(attempt.lane());
             }
         }
         let turns: Vec<_> = (0..rounds).flat_map(|_| (0..busy).map(lane)).collect();

@@ -1,12 +1,12 @@
 //! The turns of the lanes: which one begins an attempt or a read next, as shares, limits and time allow.
 
-use super::lane::{Fetch, Place, Queued};
-use super::pace::{Gate, is_long};
+use super::flow_control::{Gate, is_long};
+use super::lane::{DeliveryState, Fetch, Queued};
 use super::rota::Rota;
 use super::shares::{Member, Shares, Use, share};
 use super::speed::Speed;
-use super::{Action, Lanes, Terms, Work};
-use crate::id::{Shard, SubscriptionId};
+use super::{Action, LaneId, Lanes, Terms, Work};
+use crate::id::SubscriptionId;
 use crate::time::Timestamp;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -37,20 +37,20 @@ enum Sated {
 
 impl<P> Lanes<P> {
     /// Pauses the lane for `wait`, for a reason that has nothing to do with its subscriber.
-    pub fn hold_back(&mut self, subscription: SubscriptionId, wait: Duration, now: Timestamp) {
-        if let Some(lane) = self.by_subscription.get_mut(&subscription) {
-            lane.pace.wait(wait, now);
+    pub fn pause(&mut self, subscription: SubscriptionId, wait: Duration, now: Timestamp) {
+        if let Some(lane) = self.by_id.get_mut(&LaneId::of(subscription)) {
+            lane.flow.wait(wait, now);
         }
     }
 
     /// The actions to do now. `terms_of` gives what a subscription says about its lane.
     pub fn poll(&mut self, now: Timestamp, terms_of: impl Fn(SubscriptionId) -> Terms) -> Vec<Action<P>> {
-        while let Some((due, subscription)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
-            self.timers.remove(&(due, subscription));
-            if let Some(lane) = self.by_subscription.get_mut(&subscription) {
+        while let Some((due, lane_id)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
+            self.timers.remove(&(due, lane_id));
+            if let Some(lane) = self.by_id.get_mut(&lane_id) {
                 lane.timer = None;
             }
-            self.touch(subscription);
+            self.touch(lane_id);
         }
         let mut actions = Vec::new();
         self.attend(now, &terms_of);
@@ -62,25 +62,25 @@ impl<P> Lanes<P> {
     }
 
     fn attend(&mut self, now: Timestamp, terms_of: &impl Fn(SubscriptionId) -> Terms) {
-        while let Some(subscription) = self.touched.pop_front() {
-            self.attend_to(subscription, now, terms_of(subscription));
+        while let Some(lane_id) = self.touched.pop_front() {
+            self.attend_to(lane_id, now, terms_of(lane_id.subscription()));
         }
     }
 
     /// Puts the lane into the queues of what it may do now, and sets the time to look at it again.
-    fn attend_to(&mut self, subscription: SubscriptionId, now: Timestamp, terms: Terms) {
-        let owned = self.owns(Shard::of(subscription));
-        let Some(lane) = self.by_subscription.get_mut(&subscription) else {
+    fn attend_to(&mut self, lane_id: LaneId, now: Timestamp, terms: Terms) {
+        let owned = self.owns(lane_id.shard());
+        let Some(lane) = self.by_id.get_mut(&lane_id) else {
             return;
         };
         lane.touched = false;
         if !owned {
             if lane.is_idle() {
-                self.forget_lane(subscription);
+                self.forget_lane(lane_id);
             }
             return;
         }
-        lane.pace.follow(terms);
+        lane.flow.follow(terms);
         if lane.queued == Queued::No
             && !lane.hungry
             && let Some(member) = self.shares.of_owner(lane.member, terms.owner)
@@ -91,19 +91,19 @@ impl<P> Lanes<P> {
             self.shares.leave(former);
             if lane.waits() > 0 && self.shares.is_over(member) {
                 // What waits came in while the lane's account was not known. The lane is looked at again.
-                return self.let_go(subscription);
+                return self.let_go(lane_id);
             }
         }
-        let gate = lane.pace.gate(now);
-        let (passes, held_until) = match gate {
+        let gate = lane.flow.gate(now);
+        let (passes, paused_until) = match gate {
             Gate::Free | Gate::Probe => (true, None),
             Gate::Until(then) => (false, Some(then)),
             Gate::Probing => (false, None),
         };
-        let long = held_until.filter(|then| is_long(*then, now));
+        let long = paused_until.filter(|then| is_long(*then, now));
         if long.is_some() && lane.waits() > 0 {
             // The lane is looked at again.
-            return self.let_go(subscription);
+            return self.let_go(lane_id);
         }
         if let Queued::ForRetry(number) = lane.queued
             && lane.waits_for_first()
@@ -115,86 +115,86 @@ impl<P> Lanes<P> {
             self.numbered += 1;
             if lane.in_flight == 0 {
                 lane.queued = Queued::First;
-                self.first[lane.member.speed as usize].push(lane.member.group, self.numbered, subscription);
+                self.first[lane.member.speed as usize].push(lane.member.group, self.numbered, lane_id);
             } else {
                 lane.queued = Queued::More(self.numbered);
-                self.more.push_back((self.numbered, subscription));
+                self.more.push_back((self.numbered, lane_id));
             }
         }
-        let mut wake = held_until.filter(|_| lane.waits() > 0);
+        let mut wake = paused_until.filter(|_| lane.waits() > 0);
         if let Some(due) = lane.ledger_due.filter(|_| !lane.is_fetching()) {
-            let from = match (lane.pace.is_shut(), held_until) {
+            let from = match (lane.flow.is_shut(), paused_until) {
                 (true, Some(then)) => Some(due.max(then)),
                 (true, None) if gate == Gate::Probing => None,
-                (true, None) => lane.pace.probe_from_ledger_at().map(|then| due.max(then)),
+                (true, None) => lane.flow.probe_from_ledger_at().map(|then| due.max(then)),
                 (false, _) => Some(long.map_or(due, |then| due.max(then))),
             };
             if let Some(from) = from.filter(|from| *from > now) {
                 wake = Some(wake.map_or(from, |wake| wake.min(from)));
             } else if from.is_some() && !lane.hungry && lane.is_hungry(self.limits.lane_buffer) {
                 lane.hungry = true;
-                self.hungry[lane.member.speed as usize].push(lane.member.group, 0, subscription);
+                self.hungry[lane.member.speed as usize].push(lane.member.group, 0, lane_id);
             }
         }
-        let remembered_until = lane.pace.matters_until(now);
+        let remembered_until = lane.flow.matters_until(now);
         if lane.is_idle() && lane.queued == Queued::No && !lane.hungry {
             if remembered_until.is_none() {
-                return self.forget_lane(subscription);
+                return self.forget_lane(lane_id);
             }
             wake = remembered_until;
         }
-        if held_until.is_some() || gate == Gate::Probing {
-            self.held.insert(subscription);
+        if paused_until.is_some() || gate == Gate::Probing {
+            self.paused.insert(lane_id);
         } else {
-            self.held.remove(&subscription);
+            self.paused.remove(&lane_id);
         }
-        self.set_timer(subscription, wake);
+        self.set_timer(lane_id, wake);
     }
 
-    fn set_timer(&mut self, subscription: SubscriptionId, wake: Option<Timestamp>) {
-        let Some(lane) = self.by_subscription.get_mut(&subscription) else {
+    fn set_timer(&mut self, lane_id: LaneId, wake: Option<Timestamp>) {
+        let Some(lane) = self.by_id.get_mut(&lane_id) else {
             return;
         };
         let former = std::mem::replace(&mut lane.timer, wake);
         if former != wake {
-            former.map(|former| self.timers.remove(&(former, subscription)));
-            self.timers.extend(wake.map(|wake| (wake, subscription)));
+            former.map(|former| self.timers.remove(&(former, lane_id)));
+            self.timers.extend(wake.map(|wake| (wake, lane_id)));
         }
     }
 
     fn begin_attempts(&mut self, now: Timestamp, actions: &mut Vec<Action<P>>) {
         for _ in self.retries..self.limits.retries() {
-            let Some((_, subscription)) = self.full_of_retries.pop_first() else {
+            let Some((_, lane_id)) = self.full_of_retries.pop_first() else {
                 break;
             };
             self.numbered += 1;
-            self.set_queued(subscription, Queued::More(self.numbered));
-            self.more.push_back((self.numbered, subscription));
+            self.set_queued(lane_id, Queued::More(self.numbered));
+            self.more.push_back((self.numbered, lane_id));
         }
         if self.freed {
             self.first.iter_mut().for_each(Rota::unpark);
         }
         let mut tries = TRIES;
         while self.recording < self.limits.recording {
-            let Some((number, subscription)) = self.next_lane(tries) else {
+            let Some((number, lane_id)) = self.next_lane(tries) else {
                 self.freed = false;
                 return;
             };
-            match self.begin(subscription, number.is_none(), now, actions) {
+            match self.begin(lane_id, number.is_none(), now, actions) {
                 Ok(()) => {}
                 Err(Stop::Full) => {
                     tries = tries.saturating_sub(1);
-                    self.full.extend(number.map(|number| (number, subscription)));
+                    self.full.extend(number.map(|number| (number, lane_id)));
                 }
                 Err(Stop::FullOfRetries) => {
                     self.numbered += 1;
-                    self.full_of_retries.insert(self.numbered, subscription);
-                    self.set_queued(subscription, Queued::ForRetry(self.numbered));
+                    self.full_of_retries.insert(self.numbered, lane_id);
+                    self.set_queued(lane_id, Queued::ForRetry(self.numbered));
                 }
-                Err(Stop::NotMore) => self.queue_first(subscription),
+                Err(Stop::NotMore) => self.queue_first(lane_id),
                 Err(Stop::Own) => {
-                    self.set_queued(subscription, Queued::No);
-                    self.touch(subscription);
+                    self.set_queued(lane_id, Queued::No);
+                    self.touch(lane_id);
                 }
             }
         }
@@ -202,9 +202,9 @@ impl<P> Lanes<P> {
 
     /// The lane that begins an attempt next, with its number if it has something in flight. Lanes with nothing in
     /// flight and the others take turns, so that neither starve while few more outcomes may wait.
-    fn next_lane(&mut self, tries: usize) -> Option<(Option<u64>, SubscriptionId)> {
+    fn next_lane(&mut self, tries: usize) -> Option<(Option<u64>, LaneId)> {
         self.more_is_next = !self.more_is_next;
-        let first = |lanes: &mut Self| lanes.next_first().map(|subscription| (None, subscription));
+        let first = |lanes: &mut Self| lanes.next_first().map(|lane_id| (None, lane_id));
         let next = if self.more_is_next {
             self.next_more(|lanes| lanes.more.pop_front()).or_else(|| first(self))
         } else {
@@ -215,30 +215,27 @@ impl<P> Lanes<P> {
     }
 
     /// The next lane of a queue of those that may have more to send. Entries that are out of date are passed over.
-    fn next_more(
-        &mut self,
-        pop: impl Fn(&mut Self) -> Option<(u64, SubscriptionId)>,
-    ) -> Option<(Option<u64>, SubscriptionId)> {
+    fn next_more(&mut self, pop: impl Fn(&mut Self) -> Option<(u64, LaneId)>) -> Option<(Option<u64>, LaneId)> {
         loop {
-            let (number, subscription) = pop(self)?;
-            let lane = self.by_subscription.get(&subscription);
+            let (number, lane_id) = pop(self)?;
+            let lane = self.by_id.get(&lane_id);
             if lane.is_some_and(|lane| lane.queued == Queued::More(number)) {
-                return Some((Some(number), subscription));
+                return Some((Some(number), lane_id));
             }
         }
     }
 
-    fn queue_first(&mut self, subscription: SubscriptionId) {
-        if let Some(lane) = self.by_subscription.get_mut(&subscription) {
+    fn queue_first(&mut self, lane_id: LaneId) {
+        if let Some(lane) = self.by_id.get_mut(&lane_id) {
             lane.queued = Queued::First;
             self.numbered += 1;
-            self.first[lane.member.speed as usize].push(lane.member.group, self.numbered, subscription);
+            self.first[lane.member.speed as usize].push(lane.member.group, self.numbered, lane_id);
         }
     }
 
     /// The lane that begins its first attempt next. Fast lanes and those of unknown speed take turns with the slow
     /// ones; among the former the lane comes first that has waited longest.
-    fn next_first(&mut self) -> Option<SubscriptionId> {
+    fn next_first(&mut self) -> Option<LaneId> {
         let Self { first, shares, .. } = self;
         let mut number = |speed: Speed| {
             let may = |group| shares.free_for(Member { group, speed }).first > 0;
@@ -263,8 +260,8 @@ impl<P> Lanes<P> {
         self.first[speed as usize].pop()
     }
 
-    fn set_queued(&mut self, subscription: SubscriptionId, queued: Queued) {
-        if let Some(lane) = self.by_subscription.get_mut(&subscription) {
+    fn set_queued(&mut self, lane_id: LaneId, queued: Queued) {
+        if let Some(lane) = self.by_id.get_mut(&lane_id) {
             lane.queued = queued;
         }
     }
@@ -272,15 +269,15 @@ impl<P> Lanes<P> {
     /// Begins one attempt, if the lane may.
     fn begin(
         &mut self,
-        subscription: SubscriptionId,
+        lane_id: LaneId,
         is_first: bool,
         now: Timestamp,
         actions: &mut Vec<Action<P>>,
     ) -> Result<(), Stop> {
-        let Some(lane) = self.by_subscription.get_mut(&subscription) else {
+        let Some(lane) = self.by_id.get_mut(&lane_id) else {
             return Err(Stop::Own);
         };
-        let gate = lane.pace.gate(now);
+        let gate = lane.flow.gate(now);
         if !matches!(gate, Gate::Free | Gate::Probe) || !lane.can_begin() {
             return Err(Stop::Own);
         }
@@ -295,10 +292,10 @@ impl<P> Lanes<P> {
             None | Some(_) => {}
         }
         if gate == Gate::Probe {
-            self.probe(subscription, now, actions);
+            self.probe(lane_id, now, actions);
             return Err(Stop::Own);
         }
-        let own_share = lane.retries < lane.pace.retry_limit();
+        let own_share = lane.retries < lane.flow.retry_limit();
         let may_retry = own_share && self.retries < self.limits.retries();
         let Some(work) = lane.pop(may_retry) else {
             return Err(if own_share { Stop::FullOfRetries } else { Stop::Own });
@@ -309,17 +306,18 @@ impl<P> Lanes<P> {
 
     /// Closes the expired ones of the deliveries that were read for a probe, sends the first of the others, and
     /// leaves the rest to the ledger.
-    fn probe(&mut self, subscription: SubscriptionId, now: Timestamp, actions: &mut Vec<Action<P>>) {
-        let Some(lane) = self.by_subscription.get_mut(&subscription) else {
+    fn probe(&mut self, lane_id: LaneId, now: Timestamp, actions: &mut Vec<Action<P>>) {
+        let Some(lane) = self.by_id.get_mut(&lane_id) else {
             return;
         };
         let before = lane.uses();
         let all = lane.pop_all();
         let (expired, rest): (Vec<_>, Vec<_>) = all
             .into_iter()
-            .partition(|work| lane.pace.has_expired(&work.delivery, now));
+            .partition(|work| lane.flow.has_expired(&work.delivery, now));
         for work in expired {
-            lane.known.insert(work.delivery.id, Place::Recording { shown: None });
+            lane.known
+                .insert(work.delivery.id, DeliveryState::Recording { shown: None });
             lane.bytes -= work.bytes;
             self.recording += 1;
             actions.push(Action::GiveUp(work));
@@ -336,7 +334,7 @@ impl<P> Lanes<P> {
         left.waiting += usize::from(probe.is_some());
         self.shares.change(lane.member, before, left);
         if let Some(earliest) = earliest {
-            self.note(subscription, earliest);
+            self.note(lane_id, earliest);
         }
         if let Some(probe) = probe {
             self.start(probe, now, actions);
@@ -345,22 +343,22 @@ impl<P> Lanes<P> {
 
     fn start(&mut self, work: Work<P>, now: Timestamp, actions: &mut Vec<Action<P>>) {
         let retries = usize::from(work.is_retry());
-        let Some(lane) = self.by_subscription.get_mut(&work.delivery.subscription) else {
+        let Some(lane) = self.by_id.get_mut(&work.lane()) else {
             return;
         };
         // The delivery was taken out of what waits a moment ago.
         let mut before = lane.uses();
         before.waiting += 1;
-        let turn = lane.pace.begin(work.delivery.id, now);
+        let turn = lane.flow.begin(work.delivery.id, now);
         lane.known
-            .insert(work.delivery.id, Place::InFlight { turn, began: now });
+            .insert(work.delivery.id, DeliveryState::InFlight { turn, began: now });
         lane.in_flight += 1;
         lane.retries += retries;
         self.retries += retries;
         self.shares.change(lane.member, before, lane.uses());
         self.numbered += 1;
         lane.queued = Queued::More(self.numbered);
-        self.more.push_back((self.numbered, work.delivery.subscription));
+        self.more.push_back((self.numbered, work.lane()));
         actions.push(Action::Attempt(work));
     }
 
@@ -376,20 +374,20 @@ impl<P> Lanes<P> {
         self.hungry.iter_mut().for_each(Rota::unpark);
         let mut tries = TRIES;
         while tries > 0 && self.fetches < self.limits.fetches {
-            let Some(subscription) = self.next_hungry() else {
+            let Some(lane_id) = self.next_hungry() else {
                 return;
             };
-            match self.begin_fetch(subscription, now) {
+            match self.begin_fetch(lane_id, now) {
                 Ok(action) => actions.push(action),
                 Err(Sated::NoRoom) => tries -= 1,
-                Err(Sated::Own) => self.touch(subscription),
+                Err(Sated::Own) => self.touch(lane_id),
             }
         }
     }
 
     /// The next lane that may want to fetch and whose account and speed have room. Fast lanes, slow lanes and those
     /// of unknown speed take turns.
-    fn next_hungry(&mut self) -> Option<SubscriptionId> {
+    fn next_hungry(&mut self) -> Option<LaneId> {
         let has_room = |free: Use| free.waiting > 0 && free.bytes > 0;
         for n in 0..Speed::ALL.len() {
             let turn = (self.hungry_turn + n) % Speed::ALL.len();
@@ -403,17 +401,17 @@ impl<P> Lanes<P> {
         None
     }
 
-    fn begin_fetch(&mut self, subscription: SubscriptionId, now: Timestamp) -> Result<Action<P>, Sated> {
-        let lane = self.by_subscription.get_mut(&subscription).ok_or(Sated::Own)?;
-        let may = lane.pace.admits(now);
+    fn begin_fetch(&mut self, lane_id: LaneId, now: Timestamp) -> Result<Action<P>, Sated> {
+        let lane = self.by_id.get_mut(&lane_id).ok_or(Sated::Own)?;
+        let may = lane.flow.admits(now);
         let due = lane.ledger_due.is_some_and(|due| due <= now);
         let wants = may && due && !lane.is_fetching() && lane.is_hungry(self.limits.lane_buffer);
-        let lane = &self.by_subscription[&subscription];
+        let lane = &self.by_id[&lane_id];
         let room = self.room_in(lane, None);
         let coming = self.set_aside(lane, room);
-        let lane = self.by_subscription.get_mut(&subscription).ok_or(Sated::Own)?;
+        let lane = self.by_id.get_mut(&lane_id).ok_or(Sated::Own)?;
         if wants && room == 0 {
-            self.hungry[lane.member.speed as usize].push(lane.member.group, 0, subscription);
+            self.hungry[lane.member.speed as usize].push(lane.member.group, 0, lane_id);
             return Err(Sated::NoRoom);
         }
         lane.hungry = false;
@@ -429,7 +427,7 @@ impl<P> Lanes<P> {
         self.shares.reserve(coming);
         self.fetches += 1;
         Ok(Action::Fetch {
-            subscription,
+            lane: lane_id,
             from: lane.reading_from,
             // Rows of known deliveries come first, for they have been due longest.
             limit: lane.known.len() + room,

@@ -1,46 +1,43 @@
 //! The ledger: what the SQL does, with the same gates. Every `&mut self` function is a transaction.
 
 use crate::ensure;
+use crate::registry::Registry;
 use herald_domain::catalogue::{EventType, Webhook};
-use herald_domain::delivery::{Attempt, Closed, Decision, Delivery};
+use herald_domain::delivery::{Attempt, Closed, Delivery};
 use herald_domain::event::Objects;
 use herald_domain::id::{AccountId, DeliveryId, EventId, EventUid, Shard, SubscriptionId};
-use herald_domain::index::{Index, Interest};
+use herald_domain::lanes::{LaneId, Page, Progress, Wakeup};
+use herald_domain::subscription::Subscription;
 use herald_domain::time::Timestamp;
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use herald_domain::worker::{NextStep, Now, RecordResult, Uptime};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Rows in one transaction of a large fan-out or cancellation.
 const CHUNK: usize = 2;
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
-/// The longest that a healthy process's request takes.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
-/// And then its outcome's way to the ledger.
-pub(crate) const GRACE: Duration = Duration::from_secs(5);
+/// The most wake-ups that are taken at a time, and the most rows of a page of the search.
+pub(crate) const MOST_WAKEUPS: usize = 2;
+const MOST_ROWS: usize = 3;
 /// The cursor of an event of which nothing is matched yet; `None` is a complete one.
 pub(crate) const START: SubscriptionId = SubscriptionId(Uuid::nil());
 
 /// What a producer calls an event.
 pub(crate) type Key = (AccountId, EventId);
-pub(crate) type Epoch = u64;
+pub(crate) type Epoch = i64;
 
 /// A worker process; a restarted one is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Owner(pub u32);
+pub(crate) struct ProcessId(pub u32);
 
-/// A worker's hold on a shard, as it believes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Lease {
-    pub epoch: Epoch,
-    pub until: Timestamp,
-}
-
-pub(crate) type Leases = BTreeMap<Shard, Lease>;
+/// The shards that a process has, as it believes, each at its epoch.
+pub(crate) type Epochs = BTreeMap<Shard, Epoch>;
 
 #[derive(Debug)]
 struct ShardRow {
-    owner: Option<Owner>,
+    worker: Option<ProcessId>,
     epoch: Epoch,
     until: Timestamp,
 }
@@ -57,43 +54,17 @@ pub(crate) struct EventRow {
 pub(crate) struct Row {
     pub event: EventUid,
     pub delivery: Delivery,
-    /// Until then a former owner has it in flight, unless that one says more.
+    /// Until then a former worker has it in flight, unless that one says more.
     pub busy_until: Timestamp,
     /// How often it was retried by hand; the model's own.
     pub generation: u32,
 }
 
-#[derive(Debug)]
-pub(crate) struct Subscription {
-    pub interest: Interest,
-    pub active: bool,
-    pub always_active: bool,
-    /// Deliveries opened before this are cancelled.
-    pub open_from: Timestamp,
-}
-
-/// A view of the subscriptions, as of a version.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Registry {
-    pub version: u64,
-    pub index: Index,
-    pub inactive: BTreeSet<SubscriptionId>,
-    open_from: BTreeMap<SubscriptionId, Timestamp>,
-}
-
-impl Registry {
-    /// Whether the delivery may be attempted.
-    pub(crate) fn permits(&self, delivery: &Delivery) -> bool {
-        let open_from = self.open_from.get(&delivery.subscription);
-        !self.inactive.contains(&delivery.subscription) && open_from.is_none_or(|from| *from <= delivery.opened_at)
-    }
-}
-
 /// What is to be cancelled: what a subscription had open before then.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CancelJob {
+pub(crate) struct Job {
     pub subscription: SubscriptionId,
-    pub opened_before: Timestamp,
+    pub version: i64,
 }
 
 /// What dispatch wants recorded: an event, or the next chunk of one.
@@ -106,28 +77,19 @@ pub(crate) struct Plan {
     pub matches: Vec<(SubscriptionId, Webhook)>,
 }
 
-/// The result of recording a [`Plan`].
-pub(crate) struct RecordedPlan {
+/// What became of a [`Plan`].
+pub(crate) struct Recorded {
     /// All that follows from the event is in the ledger.
     pub complete: bool,
-    /// New deliveries on shards that the recorder owns.
+    /// New deliveries on shards that the recorder has.
     pub mine: Vec<(Delivery, Epoch)>,
-}
-
-/// The result of recording an outcome.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum RecordResult {
-    Closed,
-    Open(Timestamp),
-    /// Somebody else has closed it; the success is kept as an attempt.
-    Late,
-    /// Not the owner's, or not of the row as it is now.
-    Stale,
 }
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub now: Timestamp,
+    /// The moment of the first `now` on the processes' clocks.
+    began: (Timestamp, Instant),
     keys: BTreeMap<Key, EventUid>,
     pub events: BTreeMap<EventUid, EventRow>,
     pub open: BTreeMap<DeliveryId, Row>,
@@ -136,34 +98,27 @@ pub(crate) struct Ledger {
     pub successes: BTreeSet<DeliveryId>,
     shards: BTreeMap<Shard, ShardRow>,
     wakeups: BTreeMap<(Shard, SubscriptionId), Timestamp>,
-    pub subscriptions: BTreeMap<SubscriptionId, Subscription>,
-    version: u64,
-    /// Whose open deliveries from before then are to be cancelled.
-    pub cancel_jobs: BTreeMap<SubscriptionId, Timestamp>,
+    pub subscriptions: BTreeMap<SubscriptionId, Arc<Subscription>>,
+    /// Those that were never deactivated.
+    pub always_active: BTreeSet<SubscriptionId>,
+    version: i64,
+    /// Whose open deliveries from before that version are to be cancelled.
+    pub cancel_jobs: BTreeMap<SubscriptionId, i64>,
     checked: BTreeSet<DeliveryId>,
     delivered: BTreeSet<DeliveryId>,
 }
 
 impl Ledger {
-    pub(crate) fn new(interests: impl IntoIterator<Item = (SubscriptionId, Interest)>) -> Self {
-        let now = Timestamp::from_micros(1_763_800_000_000_000);
-        let subscription = |interest| Subscription {
-            interest,
-            active: true,
-            always_active: true,
-            open_from: now,
-        };
-        let subscriptions: BTreeMap<_, _> = interests
-            .into_iter()
-            .map(|(id, interest)| (id, subscription(interest)))
-            .collect();
+    pub(crate) fn new(now: Timestamp, subscriptions: Vec<Subscription>) -> Self {
+        let subscriptions: BTreeMap<_, _> = subscriptions.into_iter().map(|it| (it.id, Arc::new(it))).collect();
         let free = || ShardRow {
-            owner: None,
+            worker: None,
             epoch: 0,
             until: now,
         };
         Self {
             now,
+            began: (now, Instant::now()),
             keys: BTreeMap::new(),
             events: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -171,6 +126,7 @@ impl Ledger {
             successes: BTreeSet::new(),
             shards: subscriptions.keys().map(|id| (Shard::of(*id), free())).collect(),
             wakeups: BTreeMap::new(),
+            always_active: subscriptions.keys().copied().collect(),
             subscriptions,
             version: 1,
             cancel_jobs: BTreeMap::new(),
@@ -185,27 +141,38 @@ impl Ledger {
         self.now
     }
 
-    pub(crate) fn owns(&self, by: Owner, shard: Shard, epoch: Epoch) -> bool {
+    /// The time, as a process reads it from its clocks.
+    pub(crate) fn clocks(&self) -> Now {
+        let (then, instant) = self.began;
+        Now {
+            time: self.now,
+            uptime: Uptime {
+                instant: instant + self.now.since(then),
+                slept: Duration::ZERO,
+            },
+        }
+    }
+
+    pub(crate) fn epoch(&self, shard: Shard) -> Epoch {
+        self.shards[&shard].epoch
+    }
+
+    pub(crate) fn owns(&self, by: ProcessId, shard: Shard, epoch: Epoch) -> bool {
         let row = &self.shards[&shard];
-        row.owner == Some(by) && row.epoch == epoch
+        row.worker == Some(by) && row.epoch == epoch
     }
 
     // Dispatch
 
-    pub(crate) fn registry(&self) -> Registry {
-        let mut registry = Registry {
-            version: self.version,
-            ..Registry::default()
-        };
-        for (id, subscription) in &self.subscriptions {
-            if subscription.active {
-                registry.index.add(&subscription.interest, *id);
-            } else {
-                registry.inactive.insert(*id);
-            }
-            registry.open_from.insert(*id, subscription.open_from);
-        }
-        registry
+    /// Compares a process's registry with the ledger, which takes a moment.
+    pub(crate) fn refresh(&mut self, registry: &mut Registry) {
+        self.begin();
+        registry.refresh(self.version, &self.subscriptions, self.clocks().uptime.instant);
+    }
+
+    /// Whether the delivery may be sent, by the subscriptions as they are now.
+    pub(crate) fn permits(&self, delivery: &Delivery) -> bool {
+        crate::registry::permits(&self.subscriptions[&delivery.subscription], delivery)
     }
 
     pub(crate) fn look_up(&self, key: Key) -> Option<(EventUid, Option<SubscriptionId>)> {
@@ -221,11 +188,11 @@ impl Ledger {
     /// Records a batch; `None` when it was matched against an old registry.
     pub(crate) fn record(
         &mut self,
-        by: Owner,
-        leases: &Leases,
-        registry_version: u64,
+        by: ProcessId,
+        epochs: &Epochs,
+        registry_version: i64,
         plans: &[Plan],
-    ) -> Option<Vec<RecordedPlan>> {
+    ) -> Option<Vec<Recorded>> {
         if registry_version != self.version {
             return None;
         }
@@ -233,13 +200,13 @@ impl Ledger {
         Some(
             plans
                 .iter()
-                .map(|plan| self.record_one(by, leases, plan, now))
+                .map(|plan| self.record_one(by, epochs, plan, now))
                 .collect(),
         )
     }
 
-    fn record_one(&mut self, by: Owner, leases: &Leases, plan: &Plan, now: Timestamp) -> RecordedPlan {
-        let nothing = |complete| RecordedPlan {
+    fn record_one(&mut self, by: ProcessId, epochs: &Epochs, plan: &Plan, now: Timestamp) -> Recorded {
+        let nothing = |complete| Recorded {
             complete,
             mine: Vec::new(),
         };
@@ -273,7 +240,7 @@ impl Ledger {
                 due_at: now,
                 created_at: now,
                 opened_at: now,
-                opened_version: 0,
+                opened_version: self.version,
             };
             if self.open.contains_key(&delivery.id) {
                 continue;
@@ -287,10 +254,8 @@ impl Ledger {
             self.open.insert(delivery.id, row);
             inserted += 1;
             let shard = Shard::of(subscription);
-            match leases.get(&shard) {
-                Some(lease) if self.owns(by, shard, lease.epoch) => {
-                    mine.push((delivery, lease.epoch));
-                }
+            match epochs.get(&shard) {
+                Some(epoch) if self.owns(by, shard, *epoch) => mine.push((delivery, *epoch)),
                 _ => self.wake(subscription, now),
             }
         }
@@ -300,71 +265,99 @@ impl Ledger {
             event.matched += inserted;
             event.cursor = last.filter(|_| !complete);
         }
-        RecordedPlan { complete, mine }
+        Recorded { complete, mine }
     }
 
     // Shards and waking
 
     pub(crate) fn free_shards(&self) -> impl Iterator<Item = Shard> {
-        let free = |row: &ShardRow| row.owner.is_none() || row.until <= self.now;
+        let free = |row: &ShardRow| row.worker.is_none() || row.until <= self.now;
         self.shards
             .iter()
             .filter(move |(_, row)| free(row))
             .map(|(shard, _)| *shard)
     }
 
-    pub(crate) fn take_over(&mut self, by: Owner, shard: Shard) -> Option<Epoch> {
+    pub(crate) fn take_over(&mut self, by: ProcessId, shard: Shard) -> Option<Epoch> {
         let now = self.begin();
         let row = self.shards.get_mut(&shard)?;
-        if row.owner.is_some() && row.until > now {
+        if row.worker.is_some() && row.until > now {
             return None;
         }
-        row.owner = Some(by);
+        row.worker = Some(by);
         row.epoch += 1;
         row.until = now.plus(LEASE);
         Some(row.epoch)
     }
 
-    /// Whether the shard is still the owner's.
-    pub(crate) fn renew(&mut self, by: Owner, shard: Shard, epoch: Epoch) -> bool {
+    /// Renews the leases of a process; those that ended too, unless another process has the shard by now.
+    pub(crate) fn renew(&mut self, by: ProcessId) -> Epochs {
         let until = self.begin().plus(LEASE);
-        let owns = self.owns(by, shard, epoch);
-        if let Some(row) = self.shards.get_mut(&shard).filter(|_| owns) {
+        let own = self.shards.iter_mut().filter(|(_, row)| row.worker == Some(by));
+        own.map(|(shard, row)| {
             row.until = until;
-        }
-        owns
+            (*shard, row.epoch)
+        })
+        .collect()
     }
 
-    /// Gives a shard back, with what is in flight of it until when. Not if another has it by now.
-    pub(crate) fn release(&mut self, by: Owner, shard: Shard, in_flight: &[(DeliveryId, Timestamp)]) {
+    /// Gives shards back, with what is in flight of them until when. Not those that another process has by now.
+    pub(crate) fn release(&mut self, by: ProcessId, shards: &BTreeSet<Shard>, in_flight: &[(DeliveryId, Timestamp)]) {
         self.begin();
-        let Some(row) = self.shards.get_mut(&shard).filter(|row| row.owner == Some(by)) else {
-            return;
-        };
-        row.owner = None;
-        row.epoch += 1;
+        let own = |row: &ShardRow| row.worker == Some(by);
         for (id, until) in in_flight {
-            if let Some(row) = self.open.get_mut(id) {
+            let row = self.open.get_mut(id);
+            if let Some(row) = row.filter(|row| own(&self.shards[&row.delivery.lane().shard()])) {
                 row.busy_until = *until;
             }
         }
+        for (_, row) in self
+            .shards
+            .iter_mut()
+            .filter(|(shard, row)| shards.contains(shard) && own(row))
+        {
+            row.worker = None;
+            row.epoch += 1;
+        }
     }
 
-    /// Whether a former owner may still have the delivery in flight.
+    /// Whether a former worker may still have the delivery in flight.
     pub(crate) fn is_busy(&self, id: DeliveryId) -> bool {
         self.open.get(&id).is_some_and(|row| row.busy_until > self.now)
     }
 
-    /// When each of the shard's subscriptions has its first open delivery due.
-    pub(crate) fn scan(&self, shard: Shard) -> BTreeMap<SubscriptionId, Timestamp> {
-        let mut earliest = BTreeMap::new();
+    /// A page of the lanes that have open deliveries, each with its earliest due time.
+    pub(crate) fn open_lanes(&self, page: &Page) -> (Vec<Wakeup>, Progress) {
+        let mut open: BTreeMap<(Shard, LaneId), Timestamp> = BTreeMap::new();
         for Row { delivery, .. } in self.open.values() {
-            if Shard::of(delivery.subscription) == shard {
-                let due = earliest.entry(delivery.subscription).or_insert(delivery.due_at);
-                *due = delivery.due_at.min(*due);
+            let lane = delivery.lane();
+            let due = open.entry((lane.shard(), lane)).or_insert(delivery.due_at);
+            *due = delivery.due_at.min(*due);
+        }
+        let (mut lanes, mut progress) = (Vec::new(), Progress::default());
+        let mut room = page.limit.min(MOST_ROWS);
+        for (shard, after) in &page.from {
+            let rest = open
+                .iter()
+                .filter(|((of, lane), _)| of == shard && after.is_none_or(|after| *lane > after));
+            for row in rest.map(Some).chain([None]) {
+                if room == 0 {
+                    return (lanes, progress);
+                }
+                room -= 1;
+                match row {
+                    Some(((_, lane), due_at)) => {
+                        progress.last.insert(*shard, *lane);
+                        lanes.push(Wakeup {
+                            lane: *lane,
+                            due_at: *due_at,
+                        });
+                    }
+                    None => drop(progress.ended.insert(*shard)),
+                }
             }
         }
-        earliest
+        (lanes, progress)
     }
 
     fn wake(&mut self, subscription: SubscriptionId, due_at: Timestamp) {
@@ -373,29 +366,31 @@ impl Ledger {
         *due = due_at.min(*due);
     }
 
-    /// Takes the wakeups of the shards that are `by`'s at these epochs. Without the epoch, an owner
-    /// that was frozen would take them from its successor.
-    pub(crate) fn take_wakeups(&mut self, by: Owner, leases: &Leases) -> Vec<(SubscriptionId, Timestamp)> {
+    /// Takes wake-ups of the shards that are `by`'s.
+    pub(crate) fn take_wakeups(&mut self, by: ProcessId) -> Vec<Wakeup> {
         self.begin();
-        let owned: BTreeSet<_> = leases
-            .iter()
-            .filter(|(shard, lease)| self.owns(by, **shard, lease.epoch))
-            .map(|(shard, _)| *shard)
+        let own = |shard: &Shard| self.shards[shard].worker == Some(by);
+        let taken: Vec<_> = self
+            .wakeups
+            .keys()
+            .filter(|(shard, _)| own(shard))
+            .take(MOST_WAKEUPS)
+            .copied()
             .collect();
-        let (taken, left): (BTreeMap<_, _>, _) = std::mem::take(&mut self.wakeups)
-            .into_iter()
-            .partition(|((shard, _), _)| owned.contains(shard));
-        self.wakeups = left;
-        taken
-            .into_iter()
-            .map(|((_, subscription), due)| (subscription, due))
-            .collect()
+        let wakeup = |key: (Shard, SubscriptionId)| {
+            let due_at = self.wakeups.remove(&key)?;
+            Some(Wakeup {
+                lane: LaneId::of(key.1),
+                due_at,
+            })
+        };
+        taken.into_iter().filter_map(wakeup).collect()
     }
 
     // Deliver
 
-    /// What that subscription has open that is due from then on, or was in flight at a former owner.
-    pub(crate) fn due(&self, subscription: SubscriptionId, from: Timestamp, limit: usize) -> Vec<Delivery> {
+    /// What that lane has open that is due from then on, or was in flight at a former worker.
+    pub(crate) fn open_deliveries(&self, lane: LaneId, from: Timestamp, limit: usize) -> Vec<Delivery> {
         let rows = self.open.values();
         let rows = rows.filter(|row| row.delivery.due_at >= from || row.busy_until > Timestamp::from_micros(0));
         let rows = rows.map(|row| Delivery {
@@ -406,58 +401,68 @@ impl Ledger {
             },
             ..row.delivery
         });
-        let mut rows: Vec<_> = rows.filter(|row| row.subscription == subscription).collect();
+        let mut rows: Vec<_> = rows.filter(|row| row.lane() == lane).collect();
         rows.sort_by_key(|row| (row.due_at, row.id));
         rows.truncate(limit);
         rows
     }
 
+    /// Records the outcome of a delivery as it was seen before its attempt.
     pub(crate) fn record_outcome(
         &mut self,
-        by: Owner,
+        by: ProcessId,
         epoch: Epoch,
         seen: &Delivery,
-        attempt: &Attempt,
-        decision: Decision,
+        attempt: Option<&Attempt>,
+        next: NextStep,
     ) -> RecordResult {
         let now = self.begin();
-        if attempt.outcome.is_success() {
-            self.successes.insert(seen.id);
-            if self.close(seen.id, Closed::Delivered, attempt.number) {
-                return RecordResult::Closed;
-            }
-            if let Some((row, end)) = self.closed.get_mut(&seen.id) {
-                row.delivery.attempts = attempt.number.max(row.delivery.attempts);
-                *end = Closed::Delivered;
-            }
-            return RecordResult::Late;
+        let number = attempt.map_or(seen.attempts, |attempt| attempt.number);
+        if attempt.is_some_and(|attempt| attempt.outcome.is_success()) {
+            return self.record_success(seen.id, number);
         }
         let current = self.owns(by, Shard::of(seen.subscription), epoch);
-        let counts = current || self.is_busy(seen.id);
-        let Some(row) = self
-            .open
-            .get_mut(&seen.id)
-            .filter(|row| counts && row.delivery.attempts == seen.attempts)
-        else {
+        if !current && !self.is_busy(seen.id) {
             return RecordResult::Stale;
+        }
+        let row = self.open.get_mut(&seen.id);
+        let Some(row) = row.filter(|row| row.delivery.attempts == seen.attempts) else {
+            return RecordResult::Late;
         };
-        match decision {
-            Decision::Retry(due_at) => {
+        match next {
+            NextStep::Retry(due_at) => {
                 row.delivery.attempts += 1;
                 row.delivery.due_at = due_at;
                 row.busy_until = Timestamp::from_micros(0);
                 if !current {
                     self.wake(seen.subscription, due_at);
                 }
-                return RecordResult::Open(due_at);
             }
-            Decision::Close(end, _) => self.close(seen.id, end, attempt.number),
-            Decision::CloseAndDeactivate => {
-                self.mark_inactive(seen.subscription, now);
-                self.close(seen.id, Closed::Dead, attempt.number)
+            NextStep::Close { status, deactivate, .. } => {
+                self.close(seen.id, status, number);
+                let subscription = &self.subscriptions[&seen.subscription];
+                if subscription.settings.active && deactivate == Some(subscription.updated_at) {
+                    self.mark_inactive(seen.subscription, now);
+                }
             }
+        }
+        RecordResult::Done
+    }
+
+    /// A success counts from every process and at any time.
+    fn record_success(&mut self, id: DeliveryId, number: u32) -> RecordResult {
+        self.successes.insert(id);
+        if self.close(id, Closed::Delivered, number) {
+            return RecordResult::Done;
+        }
+        let Some((row, end)) = self.closed.get_mut(&id) else {
+            return RecordResult::Late;
         };
-        RecordResult::Closed
+        row.delivery.attempts = number.max(row.delivery.attempts);
+        match std::mem::replace(end, Closed::Delivered) {
+            Closed::Delivered => RecordResult::Late,
+            Closed::Dead | Closed::Cancelled | Closed::Refused => RecordResult::Corrected,
+        }
     }
 
     /// Whoever's removal finds the row has decided.
@@ -478,45 +483,49 @@ impl Ledger {
     }
 
     fn mark_inactive(&mut self, id: SubscriptionId, now: Timestamp) {
+        self.version += 1;
+        self.always_active.remove(&id);
+        self.cancel_jobs.insert(id, self.version);
         if let Some(subscription) = self.subscriptions.get_mut(&id) {
-            subscription.active = false;
-            subscription.always_active = false;
-            subscription.open_from = now;
-            self.version += 1;
-            self.cancel_jobs.insert(id, now);
+            let subscription = Arc::make_mut(subscription);
+            subscription.settings.active = false;
+            (subscription.updated_at, subscription.open_from) = (now, now);
+            subscription.open_from_version = self.version;
         }
     }
 
     pub(crate) fn activate(&mut self, id: SubscriptionId) {
-        self.begin();
+        let now = self.begin();
+        self.version += 1;
         if let Some(subscription) = self.subscriptions.get_mut(&id) {
-            subscription.active = true;
-            self.version += 1;
+            let subscription = Arc::make_mut(subscription);
+            subscription.settings.active = true;
+            subscription.updated_at = now;
         }
     }
 
     /// The jobs that cancel deliveries of these shards.
-    pub(crate) fn jobs(&self, leases: &Leases) -> Vec<CancelJob> {
-        let jobs = self.cancel_jobs.iter().map(|(id, time)| CancelJob {
+    pub(crate) fn jobs(&self, epochs: &Epochs) -> Vec<Job> {
+        let jobs = self.cancel_jobs.iter().map(|(id, version)| Job {
             subscription: *id,
-            opened_before: *time,
+            version: *version,
         });
-        jobs.filter(|job| leases.contains_key(&Shard::of(job.subscription)))
+        jobs.filter(|job| epochs.contains_key(&Shard::of(job.subscription)))
             .collect()
     }
 
     /// Cancels a chunk of what a deactivated subscription had open, but nothing that is in flight.
-    pub(crate) fn cancel_chunk(&mut self, by: Owner, epoch: Epoch, job: CancelJob, in_flight: &BTreeSet<DeliveryId>) {
+    pub(crate) fn cancel_chunk(&mut self, by: ProcessId, epoch: Epoch, job: Job, in_flight: &HashSet<DeliveryId>) {
         self.begin();
         if !self.owns(by, Shard::of(job.subscription), epoch) {
             return;
         }
         let of_job =
-            |row: &&Row| row.delivery.subscription == job.subscription && row.delivery.opened_at < job.opened_before;
+            |row: &&Row| row.delivery.subscription == job.subscription && row.delivery.opened_version < job.version;
         let rows: Vec<_> = self.open.values().filter(of_job).copied().collect();
         let free = |row: &&Row| !in_flight.contains(&row.delivery.id) && row.busy_until <= self.now;
         let chosen: Vec<_> = rows.iter().filter(free).take(CHUNK).collect();
-        if chosen.len() == rows.len() && self.cancel_jobs.get(&job.subscription) == Some(&job.opened_before) {
+        if chosen.len() == rows.len() && self.cancel_jobs.get(&job.subscription) == Some(&job.version) {
             self.cancel_jobs.remove(&job.subscription);
         }
         for row in chosen {
@@ -531,10 +540,11 @@ impl Ledger {
             return;
         };
         let subscription = row.delivery.subscription;
-        if end.can_be_retried() && self.subscriptions[&subscription].active {
+        if end.can_be_retried() && self.subscriptions[&subscription].settings.active {
             self.closed.remove(&id);
             row.generation += 1;
             (row.delivery.opened_at, row.delivery.due_at) = (now, now);
+            row.delivery.opened_version = self.version;
             row.busy_until = Timestamp::from_micros(0);
             self.open.insert(id, row);
             self.wake(subscription, now);

@@ -1,12 +1,18 @@
 //! What surrounds the workers: the queue with its producers, the subscribers, and who listens to what.
 
 use crate::ensure;
-use crate::ledger::{Content, Epoch, Key, Owner};
-use herald_domain::catalogue::{EnateEvent, ObjectType, Webhook};
+use crate::ledger::{Content, Epoch, Key, ProcessId};
+use herald_domain::address::EgressPolicy;
+use herald_domain::catalogue::{Catalogue, EnateEvent, ObjectType, Webhook};
 use herald_domain::delivery::{AttemptError, Outcome};
 use herald_domain::event::Objects;
 use herald_domain::id::{AccountId, DeliveryId, EventId, ObjectGuid, Shard, SubscriptionId};
 use herald_domain::index::{Interest, Topic};
+use herald_domain::message::Format;
+use herald_domain::retry::RetryPolicy;
+use herald_domain::signing::SigningKey;
+use herald_domain::subscription::{Subscription, parse};
+use herald_domain::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use uuid::Uuid;
@@ -16,7 +22,7 @@ fn guid(n: u128) -> ObjectGuid {
 }
 
 /// Six subscriptions on three shards: four listen to a company, one to a contract, one to a packet.
-pub(crate) fn subscriptions() -> Vec<(SubscriptionId, Interest)> {
+pub(crate) fn subscriptions(now: Timestamp) -> Vec<Subscription> {
     let topic = |webhook, object_type, n| Topic {
         webhook,
         object_type,
@@ -31,7 +37,41 @@ pub(crate) fn subscriptions() -> Vec<(SubscriptionId, Interest)> {
     };
     let ids = (0..3).flat_map(on_shard);
     ids.zip([company, contract, company, packet, company, company].map(Interest::Webhook))
+        .map(|(id, interest)| subscription(id, interest, now))
         .collect()
+}
+
+/// Every other subscription takes one attempt at a time and has `MaxAttempts`; the rest take two, but no more than two
+/// a second. Give-up and maximum come so soon that both are reached.
+fn subscription(id: SubscriptionId, interest: Interest, now: Timestamp) -> Subscription {
+    let is_even = id.0.as_u128().is_multiple_of(2);
+    let retry = RetryPolicy {
+        initial: Duration::from_secs(2),
+        multiplier: 2.0,
+        max: Duration::from_secs(8),
+        give_up_after: Duration::from_secs(30),
+        max_attempts: (!is_even).then_some(4),
+    };
+    let body = serde_json::json!({"EventTypes": ["*"], "SubscriberURL": "https://a.example/"});
+    let mut settings = parse(&body, &Catalogue::default(), &EgressPolicy::default())
+        .unwrap()
+        .settings;
+    settings.interest = interest;
+    settings.format = Format::Enate;
+    settings.timeout = Duration::from_secs(10);
+    settings.retry = retry.shared();
+    settings.max_in_flight = if is_even { 1 } else { 2 };
+    settings.rate_limit_per_second = (!is_even).then_some(2.0);
+    Subscription {
+        open_from: now,
+        ..Subscription::new(
+            id,
+            herald_domain::access::OPERATOR,
+            settings,
+            SigningKey::from_bytes(vec![1; 32]),
+            now,
+        )
+    }
 }
 
 /// The key of the `n`th event; two accounts use the same Ids.
@@ -70,7 +110,7 @@ pub(crate) struct Message {
 /// The broker: at least once, in any order, and it loses nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    messages: BTreeMap<Tag, (Key, Option<Owner>)>,
+    messages: BTreeMap<Tag, (Key, Option<ProcessId>)>,
     pub published: BTreeSet<Key>,
     next: Tag,
 }
@@ -87,23 +127,23 @@ impl Queue {
     }
 
     pub(crate) fn has_waiting(&self) -> bool {
-        self.messages.values().any(|(_, consumer)| consumer.is_none())
+        self.messages.values().any(|(_, held)| held.is_none())
     }
 
     /// Up to `most` messages, beginning anywhere.
-    pub(crate) fn pull(&mut self, by: Owner, most: usize, from: usize) -> Vec<Message> {
+    pub(crate) fn pull(&mut self, by: ProcessId, most: usize, from: usize) -> Vec<Message> {
         let mut waiting: Vec<_> = self
             .messages
             .iter_mut()
-            .filter(|(_, (_, consumer))| consumer.is_none())
+            .filter(|(_, (_, held))| held.is_none())
             .collect();
         if waiting.is_empty() {
             return Vec::new();
         }
         let middle = from % waiting.len();
         waiting.rotate_left(middle);
-        let pulled = waiting.into_iter().take(most).map(|(tag, (key, consumer))| {
-            *consumer = Some(by);
+        let pulled = waiting.into_iter().take(most).map(|(tag, (key, held))| {
+            *held = Some(by);
             Message {
                 tag: Some(*tag),
                 key: *key,
@@ -112,24 +152,16 @@ impl Queue {
         pulled.collect()
     }
 
-    pub(crate) fn acknowledge(&mut self, by: Owner, tag: Tag) {
-        if self
-            .messages
-            .get(&tag)
-            .is_some_and(|(_, consumer)| *consumer == Some(by))
-        {
+    pub(crate) fn acknowledge(&mut self, by: ProcessId, tag: Tag) {
+        if self.messages.get(&tag).is_some_and(|(_, held)| *held == Some(by)) {
             self.messages.remove(&tag);
         }
     }
 
     /// What that consumer had is delivered again.
-    pub(crate) fn release(&mut self, from: Owner) {
-        for (_, consumer) in self
-            .messages
-            .values_mut()
-            .filter(|(_, consumer)| *consumer == Some(from))
-        {
-            *consumer = None;
+    pub(crate) fn release(&mut self, from: ProcessId) {
+        for (_, held) in self.messages.values_mut().filter(|(_, held)| *held == Some(from)) {
+            *held = None;
         }
     }
 }
@@ -137,7 +169,7 @@ impl Queue {
 /// How subscribers answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Mood {
-    /// In every way there is, by chance.
+    /// Every way.
     Any,
     Well,
     Never,

@@ -6,8 +6,8 @@ use crate::sql::{for_values, uuid};
 use crate::{Error, Ledger};
 use herald_domain::delivery::Delivery;
 use herald_domain::event::MAX_EVENT_BYTES;
-use herald_domain::id::{EventUid, Shard, SubscriptionId};
-use herald_domain::lanes::Scope;
+use herald_domain::id::EventUid;
+use herald_domain::lanes::{LaneId, Scope};
 use herald_domain::time::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, Weak};
@@ -49,13 +49,13 @@ impl SharedEvents {
 }
 
 impl Ledger {
-    /// The open deliveries of a subscription that are due, and after them the one that is due next. There are at
+    /// The open deliveries of a lane that are due, and after them the one that is due next. There are at
     /// most `limit`, with their events as the scope says. Rows due before `from` are left out, so that closed ones
     /// need not be read past. Deliveries that a former owner had in flight come whenever they are due, which is not
     /// before its reservation ends.
     pub async fn open_deliveries(
         &self,
-        subscription: SubscriptionId,
+        lane: LaneId,
         from: Timestamp,
         limit: usize,
         scope: &Scope,
@@ -78,8 +78,8 @@ impl Ledger {
             rows::selected("due")
         );
         let values = [
-            i16::from(Shard::of(subscription).0).into(),
-            subscription.0.into(),
+            i16::from(lane.shard().0).into(),
+            lane.subscription().0.into(),
             u64::try_from(limit).unwrap_or(u64::MAX).into(),
             self.now().as_micros().into(),
             from.as_micros().into(),

@@ -4,7 +4,7 @@ use crate::sql::{for_rows, get, timestamp, uuid};
 use crate::wakeups::Wakeup;
 use crate::{Error, Ledger, shards};
 use herald_domain::id::SubscriptionId;
-use herald_domain::lanes::{Page, Progress};
+use herald_domain::lanes::{LaneId, Page, Progress};
 use sea_orm::{DbBackend, Value};
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ impl Ledger {
     /// costs one or two index look-ups per lane, however many deliveries that has.
     pub async fn open_lanes(&self, page: &Page) -> Result<(Vec<Wakeup>, Progress), Error> {
         let from = page.from.iter().map(|(shard, after)| -> [Value; 2] {
-            let after = after.map_or(Uuid::nil(), |after| after.0);
+            let after = after.map_or(Uuid::nil(), |after| after.subscription().0);
             [i16::from(shard.0).into(), after.into()]
         });
         let limit = page.limit;
@@ -45,11 +45,11 @@ impl Ledger {
                 progress.ended.insert(shard);
                 continue;
             }
-            let subscription = SubscriptionId(uuid(row, "subscription")?);
-            progress.last.insert(shard, subscription);
+            let lane = LaneId::of(SubscriptionId(uuid(row, "subscription")?));
+            progress.last.insert(shard, lane);
             if get::<Option<i64>>(row, "due_at")?.is_some() {
                 let due_at = timestamp(row, "due_at")?;
-                lanes.push(Wakeup { subscription, due_at });
+                lanes.push(Wakeup { lane, due_at });
             }
         }
         Ok((lanes, progress))

@@ -1,7 +1,7 @@
 //! Recording a batch on PostgreSQL: one call, see `migrations/src/postgres/0003_at_once.sql`.
 
 use super::{EventResult, IDEMPOTENCY_WINDOW, NewEvent, count, deliveries_of, first_chunk};
-use crate::shards::Ownership;
+use crate::shards::ShardLeases;
 use crate::sql::{all, array, corrupt, get, uuid};
 use crate::{Error, Ledger};
 use herald_domain::delivery::Delivery;
@@ -19,7 +19,7 @@ pub(super) async fn record(
     ledger: &Ledger,
     events: &[NewEvent],
     version: i64,
-    owner: &Ownership,
+    owner: &ShardLeases,
 ) -> Result<Option<Vec<EventResult>>, Error> {
     let deliveries = not_yet_opened(events, version);
     let arguments = arguments(events, version, owner, &deliveries);
@@ -32,7 +32,7 @@ pub(super) async fn record_in(
     txn: &DatabaseTransaction,
     events: &[NewEvent],
     version: i64,
-    owner: &Ownership,
+    owner: &ShardLeases,
 ) -> Result<Option<Vec<EventResult>>, Error> {
     let deliveries = not_yet_opened(events, version);
     let rows = all(txn, RECORD, arguments(events, version, owner, &deliveries)).await?;
@@ -76,7 +76,7 @@ fn recorded(
 }
 
 /// The call's arguments, in its order.
-fn arguments(events: &[NewEvent], version: i64, owner: &Ownership, deliveries: &[Vec<Delivery>]) -> Vec<Value> {
+fn arguments(events: &[NewEvent], version: i64, owner: &ShardLeases, deliveries: &[Vec<Delivery>]) -> Vec<Value> {
     let of_events = |kind, value: fn(&NewEvent) -> Value| array(kind, events.iter().map(value));
     let all = || {
         events
@@ -119,7 +119,7 @@ fn arguments(events: &[NewEvent], version: i64, owner: &Ownership, deliveries: &
             i16::from(Shard::of(delivery.subscription).0).into()
         }),
         of_deliveries(ArrayType::SmallInt, |_, delivery| delivery.webhook.code().into()),
-        owner.owner().into(),
+        owner.worker().into(),
         array(ArrayType::SmallInt, shards.iter().map(|shard| i16::from(*shard).into())),
         array(ArrayType::BigInt, epochs),
         i64::try_from(IDEMPOTENCY_WINDOW.as_micros()).unwrap_or(i64::MAX).into(),

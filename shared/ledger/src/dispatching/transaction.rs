@@ -4,7 +4,7 @@ use super::{
     EventRecord, EventResult, Extended, IDEMPOTENCY_WINDOW, MAX_AMENDED, NewEvent, count, deliveries_of, first_chunk,
 };
 use crate::rows::insert_open;
-use crate::shards::Ownership;
+use crate::shards::ShardLeases;
 use crate::sql::{execute, for_repeatable_rows, for_values, get, insert_rows, uuid};
 use crate::{Error, locks, subscriptions, wakeups};
 use herald_domain::catalogue::Webhook;
@@ -39,7 +39,7 @@ pub(super) async fn extend(
     cursor: SubscriptionId,
     mut matches: Vec<(SubscriptionId, Webhook)>,
     version: i64,
-    owner: Ownership,
+    owner: ShardLeases,
     now: Timestamp,
 ) -> Result<Extended, Error> {
     let Some((amendment, opening)) = fence(txn, version, now).await? else {
@@ -81,7 +81,7 @@ pub(super) async fn record(
     txn: &DatabaseTransaction,
     mut events: Vec<NewEvent>,
     version: i64,
-    owner: Ownership,
+    owner: ShardLeases,
     now: Timestamp,
 ) -> Result<Option<(Vec<NewEvent>, Vec<EventResult>)>, Error> {
     let Some((amendment, (version, now))) = fence(txn, version, now).await? else {

@@ -1,7 +1,7 @@
 //! A trial that tells whether the ledger refuses one event, or every event.
 
 use super::{EventRecord, NewEvent, postgres, transaction};
-use crate::shards::Ownership;
+use crate::shards::ShardLeases;
 use crate::{Error, Ledger};
 use herald_domain::id::{EventId, EventUid};
 use sea_orm::{ConnectionTrait, DbBackend};
@@ -14,7 +14,7 @@ impl Ledger {
     ///
     /// # Errors
     /// If the trial is refused too, which says nothing about the event, or if its result is not known.
-    pub async fn records_the_like(&self, event: &NewEvent, version: i64, owner: Ownership) -> Result<(), Error> {
+    pub async fn records_the_like(&self, event: &NewEvent, version: i64, owner: ShardLeases) -> Result<(), Error> {
         let like = NewEvent {
             record: Arc::new(EventRecord {
                 uid: EventUid(self.ids().next()),

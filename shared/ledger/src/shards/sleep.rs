@@ -1,5 +1,6 @@
 //! How long the machine has slept. An [`Instant`] stands still while a machine is suspended, and a lease runs out.
 
+use herald_domain::worker::Uptime;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,15 +13,23 @@ const FRESH: Duration = Duration::from_millis(50);
 const LEAST: Duration = Duration::from_millis(200);
 
 /// When this was first asked, and how long the machine had been up then, sleep included.
-static BEGAN: LazyLock<(Instant, Option<Duration>)> = LazyLock::new(|| (Instant::now(), uptime()));
+static BEGAN: LazyLock<(Instant, Option<Duration>)> = LazyLock::new(|| (Instant::now(), up()));
 
 /// What was read last, in milliseconds, and when, in milliseconds since [`BEGAN`].
 static SLEPT: AtomicU64 = AtomicU64::new(0);
 static READ_AT: AtomicU64 = AtomicU64::new(0);
 
+/// The moment now, on a clock that goes on while the machine sleeps.
+pub fn uptime() -> Uptime {
+    Uptime {
+        instant: Instant::now(),
+        slept: slept(),
+    }
+}
+
 /// For how long the machine has slept since this was first asked. Only Linux tells; elsewhere a machine is taken not to
 /// sleep.
-pub fn slept() -> Duration {
+fn slept() -> Duration {
     let (began, up_before) = *BEGAN;
     let Some(up_before) = up_before else {
         return Duration::ZERO;
@@ -28,7 +37,7 @@ pub fn slept() -> Duration {
     let awake = began.elapsed();
     let now = millis(awake);
     if now.saturating_sub(READ_AT.load(Ordering::Relaxed)) >= millis(FRESH)
-        && let Some(up) = uptime()
+        && let Some(up) = up()
     {
         SLEPT.store(
             millis(difference(up.saturating_sub(up_before), awake)),
@@ -46,7 +55,7 @@ fn difference(passed: Duration, awake: Duration) -> Duration {
 }
 
 /// How long the machine has been up, sleep included.
-fn uptime() -> Option<Duration> {
+fn up() -> Option<Duration> {
     seconds(&std::fs::read_to_string("/proc/uptime").ok()?)
 }
 

@@ -10,7 +10,7 @@ use herald_domain::time::Timestamp;
 use herald_ledger::Ledger;
 use herald_ledger::delivering::OutcomeRecord;
 use herald_ledger::dispatching::{BatchResult, EventResult};
-use herald_ledger::shards::Ownership;
+use herald_ledger::shards::ShardLeases;
 use sea_orm::ConnectionTrait;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -131,7 +131,7 @@ fn states(tables: &Tables, lanes: &Lanes) -> Vec<(&'static str, Vec<String>)> {
 /// What a process does on the way of events, once.
 struct Walk<'a> {
     ledger: &'a Ledger,
-    owned: &'a Ownership,
+    owned: &'a ShardLeases,
     lanes: &'a Lanes,
 }
 
@@ -159,8 +159,8 @@ impl Walk<'_> {
         let jobs = ledger.dead_letter_jobs(100).await.unwrap();
         ledger.jobs_done(jobs.iter().map(|job| job.id).collect()).await.unwrap();
         ledger.cancel_jobs(owned, 10).await.unwrap();
-        // Recorded by a process that owns nothing.
-        self.record(&Ownership::none(), fresh).await;
+        // BatchResult by a process that owns nothing.
+        self.record(&ShardLeases::none(), fresh).await;
         ledger.take_wakeups(owned).await.unwrap();
         open_lanes(ledger, owned.shards(), 1000).await;
         ledger.incomplete(10).await.unwrap();
@@ -168,12 +168,15 @@ impl Walk<'_> {
             rows: 0,
             ..Scope::all()
         };
-        let waiting = ledger.open_deliveries(self.lanes.waiting, EARLIEST, 100, &without_events);
+        let waiting = ledger.open_deliveries(self.lanes.waiting.into(), EARLIEST, 100, &without_events);
         assert!(waiting.await.unwrap().len() <= 1, "none of them is due");
         let busy = failing.iter().map(|(_, delivery)| (delivery.id, ledger.now()));
-        ledger.release(owned.owner(), Vec::new(), busy.collect()).await.unwrap();
+        ledger
+            .release(owned.worker(), Vec::new(), busy.collect())
+            .await
+            .unwrap();
         let left = ledger
-            .open_deliveries(fresh, EARLIEST, 2 * BATCH, &Scope::all())
+            .open_deliveries(fresh.into(), EARLIEST, 2 * BATCH, &Scope::all())
             .await
             .unwrap();
         assert_eq!(left.len(), BATCH + BATCH / 4);
@@ -185,7 +188,7 @@ impl Walk<'_> {
     }
 
     /// Records some events, twice; what of it is the process's.
-    async fn record(&self, owned: &Ownership, to: SubscriptionId) -> Vec<(EventUid, Delivery)> {
+    async fn record(&self, owned: &ShardLeases, to: SubscriptionId) -> Vec<(EventUid, Delivery)> {
         let events: Vec<_> = (0..BATCH).map(|_| event(Uuid::now_v7(), "a", &[to])).collect();
         let version = self.ledger.registry_version().await.unwrap();
         let mut open = Vec::new();

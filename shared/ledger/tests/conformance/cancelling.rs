@@ -137,7 +137,7 @@ async fn who_owns_the_shard_cancels_and_not_what_a_former_owner_has_in_flight(da
     let until = rig.ledger.now().plus(Duration::from_secs(30));
     let in_flight = vec![(all[0].1.id, until)];
     rig.ledger
-        .release(former.owner(), vec![shard], in_flight)
+        .release(former.worker(), vec![shard], in_flight)
         .await
         .unwrap();
     rig.restart().await;
@@ -320,7 +320,7 @@ async fn what_was_cancelled_is_retried_at_once_and_nothing_else(database: Databa
     assert_eq!(retry(Closed::Cancelled, start, 10).await, done);
     assert_eq!(retry(Closed::Cancelled, start, 10).await, none);
     let woken = rig.ledger.take_wakeups(&rig.owned).await.unwrap();
-    assert!(woken.iter().any(|lane| lane.subscription == subscription));
+    assert!(woken.iter().any(|lane| lane.lane.subscription() == subscription));
     let open = rig.open(subscription, 10).await;
     let attempts: Vec<_> = open.iter().map(|(delivery, _)| delivery.attempts).collect();
     assert_eq!(attempts.iter().sum::<u32>(), 1, "numbers go on: {attempts:?}");

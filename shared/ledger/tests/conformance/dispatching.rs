@@ -9,7 +9,7 @@ use herald_ledger::Cause;
 use herald_ledger::dispatching::{
     BatchResult, CHUNK, EventRecord, EventResult, Extended, IDEMPOTENCY_WINDOW, MAX_AMENDED, NewEvent,
 };
-use herald_ledger::shards::Ownership;
+use herald_ledger::shards::ShardLeases;
 use std::convert::Infallible;
 use std::time::Duration;
 use uuid::Uuid;
@@ -200,7 +200,7 @@ async fn what_another_process_owns_is_left_to_it_with_a_wake_up(database: Databa
     let version = rig.version().await;
     let recorded = rig
         .ledger
-        .record(vec![event], version, Ownership::none())
+        .record(vec![event], version, ShardLeases::none())
         .await
         .unwrap();
     assert!(
@@ -212,7 +212,7 @@ async fn what_another_process_owns_is_left_to_it_with_a_wake_up(database: Databa
         .await
         .unwrap()
         .iter()
-        .map(|w| w.subscription)
+        .map(|wakeup| wakeup.lane.subscription())
         .collect();
     woken.sort_unstable();
     assert_eq!(woken, subscriptions);
@@ -228,7 +228,7 @@ async fn the_like_of_an_event_is_a_trial_and_leaves_nothing(database: Database) 
     let subscription = rig.subscribe(1).await;
     let new = event(Uuid::now_v7(), "a", &[subscription]);
     let version = rig.version().await;
-    let trial = || rig.ledger.records_the_like(&new, version, Ownership::none());
+    let trial = || rig.ledger.records_the_like(&new, version, ShardLeases::none());
     trial().await.unwrap();
     trial().await.unwrap();
     rig.assert_exact().await;
@@ -256,7 +256,7 @@ async fn an_event_of_a_day_that_is_not_there_is_not_the_events_fault() {
             ..new
         };
         rig.ledger
-            .record(vec![new], rig.version().await, Ownership::none())
+            .record(vec![new], rig.version().await, ShardLeases::none())
             .await
     };
     let month = Duration::from_hours(30 * 24);

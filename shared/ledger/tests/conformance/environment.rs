@@ -5,7 +5,7 @@ use crate::expiring::retention;
 use crate::rig::{Database, Rig, event, own_database, server};
 use herald_ledger::dispatching::BatchResult;
 use herald_ledger::partitions::Days;
-use herald_ledger::shards::Ownership;
+use herald_ledger::shards::ShardLeases;
 use herald_ledger::sql::{all, execute, get, one};
 use herald_ledger::{Error, Ledger};
 use sea_orm::ConnectionTrait;
@@ -49,7 +49,7 @@ async fn empty_database(options: &str) -> String {
 async fn record_one(ledger: &Ledger) -> Result<BatchResult, Error> {
     let version = ledger.registry_version().await?;
     let new = event(Uuid::now_v7(), "a", &[]);
-    ledger.record(vec![new], version, Ownership::none()).await
+    ledger.record(vec![new], version, ShardLeases::none()).await
 }
 
 #[tokio::test]

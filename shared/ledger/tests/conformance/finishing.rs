@@ -83,7 +83,7 @@ async fn events_are_read_within_the_scope(database: Database) {
     let scope = Scope { known, ..Scope::all() };
     let read = rig
         .ledger
-        .open_deliveries(subscription, EARLIEST, 100, &scope)
+        .open_deliveries(subscription.into(), EARLIEST, 100, &scope)
         .await
         .unwrap();
     for ((delivery, event), (expected, record)) in read.iter().zip(&all) {
@@ -100,7 +100,7 @@ async fn events_are_read_within_the_scope(database: Database) {
         };
         let read = rig
             .ledger
-            .open_deliveries(subscription, EARLIEST, 100, &scope)
+            .open_deliveries(subscription.into(), EARLIEST, 100, &scope)
             .await
             .unwrap();
         let with_event = read.iter().take_while(|(_, event)| event.is_some()).count();
@@ -180,7 +180,9 @@ async fn a_dead_delivery_is_retried_by_hand_with_its_id_and_numbers(database: Da
     assert_eq!(rig.ledger.retry(id).await.unwrap(), Retried::Done);
     rig.assert_exact().await;
     assert_eq!(
-        rig.ledger.take_wakeups(&rig.owned).await.unwrap()[0].subscription,
+        rig.ledger.take_wakeups(&rig.owned).await.unwrap()[0]
+            .lane
+            .subscription(),
         subscription
     );
     let (again, _) = rig.open(subscription, 10).await.remove(0);

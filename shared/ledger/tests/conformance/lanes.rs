@@ -85,7 +85,10 @@ async fn a_lane_is_read_from_a_time_on_and_what_was_handed_over_whenever_it_is_d
     }
     let read = async |from: i64| {
         let from = Timestamp::from_micros(from);
-        let rows = rig.ledger.open_deliveries(subscription, from, 10, &Scope::all()).await;
+        let rows = rig
+            .ledger
+            .open_deliveries(subscription.into(), from, 10, &Scope::all())
+            .await;
         rows.unwrap().iter().map(|(row, _)| row.id).collect::<Vec<_>>()
     };
     assert_eq!(read(i64::MIN).await, due);

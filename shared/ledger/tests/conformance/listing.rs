@@ -124,7 +124,7 @@ async fn lists_that_wait_hold_up_no_delivery() {
         }
     }
     let all = Scope::all();
-    let open = rig.ledger.open_deliveries(subscription, EARLIEST, 10, &all);
+    let open = rig.ledger.open_deliveries(subscription.into(), EARLIEST, 10, &all);
     let open = tokio::time::timeout(Duration::from_secs(5), open)
         .await
         .expect("it does not wait");

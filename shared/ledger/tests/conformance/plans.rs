@@ -105,7 +105,7 @@ async fn nothing_on_an_events_way_reads_a_table_from_end_to_end() {
     walker.record_outcomes(outcomes).await.unwrap();
     assert_eq!(
         walker
-            .open_deliveries(fresh, EARLIEST, 100, &Scope::all())
+            .open_deliveries(fresh.into(), EARLIEST, 100, &Scope::all())
             .await
             .unwrap()
             .len(),
@@ -114,7 +114,7 @@ async fn nothing_on_an_events_way_reads_a_table_from_end_to_end() {
     // None is due, and that is seen by the first.
     assert_eq!(
         walker
-            .open_deliveries(waiting, EARLIEST, 100, &Scope::all())
+            .open_deliveries(waiting.into(), EARLIEST, 100, &Scope::all())
             .await
             .unwrap()
             .len(),

@@ -13,7 +13,7 @@ use herald_domain::subscription::{Subscription, parse};
 use herald_domain::time::{Clock, Timestamp};
 use herald_ledger::delivering::{NextStep, OutcomeRecord, RecordResult};
 use herald_ledger::dispatching::{BatchResult, EventRecord, EventResult, NewEvent};
-use herald_ledger::shards::Ownership;
+use herald_ledger::shards::ShardLeases;
 use herald_ledger::{Error, Ledger};
 use herald_migrations::Migrator;
 use sea_orm::ConnectionTrait;
@@ -53,7 +53,7 @@ enum Place {
 pub(crate) struct Rig {
     place: Place,
     pub(crate) ledger: Ledger,
-    pub(crate) owned: Ownership,
+    pub(crate) owned: ShardLeases,
 }
 
 impl Rig {
@@ -195,7 +195,7 @@ impl Rig {
     pub(crate) async fn open(&self, subscription: SubscriptionId, limit: usize) -> Vec<(Delivery, Arc<EventRecord>)> {
         let open = self
             .ledger
-            .open_deliveries(subscription, EARLIEST, limit, &Scope::all())
+            .open_deliveries(subscription.into(), EARLIEST, limit, &Scope::all())
             .await;
         let whole = |(delivery, event): (Delivery, Option<_>)| (delivery, event.unwrap());
         open.unwrap().into_iter().map(whole).collect()
@@ -286,7 +286,7 @@ pub(crate) async fn own_database() -> String {
 }
 
 /// An outcome of whoever owns these.
-pub(crate) fn under(owned: &Ownership, finish: OutcomeRecord) -> OutcomeRecord {
+pub(crate) fn under(owned: &ShardLeases, finish: OutcomeRecord) -> OutcomeRecord {
     let epoch = owned.epoch(Shard::of(finish.delivery.subscription)).unwrap();
     OutcomeRecord { epoch, ..finish }
 }
@@ -393,7 +393,7 @@ pub(crate) async fn open_lanes(
     search.ask(shards);
     while let Some(page) = search.next_page() {
         let (lanes, progress) = ledger.open_lanes(&Page { limit, ..page }).await.unwrap();
-        found.extend(lanes.iter().map(|lane| (lane.subscription, lane.due_at)));
+        found.extend(lanes.iter().map(|lane| (lane.lane.subscription(), lane.due_at)));
         search.found(&progress);
     }
     found

@@ -5,20 +5,20 @@ use herald_domain::id::Shard;
 use herald_ledger::Ledger;
 use herald_ledger::delivering::RecordResult;
 use herald_ledger::dispatching::{BatchResult, EventResult};
-use herald_ledger::shards::Ownership;
+use herald_ledger::shards::{ShardLeases, uptime};
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use uuid::Uuid;
 
 const LEASE: Duration = Duration::from_secs(15);
 
-fn leased(owner: Uuid, epochs: HashMap<Shard, i64>) -> Ownership {
-    Ownership::leased(owner, epochs, Instant::now() + LEASE)
+fn leased(owner: Uuid, epochs: HashMap<Shard, i64>) -> ShardLeases {
+    ShardLeases::until(owner, epochs, uptime().plus(LEASE))
 }
 
 /// A process that has taken what was free.
-async fn worker(ledger: &Ledger, most: usize) -> Ownership {
+async fn worker(ledger: &Ledger, most: usize) -> ShardLeases {
     let owner = Uuid::now_v7();
     ledger.renew(owner, LEASE).await.unwrap();
     leased(owner, ledger.take_free(owner, most, LEASE).await.unwrap().epochs)
@@ -27,7 +27,7 @@ async fn worker(ledger: &Ledger, most: usize) -> Ownership {
 /// Gives back what the rig took.
 async fn free_all(rig: &Rig) {
     let all = rig.owned.shards().collect();
-    rig.ledger.release(rig.owned.owner(), all, Vec::new()).await.unwrap();
+    rig.ledger.release(rig.owned.worker(), all, Vec::new()).await.unwrap();
 }
 
 async fn a_lease_is_taken_once_renewed_and_taken_over_when_it_ran_out(database: Database) {
@@ -38,14 +38,14 @@ async fn a_lease_is_taken_once_renewed_and_taken_over_when_it_ran_out(database: 
     assert_eq!((first.shards().count(), second.shards().count()), (200, 56));
     assert!(first.shards().all(|shard| second.epoch(shard).is_none()));
     rig.pass(LEASE.mul_f64(0.7)).await;
-    let renewed = rig.ledger.renew(first.owner(), LEASE).await.unwrap();
+    let renewed = rig.ledger.renew(first.worker(), LEASE).await.unwrap();
     assert_eq!((renewed.epochs.len(), renewed.workers), (200, 2));
     assert_eq!(
-        rig.ledger.take_free(first.owner(), 256, LEASE).await.unwrap().epochs,
+        rig.ledger.take_free(first.worker(), 256, LEASE).await.unwrap().epochs,
         HashMap::new()
     );
     rig.pass(LEASE.mul_f64(0.5)).await;
-    let taken = rig.ledger.take_free(first.owner(), 256, LEASE).await.unwrap();
+    let taken = rig.ledger.take_free(first.worker(), 256, LEASE).await.unwrap();
     assert_eq!((taken.epochs.len(), taken.from_dead), (56, 56));
     assert!(
         taken
@@ -54,10 +54,10 @@ async fn a_lease_is_taken_once_renewed_and_taken_over_when_it_ran_out(database: 
             .all(|(shard, epoch)| Some(*epoch) > second.epoch(*shard))
     );
     // It wakes up, and learns that it owns nothing.
-    let renewed = rig.ledger.renew(second.owner(), LEASE).await.unwrap();
+    let renewed = rig.ledger.renew(second.worker(), LEASE).await.unwrap();
     assert!(renewed.epochs.is_empty());
-    rig.ledger.leave(second.owner()).await.unwrap();
-    let renewed = rig.ledger.renew(first.owner(), LEASE).await.unwrap();
+    rig.ledger.leave(second.worker()).await.unwrap();
+    let renewed = rig.ledger.renew(first.worker(), LEASE).await.unwrap();
     assert_eq!((renewed.epochs.len(), renewed.workers), (256, 1));
 }
 
@@ -70,7 +70,7 @@ async fn what_is_given_back_in_flight_is_left_alone_and_its_outcome_counts(datab
     let busy_until = rig.ledger.now().plus(Duration::from_secs(30));
     rig.ledger
         .release(
-            rig.owned.owner(),
+            rig.owned.worker(),
             rig.owned.shards().collect(),
             vec![(deliveries[0].id, busy_until)],
         )
@@ -88,11 +88,11 @@ async fn what_is_given_back_in_flight_is_left_alone_and_its_outcome_counts(datab
         RecordResult::Done
     );
     let woken = rig.ledger.take_wakeups(&next).await.unwrap();
-    assert_eq!((woken[0].subscription, woken[0].due_at), (subscription, due_at));
+    assert_eq!((woken[0].lane.subscription(), woken[0].due_at), (subscription, due_at));
     // It cannot say once more that something of them is in flight.
     let much_later = rig.ledger.now().plus(Duration::from_hours(1));
     rig.ledger
-        .release(rig.owned.owner(), vec![shard], vec![(deliveries[0].id, much_later)])
+        .release(rig.owned.worker(), vec![shard], vec![(deliveries[0].id, much_later)])
         .await
         .unwrap();
     // A second one does not: the present owner may have sent it meanwhile.
@@ -115,7 +115,7 @@ async fn what_was_busy_too_long_is_the_next_owners(database: Database) {
     let busy_until = rig.ledger.now().plus(Duration::from_secs(30));
     let all = rig.owned.shards().collect();
     rig.ledger
-        .release(rig.owned.owner(), all, vec![(deliveries[0].id, busy_until)])
+        .release(rig.owned.worker(), all, vec![(deliveries[0].id, busy_until)])
         .await
         .unwrap();
     rig.pass(Duration::from_secs(31)).await;
@@ -191,7 +191,7 @@ async fn nothing_falls_between_dispatch_and_takeover(database: Database) {
         let record = rig.ledger.record(vec![new], version, former.clone());
         let take_over = async {
             rig.ledger
-                .release(former.owner(), vec![shard], Vec::new())
+                .release(former.worker(), vec![shard], Vec::new())
                 .await
                 .unwrap();
             let owner = Uuid::now_v7();
@@ -223,7 +223,10 @@ async fn wake_ups_are_the_owners_alone(database: Database) {
     let subscription = rig.subscribe(1).await;
     let version = rig.version().await;
     let new = event(Uuid::now_v7(), "a", &[subscription]);
-    rig.ledger.record(vec![new], version, Ownership::none()).await.unwrap();
+    rig.ledger
+        .record(vec![new], version, ShardLeases::none())
+        .await
+        .unwrap();
     let stranger = leased(Uuid::now_v7(), HashMap::from([(Shard::of(subscription), 99)]));
     assert!(rig.ledger.take_wakeups(&stranger).await.unwrap().is_empty());
     assert_eq!(rig.ledger.take_wakeups(&rig.owned).await.unwrap().len(), 1);

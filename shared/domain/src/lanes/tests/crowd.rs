@@ -13,19 +13,19 @@ struct Subscriber {
 }
 
 /// What a subscription's deliveries waited for from when they were due, in order.
-type Waited = BTreeMap<SubscriptionId, Vec<Duration>>;
+type Waited = BTreeMap<LaneId, Vec<Duration>>;
 
 /// A process with its ledger, whose reads take a tick, and its subscribers.
 struct Town {
     lanes: Lanes<()>,
     limits: Limits,
     now: Timestamp,
-    subscribers: BTreeMap<SubscriptionId, Subscriber>,
+    subscribers: BTreeMap<LaneId, Subscriber>,
     /// What is open, by lane in the order in which it is due.
-    ledger: BTreeMap<SubscriptionId, BTreeMap<(Timestamp, DeliveryId), Work<()>>>,
+    ledger: BTreeMap<LaneId, BTreeMap<(Timestamp, DeliveryId), Work<()>>>,
     /// By when they end.
     requests: BTreeMap<(Timestamp, DeliveryId), Work<()>>,
-    reads: Vec<(SubscriptionId, Timestamp, usize, Scope)>,
+    reads: Vec<(LaneId, Timestamp, usize, Scope)>,
     recorded: u128,
     waited: Waited,
 }
@@ -33,7 +33,7 @@ struct Town {
 impl Town {
     fn new(limits: Limits) -> Self {
         Self {
-            lanes: owner(limits),
+            lanes: on_all_shards(limits),
             limits,
             now: at(0),
             subscribers: BTreeMap::new(),
@@ -45,34 +45,34 @@ impl Town {
         }
     }
 
-    fn subscribe(&mut self, owner: u128, answers_after: Duration) -> SubscriptionId {
-        let id = SubscriptionId(Uuid::from_u128(self.subscribers.len() as u128));
+    fn subscribe(&mut self, owner: u128, answers_after: Duration) -> LaneId {
+        let id = LaneId::of(SubscriptionId(Uuid::from_u128(self.subscribers.len() as u128)));
         let subscriber = Subscriber { owner, answers_after };
         self.subscribers.insert(id, subscriber);
         id
     }
 
     /// Records a delivery, which is handed over.
-    fn record(&mut self, subscription: SubscriptionId, bytes: usize) {
-        let ticket = self.lanes.ticket();
-        let work = self.insert(subscription, bytes);
-        self.lanes.offer(work, ticket, self.now);
+    fn record(&mut self, lane_id: LaneId, bytes: usize) {
+        let mark = self.lanes.mark();
+        let work = self.insert(lane_id, bytes);
+        self.lanes.offer(work, mark, self.now);
     }
 
-    fn insert(&mut self, subscription: SubscriptionId, bytes: usize) -> Work<()> {
+    fn insert(&mut self, lane_id: LaneId, bytes: usize) -> Work<()> {
         self.recorded += 1;
         let work = Work {
             bytes,
-            ..work(self.recorded, subscription, self.now)
+            ..work(self.recorded, lane_id, self.now)
         };
         let key = (self.now, work.delivery.id);
-        self.ledger.entry(subscription).or_default().insert(key, work.clone());
+        self.ledger.entry(lane_id).or_default().insert(key, work.clone());
         work
     }
 
-    fn read(&mut self, (subscription, from, limit, scope): (SubscriptionId, Timestamp, usize, Scope)) {
+    fn read(&mut self, (lane_id, from, limit, scope): (LaneId, Timestamp, usize, Scope)) {
         let (mut rows, mut bytes) = (0, 0);
-        let open = self.ledger.get(&subscription);
+        let open = self.ledger.get(&lane_id);
         let open = open
             .into_iter()
             .flat_map(|open| open.range((from, DeliveryId(Uuid::nil()))..));
@@ -84,53 +84,39 @@ impl Town {
             Row::Whole(work.clone())
         };
         let read: Vec<_> = open.take(limit).map(row).collect();
-        self.lanes.fetched(subscription, read, limit, self.now);
+        self.lanes.fetched(lane_id, read, limit, self.now);
     }
 
     fn tick(&mut self) {
         self.now = self.now.plus(TICK);
         while let Some(end) = self.requests.first_entry().filter(|end| end.key().0 <= self.now) {
             let work = end.remove();
-            let Delivery {
-                id,
-                subscription,
-                due_at,
-                ..
-            } = work.delivery;
+            let (lane_id, Delivery { id, due_at, .. }) = (work.lane(), work.delivery);
             self.lanes.answered(&work, WELL, self.now, 0.5);
-            self.ledger.entry(subscription).or_default().remove(&(due_at, id));
-            self.lanes.recorded(subscription, id, None);
+            self.ledger.entry(lane_id).or_default().remove(&(due_at, id));
+            self.lanes.recorded(lane_id, id, None);
         }
         for read in std::mem::take(&mut self.reads) {
             self.read(read);
         }
         let subscribers = &self.subscribers;
         let terms = |id| Terms {
-            owner: AccountId(Uuid::from_u128(subscribers[&id].owner)),
+            owner: AccountId(Uuid::from_u128(subscribers[&LaneId::of(id)].owner)),
             ..examples::most(64)
         };
         for action in self.lanes.poll(self.now, terms) {
             match action {
                 Action::Fetch {
-                    subscription,
+                    lane: lane_id,
                     from,
                     limit,
                 } => {
-                    self.reads
-                        .push((subscription, from, limit, self.lanes.scope(subscription)));
+                    self.reads.push((lane_id, from, limit, self.lanes.scope(lane_id)));
                 }
                 Action::Attempt(work) => {
-                    let Delivery {
-                        id,
-                        subscription,
-                        due_at,
-                        ..
-                    } = work.delivery;
-                    self.waited
-                        .entry(subscription)
-                        .or_default()
-                        .push(self.now.since(due_at));
-                    let end = self.now.plus(self.subscribers[&subscription].answers_after);
+                    let (lane_id, Delivery { id, due_at, .. }) = (work.lane(), work.delivery);
+                    self.waited.entry(lane_id).or_default().push(self.now.since(due_at));
+                    let end = self.now.plus(self.subscribers[&lane_id].answers_after);
                     self.requests.insert((end, id), work);
                 }
                 Action::GiveUp(work) => panic!("{work:?}"),
@@ -142,8 +128,8 @@ impl Town {
         assert!(total.first <= self.limits.lanes_in_flight && total.more <= self.limits.in_flight);
     }
 
-    fn longest_wait(&self, subscription: SubscriptionId) -> Duration {
-        self.waited[&subscription].iter().max().copied().unwrap_or_default()
+    fn longest_wait(&self, lane_id: LaneId) -> Duration {
+        self.waited[&lane_id].iter().max().copied().unwrap_or_default()
     }
 }
 

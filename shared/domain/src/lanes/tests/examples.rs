@@ -23,14 +23,14 @@ pub(super) fn fetch(lane: u8, limit: usize) -> Action<()> {
 
 pub(super) fn fetch_from(lane: u8, from: Timestamp, limit: usize) -> Action<()> {
     Action::Fetch {
-        subscription: self::lane(lane),
+        lane: self::lane(lane),
         from,
         limit,
     }
 }
 
 fn small(lane_buffer: usize, buffered: usize) -> Lanes<()> {
-    owner(Limits {
+    on_all_shards(Limits {
         lane_buffer,
         buffered,
         ..Limits::default()
@@ -38,8 +38,8 @@ fn small(lane_buffer: usize, buffered: usize) -> Lanes<()> {
 }
 
 pub(super) fn offer(lanes: &mut Lanes<()>, n: u128, to: u8) {
-    let ticket = lanes.ticket();
-    lanes.offer(work(n, lane(to), at(0)), ticket, at(0));
+    let mark = lanes.mark();
+    lanes.offer(work(n, lane(to), at(0)), mark, at(0));
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_lane_at_its_limit_does_not_hold_up_the_others() {
     }
     offer(&mut lanes, 9, 2);
     let begun = attempts(lanes.poll(at(0), |_| most(1)));
-    let whose: Vec<_> = begun.iter().map(|work| work.delivery.subscription).collect();
+    let whose: Vec<_> = begun.iter().map(|work| work.lane()).collect();
     assert_eq!(whose, [lane(1), lane(2)]);
     lanes.answered(&begun[1], WELL, at(0), 0.5);
     assert_eq!(lanes.poll(at(0), |_| most(1)), [], "lane 1 is still at its limit");
@@ -60,7 +60,7 @@ fn a_lane_at_its_limit_does_not_hold_up_the_others() {
 
 #[test]
 fn a_fetch_brings_what_is_not_known_and_has_room_and_the_rest_is_fetched_later() {
-    let mut lanes = owner(Limits {
+    let mut lanes = on_all_shards(Limits {
         bytes: 80,
         ..Limits::default()
     });
@@ -189,7 +189,7 @@ fn a_fetch_that_finds_nothing_leaves_no_lane() {
 fn a_hand_over_that_comes_after_a_fetch_has_shown_it_is_not_sent_again() {
     let mut lanes = small(8, 100);
     let late = work(1, lane(1), at(0));
-    let before_recording = lanes.ticket();
+    let before_recording = lanes.mark();
     lanes.note(lane(1), at(0));
     assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 8)]);
     lanes.fetched(lane(1), vec![late.clone()], 8, at(0));
@@ -237,14 +237,14 @@ fn a_lane_with_all_in_flight_that_it_may_have_waits_for_its_subscriber() {
     offer(&mut lanes, 2, 1);
     assert_eq!(lanes.poll(at(0), |_| most(1)), []);
     assert_eq!(state(&mut lanes), (LaneState::Full, Some(at(0))));
-    assert!(!lanes.was_free_since(lane(1), at(5)));
+    assert!(!lanes.was_free_since(lane(1).subscription(), at(5)));
     lanes.answered(&begun[0], WELL, at(6), 0.5);
     assert_eq!(
         state(&mut lanes),
         (LaneState::Free, Some(at(0))),
         "it is for this process to send it"
     );
-    assert!(lanes.was_free_since(lane(1), at(6)));
+    assert!(lanes.was_free_since(lane(1).subscription(), at(6)));
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn what_is_in_flight_when_its_shard_is_released_is_known_until_it_is_recorded() 
     for n in 1..4 {
         offer(&mut lanes, n, 1);
     }
-    let shard = Shard::of(lane(1));
+    let shard = lane(1).shard();
     let begun = attempts(lanes.poll(at(0), |_| most(1))).remove(0);
     lanes.release([shard]);
     assert_eq!(lanes.load().buffered, 0, "they lie in the ledger");
@@ -284,7 +284,7 @@ fn what_is_in_flight_when_its_shard_is_released_is_known_until_it_is_recorded() 
 #[test]
 fn a_fetch_from_before_a_release_brings_nothing_in() {
     let mut lanes = small(8, 100);
-    let shard = Shard::of(lane(1));
+    let shard = lane(1).shard();
     lanes.note(lane(1), at(0));
     assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 8)]);
     lanes.release([shard]);
@@ -302,11 +302,11 @@ fn a_fetch_from_before_a_release_brings_nothing_in() {
 #[test]
 fn a_hand_over_from_before_a_release_is_looked_up() {
     let mut lanes = small(8, 100);
-    let shard = Shard::of(lane(1));
-    let ticket = lanes.ticket();
+    let shard = lane(1).shard();
+    let mark = lanes.mark();
     lanes.release([shard]);
     lanes.own([shard]);
-    lanes.offer(work(1, lane(1), at(0)), ticket, at(0));
+    lanes.offer(work(1, lane(1), at(0)), mark, at(0));
     assert_eq!(
         lanes.poll(at(0), |_| most(1)),
         [fetch(1, 8)],
@@ -329,7 +329,7 @@ fn a_row_that_was_not_due_when_it_was_read_is_read_again() {
 
 #[test]
 fn retries_that_fall_due_one_by_one_are_read_several_at_a_time() {
-    let mut lanes = owner(Limits::default());
+    let mut lanes = on_all_shards(Limits::default());
     let mut ledger: Vec<Work<()>> = (1..=1000)
         .map(|n| {
             let mut retry = work(n, lane(1), at(u64::try_from(n).unwrap()));
@@ -345,7 +345,7 @@ fn retries_that_fall_due_one_by_one_are_read_several_at_a_time() {
             for action in actions {
                 match action {
                     Action::Fetch {
-                        subscription,
+                        lane: lane_id,
                         from,
                         limit,
                     } => {
@@ -353,14 +353,14 @@ fn retries_that_fall_due_one_by_one_are_read_several_at_a_time() {
                         let open = ledger.iter().filter(|work| work.delivery.due_at >= from);
                         let due = open.clone().filter(|work| work.delivery.due_at <= at(millis)).count();
                         let rows = open.take((due + 1).min(limit)).cloned().collect::<Vec<_>>();
-                        lanes.fetched(subscription, rows, limit, at(millis));
+                        lanes.fetched(lane_id, rows, limit, at(millis));
                     }
                     Action::Attempt(work) => {
                         sent += 1;
                         latest = latest.max(at(millis).since(work.delivery.due_at));
                         ledger.retain(|open| open.delivery.id != work.delivery.id);
                         lanes.answered(&work, WELL, at(millis), 0.5);
-                        lanes.recorded(work.delivery.subscription, work.delivery.id, None);
+                        lanes.recorded(work.lane(), work.delivery.id, None);
                     }
                     Action::GiveUp(work) => panic!("{work:?}"),
                 }

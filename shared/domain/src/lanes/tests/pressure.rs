@@ -3,12 +3,12 @@
 use super::examples::{attempts, fetch, fetch_from, most, offer};
 use super::*;
 
-fn lane16(n: u16) -> SubscriptionId {
-    SubscriptionId(Uuid::from_u128(0x1000 + u128::from(n)))
+fn lane16(n: u16) -> LaneId {
+    LaneId::of(SubscriptionId(Uuid::from_u128(0x1000 + u128::from(n))))
 }
 
-fn retry(n: u128, subscription: SubscriptionId) -> Work<()> {
-    let mut work = work(n, subscription, at(0));
+fn retry(n: u128, lane_id: LaneId) -> Work<()> {
+    let mut work = work(n, lane_id, at(0));
     work.delivery.attempts = 1;
     work
 }
@@ -34,13 +34,13 @@ fn begun(lanes: &mut Lanes<()>, ledger: &[Work<()>], terms: Terms, now: Timestam
                 Action::Attempt(work) => begun.push(work),
                 Action::GiveUp(work) => panic!("{work:?}"),
                 Action::Fetch {
-                    subscription,
+                    lane: lane_id,
                     from,
                     limit,
                 } => {
                     let rows = ledger.iter().filter(|work| work.delivery.due_at >= from);
                     let rows: Vec<_> = rows.take(limit).cloned().collect();
-                    lanes.fetched(subscription, rows, limit, now);
+                    lanes.fetched(lane_id, rows, limit, now);
                 }
             }
         }
@@ -48,10 +48,10 @@ fn begun(lanes: &mut Lanes<()>, ledger: &[Work<()>], terms: Terms, now: Timestam
 }
 
 /// Offers that many, which nobody answers; gives how many began.
-fn hang(lanes: &mut Lanes<()>, subscription: SubscriptionId, most: Terms, from: u128, count: u128) -> usize {
+fn hang(lanes: &mut Lanes<()>, lane_id: LaneId, most: Terms, from: u128, count: u128) -> usize {
     for n in from..from + count {
-        let ticket = lanes.ticket();
-        lanes.offer(work(n, subscription, at(0)), ticket, at(0));
+        let mark = lanes.mark();
+        lanes.offer(work(n, lane_id, at(0)), mark, at(0));
     }
     attempts(lanes.poll(at(0), |_| most)).len()
 }
@@ -63,7 +63,7 @@ proptest! {
     fn whoever_hangs_a_new_lane_begins_at_once(
         hanging in prop::collection::vec((1u16..=1000, 1u128..130), 0..300), at_a_time in 8usize..400, lanes_at_a_time in 8usize..400,
     ) {
-        let mut lanes = owner(Limits { in_flight: at_a_time, lanes_in_flight: lanes_at_a_time, ..Limits::default() });
+        let mut lanes = on_all_shards(Limits { in_flight: at_a_time, lanes_in_flight: lanes_at_a_time, ..Limits::default() });
         for (n, (in_flight, count)) in (0..).zip(&hanging) {
             let began = hang(&mut lanes, lane16(n), most(*in_flight), u128::from(n) * 1000, *count);
             prop_assert!(began >= 1 || usize::from(n) >= 20.min(lanes_at_a_time / 2), "the {n}th began none");
@@ -77,12 +77,12 @@ proptest! {
         sizes in prop::collection::vec((1u16..20, 1usize..40_000), 1..600),
     ) {
         let (buffered, bytes) = (100, 1_000_000);
-        let mut lanes = owner(Limits { buffered, bytes, lanes_in_flight: 1, in_flight: 0, ..Limits::default() });
+        let mut lanes = on_all_shards(Limits { buffered, bytes, lanes_in_flight: 1, in_flight: 0, ..Limits::default() });
         for (n, (to, bytes)) in (0..).zip(&sizes) {
-            let ticket = lanes.ticket();
-            lanes.offer(Work { bytes: *bytes, ..work(n, lane16(*to), at(0)) }, ticket, at(0));
+            let mark = lanes.mark();
+            lanes.offer(Work { bytes: *bytes, ..work(n, lane16(*to), at(0)) }, mark, at(0));
         }
-        for lane in lanes.by_subscription.values() {
+        for lane in lanes.by_id.values() {
             prop_assert!(lane.waits() <= buffered / 4, "{} wait", lane.waits());
             prop_assert!(lane.bytes <= bytes / 4 + 40_000, "{} bytes", lane.bytes);
         }
@@ -91,7 +91,7 @@ proptest! {
 
 #[test]
 fn twenty_that_hang_leave_room_for_more_than_one() {
-    let mut lanes = owner(Limits::default());
+    let mut lanes = on_all_shards(Limits::default());
     for n in 0..20 {
         hang(&mut lanes, lane16(n), most(64), u128::from(n) * 1000, 128);
     }
@@ -101,7 +101,7 @@ fn twenty_that_hang_leave_room_for_more_than_one() {
 
 #[test]
 fn a_lane_that_is_full_goes_on_when_another_ends() {
-    let mut lanes = owner(Limits {
+    let mut lanes = on_all_shards(Limits {
         in_flight: 4,
         ..Limits::default()
     });
@@ -117,7 +117,7 @@ fn a_lane_that_is_full_goes_on_when_another_ends() {
 
 #[test]
 fn what_is_new_takes_turns_with_retries_however_many() {
-    let mut lanes = owner(Limits::default());
+    let mut lanes = on_all_shards(Limits::default());
     lanes.note(lane(1), at(0));
     assert_eq!(lanes.poll(at(0), |_| most(1)), [fetch(1, 128)]);
     lanes.fetched(
@@ -144,7 +144,7 @@ fn what_is_new_takes_turns_with_retries_however_many() {
 
 #[test]
 fn what_is_new_finds_room_beside_retries_that_hang() {
-    let mut lanes = owner(Limits::default());
+    let mut lanes = on_all_shards(Limits::default());
     lanes.note(lane(1), at(0));
     assert_eq!(lanes.poll(at(0), |_| most(64)), [fetch(1, 128)]);
     lanes.fetched(
@@ -161,7 +161,7 @@ fn what_is_new_finds_room_beside_retries_that_hang() {
 
 #[test]
 fn retries_of_all_lanes_leave_room_for_a_first_attempt_and_go_on_when_one_ends() {
-    let mut lanes = owner(Limits {
+    let mut lanes = on_all_shards(Limits {
         in_flight: 8,
         lanes_in_flight: 16,
         ..Limits::default()
@@ -185,8 +185,8 @@ fn retries_of_all_lanes_leave_room_for_a_first_attempt_and_go_on_when_one_ends()
 
 #[test]
 fn what_is_new_does_not_wait_behind_a_fetch_that_cannot_have_shown_it() {
-    let mut lanes = owner(Limits::default());
-    let ticket = lanes.ticket();
+    let mut lanes = on_all_shards(Limits::default());
+    let mark = lanes.mark();
     lanes.note(lane(1), at(0));
     assert_eq!(lanes.poll(at(5), |_| most(1)), [fetch(1, 128)]);
     // Full, and the last is due before what is new: that was not among them.
@@ -196,9 +196,9 @@ fn what_is_new_does_not_wait_behind_a_fetch_that_cannot_have_shown_it() {
         128,
         at(5),
     );
-    lanes.offer(work(1000, lane(1), at(5)), ticket, at(5));
+    lanes.offer(work(1000, lane(1), at(5)), mark, at(5));
     assert_eq!(lanes.load().buffered, 129);
-    lanes.offer(work(1001, lane(1), at(0)), ticket, at(5));
+    lanes.offer(work(1001, lane(1), at(0)), mark, at(5));
     assert_eq!(lanes.load().buffered, 129, "as old as the last: it may have been");
 }
 
@@ -208,7 +208,7 @@ fn a_rate_is_kept_and_wakes_in_time() {
         rate: Rate::per_second(10.0),
         ..most(64)
     };
-    let mut lanes = owner(Limits::default());
+    let mut lanes = on_all_shards(Limits::default());
     for n in 0..50 {
         offer(&mut lanes, n, 1);
     }
@@ -235,7 +235,7 @@ fn a_rate_is_kept_and_wakes_in_time() {
 
 #[test]
 fn an_answer_that_asks_for_a_pause_pauses_the_lane_for_a_minute_at_most() {
-    let mut lanes = owner(Limits::default());
+    let mut lanes = on_all_shards(Limits::default());
     let mut ledger: Vec<_> = (0..3).map(|n| work(n, lane(1), at(0))).collect();
     for n in 0..3 {
         offer(&mut lanes, n, 1);
@@ -259,18 +259,15 @@ fn an_answer_that_asks_for_a_pause_pauses_the_lane_for_a_minute_at_most() {
 
 #[test]
 fn a_lane_that_is_held_back_waits_and_loses_nothing() {
-    let mut lanes = owner(Limits::default());
+    let mut lanes = on_all_shards(Limits::default());
     for n in 0..3 {
         offer(&mut lanes, n, 1);
         offer(&mut lanes, n + 10, 2);
     }
     let begun = attempts(lanes.poll(at(0), |_| most(1)));
-    let work = begun
-        .iter()
-        .find(|work| work.delivery.subscription == lane(1))
-        .expect("one of each");
+    let work = begun.iter().find(|work| work.lane() == lane(1)).expect("one of each");
     let then = at(0).plus(Duration::from_secs(1));
-    lanes.hold_back(lane(1), Duration::from_secs(1), at(0));
+    lanes.pause(lane(1).subscription(), Duration::from_secs(1), at(0));
     lanes.abandoned(work, then, at(0));
     assert_eq!(lanes.poll(at(0), |_| most(1)), []);
     let again = lanes.poll(then, |_| most(1));
@@ -284,7 +281,7 @@ fn a_lane_that_is_held_back_waits_and_loses_nothing() {
 #[test]
 fn a_success_ends_the_pause_of_a_503_and_not_that_of_a_429() {
     for (verdict, goes_on) in [(Verdict::Unavailable, true), (Verdict::Overload, false)] {
-        let mut lanes = owner(Limits::default());
+        let mut lanes = on_all_shards(Limits::default());
         for n in 0..3 {
             offer(&mut lanes, n, 1);
         }
@@ -379,8 +376,8 @@ fn a_probe_closes_what_has_expired_sends_one_and_lets_go_of_the_rest() {
     lanes.fetched(lane(1), vec![rows[3].clone()], 128, at(5100));
     let probe = attempts(lanes.poll(at(5100), |_| terms)).remove(0);
     assert_eq!(lanes.answered(&probe, WELL, at(5200), 0.5), Some(Turned::Closed));
-    let lane = &lanes.by_subscription[&lane(1)];
-    assert_eq!(lane.pace.limit(), 1, "it starts from one");
+    let lane = &lanes.by_id[&lane(1)];
+    assert_eq!(lane.flow.limit(), 1, "it starts from one");
 }
 
 #[test]
@@ -398,12 +395,12 @@ fn however_many_have_expired_they_are_closed_in_batches_without_a_pause() {
         for action in actions {
             match action {
                 Action::Fetch {
-                    subscription,
+                    lane: lane_id,
                     from,
                     limit,
                 } => {
-                    let rows = world.rows(subscription, from, limit);
-                    world.lanes.fetched(subscription, rows, limit, now);
+                    let rows = world.rows(lane_id, from, limit);
+                    world.lanes.fetched(lane_id, rows, limit, now);
                     largest = largest.max(world.lanes.load().buffered);
                 }
                 Action::GiveUp(work) => {
@@ -428,7 +425,7 @@ fn a_change_of_the_subscription_or_its_shard_closes_the_breaker() {
     assert_eq!(world.lanes.poll(at(1500), |_| changed), [fetch(1, 128)]);
 
     let (mut world, terms) = broken();
-    let shard = Shard::of(lane(1));
+    let shard = lane(1).shard();
     world.lanes.release([shard]);
     assert_eq!(world.lanes.load().lanes, 0);
     world.lanes.own([shard]);
@@ -440,10 +437,10 @@ fn a_change_of_the_subscription_or_its_shard_closes_the_breaker() {
 fn what_is_new_may_be_the_probe_before_what_failed_so_often() {
     let (mut world, terms) = broken();
     let new = work(10, lane(1), at(2000));
-    let ticket = world.lanes.ticket();
-    world.lanes.offer(new.clone(), ticket, at(1500));
+    let mark = world.lanes.mark();
+    world.lanes.offer(new.clone(), mark, at(1500));
     assert_eq!(world.lanes.poll(at(1500), |_| terms), [], "it is not time for one");
-    world.lanes.offer(new.clone(), ticket, at(2000));
+    world.lanes.offer(new.clone(), mark, at(2000));
     assert_eq!(world.lanes.poll(at(2000), |_| terms), [Action::Attempt(new.clone())]);
     world.lanes.answered(&new, answer(Verdict::Failure), at(2000), 0.5);
     world.lanes.recorded(lane(1), new.delivery.id, Some(at(9000)));
@@ -463,20 +460,23 @@ fn an_open_breaker_is_remembered_while_it_matters_and_no_longer() {
     assert_eq!(world.lanes.poll(at(2000), |_| terms), [fetch(1, 128)]);
     world.lanes.fetched(lane(1), Vec::<Work<()>>::new(), 128, at(2000));
     world.lanes.poll(at(2000), |_| terms);
-    let held: Vec<_> = world
+    let broken: Vec<_> = world
         .lanes
         .survey(at(2000))
         .into_iter()
         .filter(|it| it.lanes > 0)
         .collect();
-    assert_eq!(held.len(), 1);
-    assert_eq!((held[0].state, held[0].lanes), (LaneState::BreakerOpen, 1));
-    assert!(!world.lanes.was_free_since(lane(1), at(2000)));
+    assert_eq!(broken.len(), 1);
+    assert_eq!((broken[0].state, broken[0].lanes), (LaneState::BreakerOpen, 1));
+    assert!(!world.lanes.was_free_since(lane(1).subscription(), at(2000)));
     assert!(
-        world.lanes.was_free_since(lane(1), at(2001)),
+        world.lanes.was_free_since(lane(1).subscription(), at(2001)),
         "what came later was not held back"
     );
-    assert!(world.lanes.was_free_since(lane(2), at(0)), "nor another's");
+    assert!(
+        world.lanes.was_free_since(lane(2).subscription(), at(0)),
+        "nor another's"
+    );
     let end = world.lanes.next_wake().unwrap();
     assert_eq!(end, at(2000).plus(crate::breaker::MAX_PROBE_INTERVAL));
     world.lanes.poll(end, |_| terms);

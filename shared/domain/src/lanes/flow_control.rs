@@ -132,7 +132,7 @@ pub(super) fn is_long(then: Timestamp, now: Timestamp) -> bool {
 }
 
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct FlowControl {
     terms: Terms,
     in_flight: InFlightLimit,
     breaker: Breaker,
@@ -143,7 +143,7 @@ pub(super) struct Pace {
     away_until: Option<Timestamp>,
 }
 
-impl Default for Pace {
+impl Default for FlowControl {
     fn default() -> Self {
         Self {
             terms: Terms::UNKNOWN,
@@ -156,7 +156,7 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
+impl FlowControl {
     /// Takes over the terms of the subscription.
     pub(super) fn follow(&mut self, terms: Terms) {
         if terms.changed_at != self.terms.changed_at {

@@ -22,7 +22,7 @@ pub trait DeadLetters: Debug + Send + Sync {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Letter<'a> {
+struct DeadLetter<'a> {
     id: DeliveryId,
     event_id: EventId,
     #[serde(rename = "SubscriptionGUID")]
@@ -58,7 +58,7 @@ fn by_name<S: Serializer>(objects: &Objects, serializer: S) -> Result<S::Ok, S::
 
 /// The copy's body: the delivery as it is, and its event with `Data` to the byte.
 pub(crate) fn body(delivery: &DeliveryView, event: &EventView) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::to_vec(&Letter {
+    serde_json::to_vec(&DeadLetter {
         id: delivery.id,
         event_id: delivery.event_id,
         subscription: delivery.subscription,

@@ -1,20 +1,20 @@
-//! The keeper holds this process's share of the shards of a ledger that several processes share.
+//! The keeper of the leases: this process's share of the shards of a ledger that several processes share.
 //!
 //! ```text
 //!  every 5 s   renew ─▶ which shards are still ours, and how many we are
 //!  every 1 s   look whether any is free: below the share, take them; else count again who we are
-//!              above the share: tell the owner of the lanes, then release the surplus
-//!  at the end  tell the owner, release all at once, leave
+//!              above the share: tell the worker, then release the surplus
+//!  at the end  tell the worker, release all at once, leave
 //! ```
-//! To give a shard back, the keeper first publishes an [`Ownership`] without it. Then it asks the owner of the lanes
-//! which of its deliveries are in flight, and until when. The owner follows the change before it answers, so no
-//! attempt begins any more. Only then is the shard released in the ledger.
+//! To give a shard back, the keeper first publishes [`ShardLeases`] without it. Then it asks the worker which of its
+//! deliveries are in flight, and until when. The worker follows the change before it answers, so no attempt begins any
+//! more. Only then is the shard released in the ledger.
 
 use crate::fair_share::{Change, change, share, to_give};
-use crate::metrics::{Direction, Metrics};
-use herald_domain::id::{DeliveryId, SHARDS, Shard};
-use herald_domain::time::Timestamp;
-use herald_ledger::shards::{Look, Ownership, Renewal, Taken, slept};
+use crate::metrics::{Metrics, ShardMove};
+use herald_domain::id::{SHARDS, Shard};
+use herald_domain::worker::{Busy, Uptime};
+use herald_ledger::shards::{Look, Renewal, ShardLeases, Taken, uptime};
 use herald_ledger::{Error, Ledger};
 use herald_telemetry::health::Health;
 use std::collections::{HashMap, HashSet};
@@ -38,31 +38,22 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 const PART: &str = "shards";
 
-/// A question to the owner of the lanes: which deliveries of these shards are in flight, or not known to be recorded.
+/// A question to the worker: which deliveries of these shards are in flight, or not known to be recorded.
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) shards: HashSet<Shard>,
     pub(crate) answer: oneshot::Sender<Vec<Busy>>,
 }
 
-/// A delivery that no other process should send before `until`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Busy {
-    pub(crate) shard: Shard,
-    pub(crate) delivery: DeliveryId,
-    pub(crate) until: Timestamp,
-}
-
 /// Keeps this process's share of the shards.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct LeaseKeeper {
     ledger: Ledger,
-    owner: Uuid,
-    owned: watch::Sender<Ownership>,
+    worker: Uuid,
+    leases: watch::Sender<ShardLeases>,
     epochs: HashMap<Shard, i64>,
-    /// When the lease ends, if the machine sleeps no more than it had slept when it was renewed.
-    until: Instant,
-    slept: Duration,
+    /// When the leases end.
+    until: Uptime,
     /// When the next renewal is due.
     renew_at: Instant,
     workers: usize,
@@ -70,19 +61,18 @@ pub struct Keeper {
     giving: HashSet<Shard>,
 }
 
-impl Keeper {
-    /// The keeper of a process with this fresh id, and a view of what the process owns: nothing yet.
-    pub fn new(ledger: Ledger, owner: Uuid) -> (Self, watch::Receiver<Ownership>) {
-        let now = Instant::now();
-        let (owned, receiver) = watch::channel(Ownership::leased(owner, HashMap::new(), now));
+impl LeaseKeeper {
+    /// The keeper of a process with this fresh id, and a view of what the process has: nothing yet.
+    pub fn new(ledger: Ledger, worker: Uuid) -> (Self, watch::Receiver<ShardLeases>) {
+        let until = uptime();
+        let (leases, receiver) = watch::channel(ShardLeases::until(worker, HashMap::new(), until));
         let keeper = Self {
             ledger,
-            owner,
-            owned,
+            worker,
+            leases,
             epochs: HashMap::new(),
-            until: now,
-            slept: slept(),
-            renew_at: now,
+            until,
+            renew_at: until.instant,
             workers: 1,
             giving: HashSet::new(),
         };
@@ -111,12 +101,12 @@ impl Keeper {
                     "shards could not be kept or shared out; it is tried again"
                 );
             }
-            let holds = self.holds();
-            if !holds {
-                // The shards may have another owner by now, and nothing of them is sent here.
+            let runs = self.runs();
+            if !runs {
+                // The shards may have another worker by now, and nothing of them is sent here.
                 metrics.shards_owned(0);
             }
-            match ailment(self.epochs.len(), holds, self.workers) {
+            match ailment(self.epochs.len(), runs, self.workers) {
                 None => health.ok(PART),
                 Some(why) => health.failing(PART, why),
             }
@@ -128,7 +118,7 @@ impl Keeper {
     }
 
     async fn keep(&mut self, questions: &mpsc::Sender<Question>, metrics: &Metrics) -> Result<(), Error> {
-        if Instant::now() >= self.renew_at || !self.holds() {
+        if Instant::now() >= self.renew_at || !self.runs() {
             self.renew(metrics).await?;
         }
         // A release that failed before is tried again.
@@ -155,8 +145,8 @@ impl Keeper {
 
     async fn renew(&mut self, metrics: &Metrics) -> Result<(), Error> {
         // The lease is counted from before the renewal was sent, so it never holds longer here than in the ledger.
-        let (began, slept_before) = (Instant::now(), slept());
-        let Renewal { epochs, workers } = limited(self.ledger.renew(self.owner, LEASE)).await?;
+        let began = uptime();
+        let Renewal { epochs, workers } = limited(self.ledger.renew(self.worker, LEASE)).await?;
         let before = self.epochs.len();
         self.epochs = epochs;
         self.epochs.retain(|shard, _| !self.giving.contains(shard));
@@ -167,20 +157,19 @@ impl Keeper {
             );
         }
         self.workers = workers;
-        self.until = began + LEASE;
-        self.slept = slept_before;
-        self.renew_at = began + RENEW_EVERY;
+        self.until = began.plus(LEASE);
+        self.renew_at = began.instant + RENEW_EVERY;
         self.publish(metrics);
         Ok(())
     }
 
     async fn take(&mut self, most: usize, metrics: &Metrics) -> Result<(), Error> {
-        let Taken { epochs, from_dead } = limited(self.ledger.take_free(self.owner, most, LEASE)).await?;
+        let Taken { epochs, from_dead } = limited(self.ledger.take_free(self.worker, most, LEASE)).await?;
         if epochs.is_empty() {
             return Ok(());
         }
         tracing::info!(shards = epochs.len(), from_dead, self.workers, "took shards");
-        metrics.shards_moved(epochs.len(), Direction::Taken);
+        metrics.shards_moved(epochs.len(), ShardMove::Taken);
         metrics.shards_taken_over(from_dead);
         self.epochs.extend(epochs);
         self.publish(metrics);
@@ -202,8 +191,8 @@ impl Keeper {
         let busy = ask(questions, self.giving.clone()).await.unwrap_or_default();
         let busy = busy.iter().map(|busy| (busy.delivery, busy.until)).collect();
         let shards = self.giving.iter().copied().collect();
-        limited(self.ledger.release(self.owner, shards, busy)).await?;
-        metrics.shards_moved(self.giving.len(), Direction::Given);
+        limited(self.ledger.release(self.worker, shards, busy)).await?;
+        metrics.shards_moved(self.giving.len(), ShardMove::Given);
         self.giving.clear();
         Ok(())
     }
@@ -214,13 +203,13 @@ impl Keeper {
         self.give_up(all, metrics);
         loop {
             let left = match self.release(questions, metrics).await {
-                Ok(()) => limited(self.ledger.leave(self.owner)).await,
+                Ok(()) => limited(self.ledger.leave(self.worker)).await,
                 Err(error) => Err(error),
             };
             match left {
                 Ok(()) | Err(Error::Closed) => return,
                 // The lease is over, so the others take the shards anyway.
-                Err(_) if !self.holds() => return,
+                Err(_) if !self.runs() => return,
                 Err(error) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "shards could not be given back; it is tried again"
@@ -232,22 +221,17 @@ impl Keeper {
 
     fn publish(&self, metrics: &Metrics) {
         metrics.shards_owned(self.epochs.len());
-        self.owned
-            .send_replace(Ownership::leased(self.owner, self.epochs.clone(), self.until()));
+        self.leases
+            .send_replace(ShardLeases::until(self.worker, self.epochs.clone(), self.until));
     }
 
-    /// When the lease ends. It ran on while the machine slept.
-    fn until(&self) -> Instant {
-        let slept = slept().saturating_sub(self.slept);
-        self.until.checked_sub(slept).unwrap_or_else(Instant::now)
-    }
-
-    fn holds(&self) -> bool {
-        Instant::now() < self.until()
+    /// Whether the leases still run.
+    fn runs(&self) -> bool {
+        uptime().is_before(self.until)
     }
 }
 
-/// Asks the owner of the lanes. Returns `None` if it is gone, and with it everything that was in flight.
+/// Asks the worker. Returns `None` if it is gone, and with it everything that was in flight.
 pub(crate) async fn ask(questions: &mpsc::Sender<Question>, shards: HashSet<Shard>) -> Option<Vec<Busy>> {
     let (answer, answered) = oneshot::channel();
     questions.send(Question { shards, answer }).await.ok()?;
@@ -262,13 +246,13 @@ async fn limited<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, 
 }
 
 /// Why a process cannot deliver, if it cannot.
-fn ailment(owned: usize, holds: bool, workers: usize) -> Option<String> {
-    if !holds {
+fn ailment(shards: usize, runs: bool, workers: usize) -> Option<String> {
+    if !runs {
         return Some("the ledger cannot be reached".to_owned());
     }
     // The least share is one shard. With more workers than shards, some have none until another dies.
     let surplus = share(workers) * (workers.saturating_sub(1)) >= usize::from(SHARDS);
-    (owned == 0 && !surplus).then(|| format!("no shard is free yet; {workers} workers share {SHARDS}"))
+    (shards == 0 && !surplus).then(|| format!("no shard is free yet; {workers} workers share {SHARDS}"))
 }
 
 #[cfg(test)]
