@@ -20,6 +20,15 @@ pub(crate) enum Ledger {
     Server(String),
 }
 
+/// What copies of a subscription filter by; never the object of the original.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Copies {
+    /// Each another object.
+    OfAnObjectEach,
+    /// All the same object.
+    OfOneObject,
+}
+
 /// A delivery that waits for its retry.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waiting {
@@ -55,12 +64,16 @@ fn now_millis() -> u64 {
 }
 
 impl Ledger {
-    /// Makes `count` copies of a subscription, each for another object and with an address of its own.
-    pub(crate) async fn copy_subscription(&self, subscription: Uuid, count: u32) -> anyhow::Result<()> {
+    /// Makes `count` copies of a subscription, each with an address of its own.
+    pub(crate) async fn copy_subscription(&self, subscription: Uuid, count: u32, copies: Copies) -> anyhow::Result<()> {
         let random = self.random_id();
+        let object = match copies {
+            Copies::OfAnObjectEach => random.to_owned(),
+            Copies::OfOneObject => self.id(Uuid::now_v7()),
+        };
         let replaced = [
             ("id", random.to_owned()),
-            ("object", random.to_owned()),
+            ("object", object),
             (
                 "url",
                 "'https://customer-' || numbers.n || '.hooks.example/packets/created'".to_owned(),
@@ -261,7 +274,7 @@ mod tests {
     async fn ledger(sandbox: &Sandbox) -> Ledger {
         let ledger = Ledger::File(sandbox.file("herald.db", ""));
         let made = [
-            "CREATE TABLE subscriptions (id BLOB PRIMARY KEY, object BLOB UNIQUE, url TEXT UNIQUE, name TEXT)",
+            "CREATE TABLE subscriptions (id BLOB PRIMARY KEY, object BLOB, url TEXT UNIQUE, name TEXT)",
             "CREATE TABLE events (uid BLOB PRIMARY KEY, id BLOB UNIQUE, data TEXT)",
             "CREATE TABLE event_keys (id BLOB PRIMARY KEY, uid BLOB UNIQUE, account TEXT)",
             "CREATE TABLE deliveries_open (id BLOB PRIMARY KEY, event BLOB UNIQUE, due_at INTEGER, attempts INTEGER)",
@@ -285,11 +298,23 @@ mod tests {
     async fn copies_of_a_subscription_differ_in_what_they_must_and_nothing_else() {
         let sandbox = Sandbox::new("herald-bench-");
         let ledger = ledger(&sandbox).await;
-        ledger.copy_subscription(SUBSCRIPTION, 2_500).await.unwrap();
-        let copied = "SELECT count(*) || ' ' || sum(length(id) = 16 AND length(object) = 16) FROM subscriptions \
-                      WHERE name = 'kept' AND url LIKE 'https://customer-%'";
-        assert_eq!(ledger.ask(copied.to_owned()).await.unwrap(), "2500 2500");
-        assert!(ledger.copy_subscription(Uuid::nil(), 2_501).await.is_err());
+        let copy = |subscription, count, copies| ledger.copy_subscription(subscription, count, copies);
+        copy(SUBSCRIPTION, 2_500, Copies::OfAnObjectEach).await.unwrap();
+        let copied = "SELECT count(*) || ' ' || sum(length(id) = 16 AND length(object) = 16) || ' ' \
+                      || count(DISTINCT object) FROM subscriptions WHERE name = 'kept' AND url LIKE 'https://customer-%'";
+        assert_eq!(ledger.ask(copied.to_owned()).await.unwrap(), "2500 2500 2500");
+        assert!(copy(Uuid::nil(), 2_501, Copies::OfAnObjectEach).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn copies_of_a_subscription_may_share_an_object_which_is_not_the_originals() {
+        let sandbox = Sandbox::new("herald-bench-");
+        let ledger = ledger(&sandbox).await;
+        let copied = ledger.copy_subscription(SUBSCRIPTION, 2_500, Copies::OfOneObject);
+        copied.await.unwrap();
+        let objects = "SELECT group_concat(n, ' ') FROM \
+                       (SELECT count(*) AS n FROM subscriptions GROUP BY object ORDER BY count(*))";
+        assert_eq!(ledger.ask(objects.to_owned()).await.unwrap(), "1 2500");
     }
 
     #[tokio::test]

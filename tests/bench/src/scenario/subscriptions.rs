@@ -1,4 +1,5 @@
-//! Ten subscriptions against a million, where each event matches one.
+//! Ten subscriptions against a million, where each event matches one: the million each with an object of its own, and all
+//! with the same one.
 
 use super::Measured;
 use crate::closed::{Closed, Load, Throughput};
@@ -7,6 +8,7 @@ use crate::options::Bench;
 use crate::report::Report;
 use crate::report::Target::{AtLeast, AtMost};
 use crate::rounds::{Case, Rounds};
+use crate::seed::Copies;
 use crate::stack::Stack;
 use herald_tests::samples;
 use std::fmt;
@@ -18,13 +20,29 @@ const FEW: u32 = 10;
 /// How long a stack is left alone before its memory is read.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// How many there are.
+/// How many there are, and whether all but one have the same object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Subscriptions(u32);
+struct Subscriptions {
+    count: u32,
+    of_one_topic: bool,
+}
+
+impl Subscriptions {
+    fn distinct(count: u32) -> Self {
+        Self {
+            count,
+            of_one_topic: false,
+        }
+    }
+
+    fn topics(self) -> &'static str {
+        if self.of_one_topic { "one" } else { "one each" }
+    }
+}
 
 impl fmt::Display for Subscriptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} subscriptions", self.0)
+        write!(f, "{} subscriptions, topics: {}", self.count, self.topics())
     }
 }
 
@@ -53,34 +71,58 @@ impl Outcome {
 
 pub(super) async fn measure(bench: &Bench) -> Measured {
     let many = bench.count();
-    let cases = Case::all(bench.stacks(), &[Subscriptions(FEW), Subscriptions(many)]);
+    let [few, all] = [FEW, many].map(Subscriptions::distinct);
+    let crowd = Subscriptions {
+        of_one_topic: true,
+        ..all
+    };
+    let cases = Case::all(bench.stacks(), &[few, all, crowd]);
     let rounds = Rounds::run(bench.rounds(), &cases, async |case| run(case, bench).await).await;
     let mut speed = Report::new(
         format!("{FEW} and {many} subscriptions, each event matching one"),
-        &["stack", "subscriptions", "events/s", "to the few", "ready after, s"],
+        &[
+            "stack",
+            "subscriptions",
+            "topics",
+            "events/s",
+            "to the few",
+            "ready after, s",
+            "to a topic each",
+        ],
     );
     let mut memory = Report::new(
         format!("Memory of {many} subscriptions"),
         &["stack", "process", "with the few, MB", "with all, MB", "bytes each"],
     );
     for kind in bench.stacks() {
-        let [few, all] = [FEW, many].map(|count| Case {
-            kind,
-            variant: Subscriptions(count),
-        });
-        for case in [few, all] {
+        let [few, all, crowd] = [few, all, crowd].map(|variant| Case { kind, variant });
+        for case in [few, all, crowd] {
             let ratio = rounds.against(case, few, |outcome| outcome.throughput.rate);
             let ready = rounds.of(case, |outcome| outcome.ready.as_secs_f64());
-            let judged = [(AtLeast(0.9), &ratio), (AtMost(15.0), &ready)];
+            let to_distinct = rounds.against(case, all, |outcome| outcome.ready.as_secs_f64());
+            let judged = [
+                (AtLeast(0.9), &ratio),
+                (AtMost(15.0), &ready),
+                (AtMost(1.1), &to_distinct),
+            ];
+            let judged = if case == few {
+                &judged[..0]
+            } else if case == all {
+                &judged[..2]
+            } else {
+                &judged[..]
+            };
             speed.judged_row(
                 [
                     kind.to_string(),
-                    case.variant.0.to_string(),
+                    case.variant.count.to_string(),
+                    case.variant.topics().to_owned(),
                     rounds.of(case, |outcome| outcome.throughput.rate).to_string(),
                     ratio.to_string(),
                     ready.to_string(),
+                    to_distinct.to_string(),
                 ],
-                if case == few { &[] } else { &judged },
+                judged,
             );
         }
         let names = rounds
@@ -116,7 +158,15 @@ async fn run(Case { kind, variant }: Case<Subscriptions>, bench: &Bench) -> anyh
     stack.launch().await?;
     let subscription = stack.subscribe(&samples::packets_of(closed.company, &url)).await?;
     stack.halt().await?;
-    stack.ledger().copy_subscription(subscription, variant.0 - 1).await?;
+    let copies = if variant.of_one_topic {
+        Copies::OfOneObject
+    } else {
+        Copies::OfAnObjectEach
+    };
+    let ledger = stack.ledger();
+    ledger
+        .copy_subscription(subscription, variant.count - 1, copies)
+        .await?;
     crate::arrival::settle();
     let ready = stack.launch().await?;
     tokio::time::sleep(SETTLED).await;
