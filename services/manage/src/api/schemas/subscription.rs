@@ -5,11 +5,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use utoipa::openapi::schema::ObjectBuilder;
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-/// A name for a schema of [`subscriptions`].
+/// A name for a schema of [`subscriptions`], and a reference to it wherever utoipa would write the schema out.
 macro_rules! placeholder {
     ($(#[$doc:meta] $type:ident)*) => {$(
         #[$doc]
@@ -18,7 +17,7 @@ macro_rules! placeholder {
 
         impl PartialSchema for $type {
             fn schema() -> RefOr<Schema> {
-                ObjectBuilder::new().into()
+                Ref::from_schema_name(stringify!($type)).into()
             }
         }
 
