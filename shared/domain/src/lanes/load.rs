@@ -48,7 +48,7 @@ impl<P> Lanes<P> {
         }
     }
 
-    /// ReadHistory at every lane: how many each state has, and how long their deliveries wait. Lanes that are held back
+    /// Looks at every lane: how many each state has, and how long their deliveries wait. Lanes that are held back
     /// now are remembered for [`Lanes::was_free_since`], so this must be called about once a second.
     pub fn survey(&mut self, now: Timestamp) -> [Survey; LaneState::ALL.len()] {
         let mut surveys = LaneState::ALL.map(|state| Survey {

@@ -108,7 +108,7 @@ impl Field {
     pub fn sample(&self) -> Value {
         let schema = (self.schema)();
         let last = schema["enum"].as_array().and_then(|values| values.last());
-        let found = schema.get("example").or(last).or(schema.get("maximum"));
+        let found = schema.get("example").or(last).or_else(|| schema.get("maximum"));
         match (found, schema["default"].as_bool()) {
             (Some(value), _) => value.clone(),
             (None, default) => default.map(|default| !default).into(),

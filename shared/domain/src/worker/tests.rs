@@ -131,11 +131,11 @@ impl Rig {
 
     /// The attempt that begins with this turn.
     fn begun(&mut self, seconds: u64) -> Begun<()> {
-        let begun = self.turn(seconds).into_iter().find_map(|effect| match effect {
-            Effect::Attempt(begun) => Some(begun),
-            _ => None,
-        });
-        begun.unwrap()
+        let mut effects = self.turn(seconds).into_iter();
+        match effects.find(|effect| matches!(effect, Effect::Attempt(_))) {
+            Some(Effect::Attempt(begun)) => begun,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// The outcome of the attempt that is answered so.

@@ -43,6 +43,7 @@ pub(crate) fn subscriptions(now: Timestamp) -> Vec<Subscription> {
 
 /// Every other subscription takes one attempt at a time and has `MaxAttempts`; the rest take two, but no more than two
 /// a second. Give-up and maximum come so soon that both are reached.
+#[expect(clippy::unwrap_used, reason = "the body is a good one")]
 fn subscription(id: SubscriptionId, interest: Interest, now: Timestamp) -> Subscription {
     let is_even = id.0.as_u128().is_multiple_of(2);
     let retry = RetryPolicy {

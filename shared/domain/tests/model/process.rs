@@ -201,7 +201,7 @@ impl Process {
     /// What it can do next; what a healthy network does not do only with `faults`. Mostly it goes on with what it has
     /// begun.
     pub(crate) fn choose(&self, ledger: &Ledger, queue: &Queue, choice: u16) -> Move {
-        let (goes_on, choice) = (choice % 4 != 0, usize::from(choice / 4));
+        let (goes_on, choice) = (!choice.is_multiple_of(4), usize::from(choice / 4));
         let mut moves = if goes_on { self.pending(self.faults) } else { Vec::new() };
         if moves.is_empty() {
             moves = self.beginnings(ledger, queue, self.faults);
@@ -316,7 +316,7 @@ impl Process {
             | Move::ReleaseUnheard => self.keeper.make(what, self.id, outside.ledger),
             Move::Refresh => outside.ledger.refresh(&mut self.registry),
             Move::Ask => {
-                let busy = self.busy(self.keeper.giving.iter().copied().collect(), outside.ledger);
+                let busy = self.busy(&self.keeper.giving.iter().copied().collect(), outside.ledger);
                 self.keeper.asked = Some(busy.into_iter().map(|busy| (busy.delivery, busy.until)).collect());
                 return self.carry_on(outside, dice);
             }
@@ -353,7 +353,7 @@ impl Process {
             }
             Jobs::Refreshed(jobs) => {
                 let shards = jobs.iter().map(|(job, _)| Shard::of(job.subscription)).collect();
-                let busy = self.busy(shards, ledger);
+                let busy = self.busy(&shards, ledger);
                 Jobs::Asked(jobs, busy.into_iter().map(|busy| busy.delivery).collect())
             }
             asked @ Jobs::Asked(..) => asked,

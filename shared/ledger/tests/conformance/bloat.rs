@@ -159,7 +159,7 @@ impl Walk<'_> {
         let jobs = ledger.dead_letter_jobs(100).await.unwrap();
         ledger.jobs_done(jobs.iter().map(|job| job.id).collect()).await.unwrap();
         ledger.cancel_jobs(owned, 10).await.unwrap();
-        // BatchResult by a process that owns nothing.
+        // Recorded by a process that owns nothing.
         self.record(&ShardLeases::none(), fresh).await;
         ledger.take_wakeups(owned).await.unwrap();
         open_lanes(ledger, owned.shards(), 1000).await;

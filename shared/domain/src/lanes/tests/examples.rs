@@ -50,7 +50,7 @@ fn a_lane_at_its_limit_does_not_hold_up_the_others() {
     }
     offer(&mut lanes, 9, 2);
     let begun = attempts(lanes.poll(at(0), |_| most(1)));
-    let whose: Vec<_> = begun.iter().map(|work| work.lane()).collect();
+    let whose: Vec<_> = begun.iter().map(Work::lane).collect();
     assert_eq!(whose, [lane(1), lane(2)]);
     lanes.answered(&begun[1], WELL, at(0), 0.5);
     assert_eq!(lanes.poll(at(0), |_| most(1)), [], "lane 1 is still at its limit");

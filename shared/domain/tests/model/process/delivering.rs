@@ -107,7 +107,7 @@ impl Process {
             }
             Move::RowsFailed(i) => {
                 let lane = self.reads.remove(i).lane;
-                let is_away = dice % 2 == 0;
+                let is_away = dice.is_multiple_of(2);
                 self.hear(Input::RowsFailed { lane, is_away }, ledger);
             }
             Move::Answer(i) => self.answer(i, outside, dice),
@@ -131,7 +131,7 @@ impl Process {
                 let PendingOutcome { outcome, result, .. } = self.outcomes.remove(i);
                 let (delivery, result) = (outcome.work.delivery, result.unwrap_or(RecordResult::Stale));
                 if result.closes(outcome.next).is_none() {
-                    let gone = &mut outside.gone;
+                    let gone = &mut *outside.gone;
                     gone.retain(|(process, _), (id, _)| *process != self.id.0 || *id != delivery.id);
                 }
                 self.hear(Input::Recorded(delivery, outcome.next, result), ledger);
@@ -170,8 +170,9 @@ impl Process {
             let now = ledger.clocks();
             let left = self.keeper.until.since(now.time);
             let ended = now.time.since(self.keeper.until);
+            let instant = (now.uptime.instant + left).checked_sub(ended);
             let until = Uptime {
-                instant: now.uptime.instant + left - ended,
+                instant: instant.unwrap_or(now.uptime.instant),
                 ..now.uptime
             };
             self.hear(
@@ -182,9 +183,9 @@ impl Process {
     }
 
     /// What the worker has in flight of these shards, once it has heard of the leases as they are.
-    pub(super) fn busy(&mut self, shards: HashSet<Shard>, ledger: &Ledger) -> Vec<Busy> {
+    pub(super) fn busy(&mut self, shards: &HashSet<Shard>, ledger: &Ledger) -> Vec<Busy> {
         self.follow(ledger);
-        self.worker.busy(&shards, ledger.now)
+        self.worker.busy(shards, ledger.now)
     }
 
     fn turn(&mut self, outside: &mut Outside<'_>, dice: u16) -> Result<(), String> {
@@ -223,7 +224,7 @@ impl Process {
 
     /// Carries out what is to be done; with faults, the process may be frozen before, in between.
     pub(super) fn carry_on(&mut self, outside: &mut Outside<'_>, dice: u16) -> Result<(), String> {
-        let mut left = if self.faults && dice % 4 == 0 {
+        let mut left = if self.faults && dice.is_multiple_of(4) {
             usize::from(dice / 4) % 3
         } else {
             usize::MAX
