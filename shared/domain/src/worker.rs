@@ -392,10 +392,10 @@ impl<E> Worker<E> {
             (NextStep::Retry(_), RecordResult::Late | RecordResult::Stale) | (NextStep::Close { .. }, _) => None,
         };
         self.lanes.recorded(lane, delivery.id, due_at);
-        // A late outcome may be this very one, recorded before its answer was lost. After a stale one the shard, which
-        // had another worker in between, may have come back meanwhile. In both cases only the ledger can tell.
-        let is_late_retry = matches!((next, result), (NextStep::Retry(_), RecordResult::Late));
-        if is_late_retry || result == RecordResult::Stale {
+        // A late outcome may be this very one, recorded before its answer was lost, and a manual retry may have opened
+        // the delivery again. After a stale one the shard, which had another worker in between, may have come back
+        // meanwhile. In each case only the ledger can tell.
+        if matches!(result, RecordResult::Late | RecordResult::Stale) {
             self.lanes.look(lane, now);
         }
     }

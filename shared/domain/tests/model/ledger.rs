@@ -426,7 +426,10 @@ impl Ledger {
             return RecordResult::Stale;
         }
         let row = self.open.get_mut(&seen.id);
-        let Some(row) = row.filter(|row| row.delivery.attempts == seen.attempts) else {
+        // A manual retry since is another opening.
+        let as_seen =
+            |row: &&mut Row| (row.delivery.attempts, row.delivery.opened_at) == (seen.attempts, seen.opened_at);
+        let Some(row) = row.filter(as_seen) else {
             return RecordResult::Late;
         };
         match next {

@@ -3,7 +3,7 @@
 use super::former::{self, Former};
 use super::{NextStep, OutcomeRecord, RecordResult, Reopening, late, postgres, sqlite};
 use crate::rows::{AttemptRow, ClosedRow, LAST, Last, attempt_row, closed_row, insert_attempts, insert_closed};
-use crate::sql::{for_values, uuid};
+use crate::sql::{for_update, for_values, timestamp, uuid};
 use crate::{Error, locks, outbox, subscriptions, wakeups};
 use herald_domain::delivery::{Closed, Delivery};
 use herald_domain::id::{DeliveryId, SubscriptionId};
@@ -84,14 +84,14 @@ impl Found {
     /// Takes the deliveries out of the open ones or sets when they are due, and corrects those that had ended.
     async fn by(txn: &DatabaseTransaction, counted: &Counted, now: Timestamp) -> Result<Self, Error> {
         let mut found = Self {
-            closed: delete_open(txn, counted.closings.iter().map(|(_, outcome)| outcome)).await?,
+            closed: close(txn, &counted.closings).await?,
             reopened: reopen(txn, &counted.retries).await?,
             corrected: HashSet::new(),
         };
         let all = counted.all().map(|(_, outcome)| outcome);
         let late: Vec<&OutcomeRecord> = all.filter(|outcome| !found.was_open(outcome)).collect();
         found.corrected = late::correct(txn, &late, now).await?;
-        // A manual retry may have opened one of them again in between; the success counts there too.
+        // A manual retry may have opened one of them again in between. A success counts there too, another end does not.
         let missed = late
             .into_iter()
             .filter(|outcome| outcome.is_success() && !found.corrected.contains(&outcome.delivery.id));
@@ -195,6 +195,35 @@ async fn reopen(txn: &DatabaseTransaction, retries: &[(usize, OutcomeRecord)]) -
         DbBackend::Postgres => postgres::reopen(txn, rows).await,
         _ => sqlite::reopen(txn, rows).await,
     }
+}
+
+/// Closes open deliveries. A success closes its delivery whenever it comes. Any other end closes the delivery as it was
+/// when its worker took it up: if that end was recorded before and its answer lost, a manual retry may have opened the
+/// delivery again since.
+async fn close(
+    txn: &DatabaseTransaction,
+    closings: &[(usize, OutcomeRecord)],
+) -> Result<HashMap<DeliveryId, Last>, Error> {
+    let outcomes = closings.iter().map(|(_, outcome)| outcome);
+    let (delivered, ended): (Vec<_>, Vec<_>) = outcomes.partition(|outcome| outcome.is_success());
+    let opened = opened_at(txn, &ended).await?;
+    let as_it_was = |outcome: &&OutcomeRecord| opened.get(&outcome.delivery.id) == Some(&outcome.delivery.opened_at);
+    delete_open(txn, delivered.into_iter().chain(ended.into_iter().filter(as_it_was))).await
+}
+
+/// When these deliveries were opened, as far as they are open. Their rows are locked until the end of the transaction.
+async fn opened_at(
+    txn: &DatabaseTransaction,
+    outcomes: &[&OutcomeRecord],
+) -> Result<HashMap<DeliveryId, Timestamp>, Error> {
+    let mut ids: Vec<_> = outcomes.iter().map(|outcome| outcome.delivery.id).collect();
+    ids.sort_unstable();
+    let ids = ids.into_iter().map(|id| id.0.into()).collect();
+    let lock = format!("ORDER BY id{}", for_update(txn));
+    let rows = for_values(txn, "SELECT id, opened_at FROM deliveries_open WHERE id", ids, &lock).await?;
+    rows.iter()
+        .map(|row| Ok((DeliveryId(uuid(row, "id")?), timestamp(row, "opened_at")?)))
+        .collect()
 }
 
 /// Deletes the open rows. Only the transaction whose delete finds the row closes the delivery.

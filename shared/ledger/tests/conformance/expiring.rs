@@ -313,7 +313,9 @@ async fn history(database: Database, mut dice: Dice) {
                 Some((Closed::Dead, _)) if dice.roll(3) == 0 => {
                     assert_eq!(rig.ledger.retry(known.delivery.id).await.unwrap(), Retried::Done);
                     known.end = None;
-                    known.delivery.attempts = u32::try_from(view.attempts).unwrap();
+                    let open = rig.open(known.delivery.subscription, 100).await;
+                    let mut open = open.into_iter().map(|(delivery, _)| delivery);
+                    known.delivery = open.find(|delivery| delivery.id == view.id).unwrap();
                 }
                 _ => {}
             }

@@ -3,7 +3,7 @@
 use crate::rig::{Database, EARLIEST, Rig, dead, delivered, open_lanes, retried, under};
 use herald_domain::delivery::{Closed, Status};
 use herald_domain::lanes::Scope;
-use herald_ledger::delivering::RecordResult;
+use herald_ledger::delivering::{OutcomeRecord, RecordResult};
 use herald_ledger::history::retrying::Retried;
 use std::time::Duration;
 
@@ -198,6 +198,27 @@ async fn a_dead_delivery_is_retried_by_hand_with_its_id_and_numbers(database: Da
     rig.assert_exact().await;
 }
 
+async fn an_ending_that_is_recorded_twice_does_not_end_a_manual_retry(database: Database) {
+    let rig = Rig::new(database).await;
+    let subscription = rig.subscribe(1).await;
+    let (event, deliveries) = rig.deliveries(&[subscription, rig.subscribe(2).await]).await;
+    let unsent = |delivery| OutcomeRecord {
+        attempt: None,
+        ..dead(delivery, event)
+    };
+    for ending in [dead(deliveries[0], event), unsent(deliveries[1])] {
+        assert_eq!(rig.finish(ending.clone()).await, RecordResult::Done);
+        // Its answer was lost, so it comes again; meanwhile somebody has the delivery sent again.
+        assert_eq!(rig.ledger.retry(ending.delivery.id).await.unwrap(), Retried::Done);
+        assert_eq!(rig.finish(ending.clone()).await, RecordResult::Late);
+        let open = rig.open(ending.delivery.subscription, 10).await;
+        assert_eq!(open.len(), 1, "it is sent again");
+        assert_eq!(open[0].0.attempts, u32::from(ending.attempt.is_some()));
+        rig.assert_exact().await;
+        assert_eq!(rig.finish(delivered(open[0].0, event)).await, RecordResult::Done);
+    }
+}
+
 on_both!(
     a_delivery_that_succeeds_at_once_is_one_row_with_its_attempt,
     a_failure_is_due_again_and_its_attempts_add_up,
@@ -206,4 +227,5 @@ on_both!(
     only_the_present_owner_counts_failures_but_a_success_counts_from_anybody,
     a_batch_of_every_kind_is_recorded_in_order,
     a_dead_delivery_is_retried_by_hand_with_its_id_and_numbers,
+    an_ending_that_is_recorded_twice_does_not_end_a_manual_retry,
 );

@@ -157,7 +157,7 @@ async fn no_shard_is_taken_while_a_failure_of_its_owner_is_recorded() {
     let ledger = rig.ledger.clone();
     let failure = under(&rig.owned, dead(deliveries[0], event));
     let finish = tokio::spawn(async move { ledger.record_outcomes(vec![failure]).await.unwrap().results });
-    while !waits("DELETE FROM deliveries_open").await {
+    while !waits("SELECT id, opened_at FROM deliveries_open").await {
         assert!(
             tokio::time::Instant::now() < deadline,
             "the outcome does not wait for the row"
