@@ -1,6 +1,6 @@
 //! One attempt: build, sign, send, read, classify.
 
-use crate::prepared::{Impossible, Prepare, Prepared};
+use crate::request_template::{Impossible, RequestTemplate, RequestTemplates};
 use crate::{rate_limit, spans};
 use bytes::Bytes;
 use herald_domain::catalogue::{EventType, Webhook};
@@ -30,13 +30,13 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 #[derive(Debug)]
 pub(crate) struct Sender {
     client: Arc<Client>,
-    prepare: Prepare,
+    templates: RequestTemplates,
 }
 
 impl Sender {
     pub(crate) fn new(client: Arc<Client>) -> Self {
         Self {
-            prepare: Prepare::new(Arc::clone(&client)),
+            templates: RequestTemplates::new(Arc::clone(&client)),
             client,
         }
     }
@@ -73,7 +73,7 @@ async fn send(
     let began = Instant::now();
     let number = delivery.attempts + 1;
     let deadline = began + subscription.settings.timeout;
-    let (prepared, headers, body) = match request(sender, subscription, delivery, event, traceparent, at) {
+    let (template, headers, body) = match request(sender, subscription, delivery, event, traceparent, at) {
         Ok(request) => request,
         // What can never succeed: dead at once, and the detail says why.
         Err(impossible) => {
@@ -87,7 +87,7 @@ async fn send(
         }
     };
     let request = Request {
-        target: prepared.target(),
+        target: template.target(),
         headers,
         body,
         limits: BodyLimits::default(),
@@ -118,8 +118,8 @@ fn request(
     event: &EventRecord,
     traceparent: TraceContext,
     at: Timestamp,
-) -> Result<(Arc<Prepared>, HeaderMap, Bytes), Impossible> {
-    let prepared = sender.prepare.get(subscription)?;
+) -> Result<(Arc<RequestTemplate>, HeaderMap, Bytes), Impossible> {
+    let template = sender.templates.get(subscription)?;
     let outgoing = subscription.settings.format.compose(&Envelope {
         subscription: subscription.id,
         kind: &event.kind,
@@ -129,8 +129,8 @@ fn request(
         accepted_at: event.accepted_at,
     });
     let id = delivery.id.to_string();
-    let signature = prepared.signers().sign(&id, at, outgoing.body.as_bytes());
-    let mut headers = prepared.headers();
+    let signature = template.signers().sign(&id, at, outgoing.body.as_bytes());
+    let mut headers = template.headers();
     headers.insert(ID, HeaderValue::try_from(id)?);
     headers.insert(TIMESTAMP, at.as_unix_seconds().into());
     headers.insert(SIGNATURE, HeaderValue::try_from(signature)?);
@@ -138,7 +138,7 @@ fn request(
     headers.insert(EVENT_ID, HeaderValue::try_from(event.id.to_string())?);
     headers.insert(ATTEMPT, (delivery.attempts + 1).into());
     headers.insert(TRACEPARENT, HeaderValue::try_from(traceparent.to_string())?);
-    Ok((prepared, headers, outgoing.body.into()))
+    Ok((template, headers, outgoing.body.into()))
 }
 
 /// `Webhook-Type`: what the subscription asked for, which is a webhook of Enate's or the event's type.

@@ -11,10 +11,10 @@ mod fair_share;
 mod lease_keeper;
 mod metrics;
 mod outbox;
-mod prepared;
 mod rate_limit;
 mod recorder;
 mod report;
+mod request_template;
 mod spans;
 mod worker;
 

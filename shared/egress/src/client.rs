@@ -102,7 +102,7 @@ impl Client {
                 detail: error.words(),
             }),
             Err(_elapsed) => {
-                target.keep_apart(std::time::Instant::now());
+                target.isolate(std::time::Instant::now());
                 ExchangeOutcome::TimedOut
             }
         };
@@ -123,9 +123,9 @@ impl Client {
         let mut new = false;
         let mut broken = None;
         for repeats_left in (0..=MAX_REPEATS).rev() {
-            let apart = target.is_apart(std::time::Instant::now());
-            let taken = self.take(target, new, apart).await;
-            if apart && repeats_left > 0 && taken.as_ref().is_err_and(SendError::speaks_no_such_http) {
+            let isolated = target.is_isolated(std::time::Instant::now());
+            let taken = self.take(target, new, isolated).await;
+            if isolated && repeats_left > 0 && taken.as_ref().is_err_and(SendError::speaks_no_such_http) {
                 target.share_again();
                 continue;
             }
@@ -140,7 +140,7 @@ impl Client {
                 Err(error) => match again(&lease, &error) {
                     Again::No => return Err(error.into()),
                     _ if repeats_left == 0 => return Err(error.into()),
-                    Again::OverHttp1 => target.keep_apart(std::time::Instant::now()),
+                    Again::OverHttp1 => target.isolate(std::time::Instant::now()),
                     Again::Anywhere => {}
                     Again::Anew => (new, broken) = (true, Some(error.into())),
                 },
@@ -149,11 +149,11 @@ impl Client {
         unreachable!("the last time round returns")
     }
 
-    async fn take(&self, target: &Target, new: bool, apart: bool) -> Result<Lease, SendError> {
+    async fn take(&self, target: &Target, new: bool, isolated: bool) -> Result<Lease, SendError> {
         let origin = target.origin();
         let host = Host {
             origin: Arc::clone(&origin.name),
-            may_share: origin.tls && !apart,
+            may_share: origin.tls && !isolated,
         };
         let connect = async |changed: watch::Sender<()>| -> Result<Connection, SendError> {
             let addresses = self.addresses(&origin.host).await?;

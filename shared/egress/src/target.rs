@@ -12,7 +12,7 @@ use url::Url;
 
 /// How long an isolated target's requests have connections of their own. It is bounded, because a receiver's trouble
 /// passes, and over HTTP/1.1 each request under way takes a connection.
-const APART: Duration = Duration::from_mins(10);
+const ISOLATION: Duration = Duration::from_mins(10);
 
 /// Why no request can go to a URL.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub struct Target {
     authority: HeaderValue,
     origin: Origin,
     /// Until when the target is isolated: its requests have connections of their own.
-    apart_until: Mutex<Option<Instant>>,
+    isolated_until: Mutex<Option<Instant>>,
 }
 
 /// The server that a URL names.
@@ -86,7 +86,7 @@ impl Target {
             uri: Uri::try_from(format!("{}://{authority}{}{query}", url.scheme(), url.path()))?,
             authority: HeaderValue::try_from(authority)?,
             origin,
-            apart_until: Mutex::default(),
+            isolated_until: Mutex::default(),
         })
     }
 
@@ -112,20 +112,20 @@ impl Target {
         &self.origin
     }
 
-    /// Isolates the target for [`APART`], because a request was not answered in time or the receiver wants HTTP/1.1:
+    /// Isolates the target for [`ISOLATION`], because a request was not answered in time or the receiver wants HTTP/1.1:
     /// its requests have connections of their own.
-    pub(crate) fn keep_apart(&self, now: Instant) {
-        *self.apart_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + APART);
+    pub(crate) fn isolate(&self, now: Instant) {
+        *self.isolated_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + ISOLATION);
     }
 
     /// Ends the isolation, because the receiver speaks only HTTP/2: requests share connections again.
     pub(crate) fn share_again(&self) {
-        *self.apart_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.isolated_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether the target is isolated: its requests have connections of their own.
-    pub(crate) fn is_apart(&self, now: Instant) -> bool {
-        let until = *self.apart_until.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn is_isolated(&self, now: Instant) -> bool {
+        let until = *self.isolated_until.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| now < until)
     }
 }
@@ -156,15 +156,15 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_kept_apart_for_a_while_and_not_for_good() {
+    fn a_target_is_isolated_for_a_while_and_not_for_good() {
         let target = target("https://a.example/").unwrap();
         let now = Instant::now();
-        assert!(!target.is_apart(now));
-        target.keep_apart(now);
-        assert!(target.is_apart(now + APART / 2));
-        assert!(!target.is_apart(now + APART));
-        target.keep_apart(now);
+        assert!(!target.is_isolated(now));
+        target.isolate(now);
+        assert!(target.is_isolated(now + ISOLATION / 2));
+        assert!(!target.is_isolated(now + ISOLATION));
+        target.isolate(now);
         target.share_again();
-        assert!(!target.is_apart(now));
+        assert!(!target.is_isolated(now));
     }
 }

@@ -203,5 +203,5 @@ async fn a_request_that_is_not_answered_ends_with_its_deadline_and_isolates_its_
     assert!(matches!(exchange.outcome, ExchangeOutcome::TimedOut), "{exchange:?}");
     // It began a moment after the deadline was set.
     assert!(exchange.timing.total >= Duration::from_millis(40), "{exchange:?}");
-    assert!(target.is_apart(std::time::Instant::now()));
+    assert!(target.is_isolated(std::time::Instant::now()));
 }

@@ -26,7 +26,7 @@ pub(crate) enum Impossible {
 }
 
 /// The request template of a subscription.
-pub(crate) struct Prepared {
+pub(crate) struct RequestTemplate {
     /// The version of the subscription that this was made of.
     of: Arc<Subscription>,
     target: Target,
@@ -34,15 +34,15 @@ pub(crate) struct Prepared {
     signers: Signers,
 }
 
-impl fmt::Debug for Prepared {
+impl fmt::Debug for RequestTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prepared")
+        f.debug_struct("RequestTemplate")
             .field("of", &self.of.id)
             .finish_non_exhaustive()
     }
 }
 
-impl Prepared {
+impl RequestTemplate {
     fn new(client: &Client, subscription: &Arc<Subscription>) -> Result<Self, Impossible> {
         let target = client.target(&subscription.settings.url)?;
         let mut headers = target.headers();
@@ -76,15 +76,15 @@ impl Prepared {
     }
 }
 
-/// Subscriptions that were prepared lately.
+/// The request templates of subscriptions that were used lately.
 #[derive(Debug)]
-pub(crate) struct Prepare {
+pub(crate) struct RequestTemplates {
     client: Arc<Client>,
-    kept: Mutex<HashMap<SubscriptionId, Arc<Prepared>>>,
+    kept: Mutex<HashMap<SubscriptionId, Arc<RequestTemplate>>>,
 }
 
-impl Prepare {
-    /// Prepares requests for this client.
+impl RequestTemplates {
+    /// No templates yet; they will be for this client.
     pub(crate) fn new(client: Arc<Client>) -> Self {
         Self {
             client,
@@ -93,20 +93,20 @@ impl Prepare {
     }
 
     /// The template of the subscription, made now or before. Another version of it has another template.
-    pub(crate) fn get(&self, subscription: &Arc<Subscription>) -> Result<Arc<Prepared>, Impossible> {
+    pub(crate) fn get(&self, subscription: &Arc<Subscription>) -> Result<Arc<RequestTemplate>, Impossible> {
         // A panic leaves nothing half done here.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(prepared) = kept.get(&subscription.id)
-            && Arc::ptr_eq(&prepared.of, subscription)
+        if let Some(template) = kept.get(&subscription.id)
+            && Arc::ptr_eq(&template.of, subscription)
         {
-            return Ok(Arc::clone(prepared));
+            return Ok(Arc::clone(template));
         }
-        let prepared = Arc::new(Prepared::new(&self.client, subscription)?);
+        let template = Arc::new(RequestTemplate::new(&self.client, subscription)?);
         if kept.len() >= KEPT {
             kept.clear();
         }
-        kept.insert(subscription.id, Arc::clone(&prepared));
-        Ok(prepared)
+        kept.insert(subscription.id, Arc::clone(&template));
+        Ok(template)
     }
 }
 
@@ -142,28 +142,28 @@ mod tests {
         ))
     }
 
-    fn prepare() -> Prepare {
-        Prepare::new(Arc::new(Client::new(Arc::default(), &[], &[]).unwrap()))
+    fn templates() -> RequestTemplates {
+        RequestTemplates::new(Arc::new(Client::new(Arc::default(), &[], &[]).unwrap()))
     }
 
     #[test]
-    fn a_subscription_is_prepared_once_and_another_version_of_it_anew() {
-        let prepare = prepare();
+    fn a_template_is_made_once_for_each_version_of_a_subscription() {
+        let templates = templates();
         let one = subscription(1, "https://a.example/");
-        let first = prepare.get(&one).unwrap();
-        assert!(Arc::ptr_eq(&first, &prepare.get(&one).unwrap()));
-        let moved = prepare.get(&subscription(1, "https://b.example/")).unwrap();
+        let first = templates.get(&one).unwrap();
+        assert!(Arc::ptr_eq(&first, &templates.get(&one).unwrap()));
+        let moved = templates.get(&subscription(1, "https://b.example/")).unwrap();
         assert_eq!(moved.target().uri(), "https://b.example/");
         assert_eq!(moved.headers()["host"], "b.example");
     }
 
     #[test]
     fn what_may_not_be_gone_to_is_refused_each_time() {
-        let prepare = prepare();
+        let templates = templates();
         let inside = subscription(1, "http://10.0.0.1/");
         for _ in 0..2 {
             assert!(matches!(
-                prepare.get(&inside),
+                templates.get(&inside),
                 Err(Impossible::Target(TargetError::Address(_)))
             ));
         }
@@ -171,10 +171,10 @@ mod tests {
 
     #[test]
     fn no_more_than_so_many_are_kept() {
-        let prepare = prepare();
+        let templates = templates();
         for number in 0..=KEPT as u128 {
-            prepare.get(&subscription(number, "https://a.example/")).unwrap();
-            assert!(prepare.kept.lock().unwrap().len() <= KEPT);
+            templates.get(&subscription(number, "https://a.example/")).unwrap();
+            assert!(templates.kept.lock().unwrap().len() <= KEPT);
         }
     }
 }
