@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The time without an answer after which the next address is tried beside those before it (RFC 8305, 5).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
@@ -47,10 +48,20 @@ pub(super) type Body = Full<Bytes>;
 
 /// A new connection.
 pub(super) enum Connection {
-    /// HTTP/1.1, for one request at a time, with the number of bytes that were read so far.
-    Http1(http1::SendRequest<Body>, Arc<AtomicU64>),
-    /// HTTP/2, for several requests at a time, with the number that the receiver allows: 0 before it has said so.
-    Http2(http2::SendRequest<Body>, Arc<AtomicUsize>),
+    /// HTTP/1.1, for one request at a time.
+    Http1 {
+        sender: http1::SendRequest<Body>,
+        /// The number of bytes that were read so far.
+        read: Arc<AtomicU64>,
+        ended: CancellationToken,
+    },
+    /// HTTP/2, for several requests at a time.
+    Http2 {
+        sender: http2::SendRequest<Body>,
+        /// How many the receiver allows; 0 before it has said so.
+        limit: Arc<AtomicUsize>,
+        ended: CancellationToken,
+    },
 }
 
 /// Connects to one of these addresses. `changed` is notified when an HTTP/2 receiver allows another number of requests
@@ -145,9 +156,14 @@ async fn over_http1(wire: Wire) -> Result<Connection, SendError> {
         .allow_obsolete_multiline_headers_in_responses(true)
         .handshake(TokioIo::new(wire))
         .await?;
-    // The result is not needed: each request is told how it ended.
-    tokio::spawn(async move { drop(connection.await) });
-    Ok(Connection::Http1(sender, read))
+    let ended = CancellationToken::new();
+    let guard = ended.clone().drop_guard();
+    tokio::spawn(async move {
+        // The result is not needed: each request is told how it ended.
+        drop(connection.await);
+        drop(guard);
+    });
+    Ok(Connection::Http1 { sender, read, ended })
 }
 
 async fn over_http2(wire: Wire, changed: watch::Sender<()>) -> Result<Connection, SendError> {
@@ -162,13 +178,14 @@ async fn over_http2(wire: Wire, changed: watch::Sender<()>) -> Result<Connection
         .initial_max_send_streams(0)
         .handshake(TokioIo::new(wire))
         .await?;
-    let limit = Arc::new(AtomicUsize::new(0));
+    let (limit, ended) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
     tokio::spawn(Driver {
         connection,
         limit: Arc::clone(&limit),
         changed,
+        _ended: ended.clone().drop_guard(),
     });
-    Ok(Connection::Http2(sender, limit))
+    Ok(Connection::Http2 { sender, limit, ended })
 }
 
 /// Drives a connection over HTTP/2, and notes how many requests at a time its receiver allows.
@@ -176,6 +193,8 @@ struct Driver {
     connection: http2::Connection<TokioIo<Wire>, Body, TokioExecutor>,
     limit: Arc<AtomicUsize>,
     changed: watch::Sender<()>,
+    /// Dropped after the connection.
+    _ended: DropGuard,
 }
 
 impl Future for Driver {

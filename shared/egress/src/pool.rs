@@ -19,11 +19,13 @@ use http::{HeaderMap, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use std::collections::HashMap;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 /// The most idle connections, over all hosts. Attempts under way have some 2,000 more at the most.
 pub(super) const MAX_IDLE: usize = 4096;
@@ -88,6 +90,7 @@ struct Lines {
 struct Idle {
     sender: http1::SendRequest<Body>,
     read: Arc<AtomicU64>,
+    ended: CancellationToken,
     made_at: Instant,
     since: Instant,
 }
@@ -98,6 +101,7 @@ struct Shared {
     sender: http2::SendRequest<Body>,
     /// How many requests at a time the receiver allows; 0 before it has said so.
     limit: Arc<AtomicUsize>,
+    ended: CancellationToken,
     in_use: usize,
     made_at: Instant,
     /// Since when the connection has no request, if it has none.
@@ -169,14 +173,15 @@ impl Pool {
             if let Some(shared) = lines.shared_with_room(now) {
                 let line = Line::Shared {
                     number: shared.number,
-                    sender: shared.sender.clone(),
+                    sender: Some(shared.sender.clone()),
+                    ended: shared.ended.clone(),
                 };
                 return Found::Use(self.lease(host, line, true));
             }
             while let Some(idle) = lines.idle.pop() {
                 state.idle -= 1;
                 if is_young(idle.made_at, now) && !idle.sender.is_closed() {
-                    let line = Line::own(idle.sender, idle.read, idle.made_at);
+                    let line = Line::own(idle.sender, idle.read, idle.ended, idle.made_at);
                     return Found::Use(self.lease(host, line, true));
                 }
             }
@@ -213,20 +218,25 @@ impl Pool {
         let number = state.numbered;
         let lines = state.hosts.entry(host.clone()).or_insert_with(Lines::none);
         let line = match made {
-            Connection::Http1(sender, read) => {
+            Connection::Http1 { sender, read, ended } => {
                 lines.each = Some(0);
-                Line::own(sender, read, now)
+                Line::own(sender, read, ended, now)
             }
-            Connection::Http2(sender, limit) => {
+            Connection::Http2 { sender, limit, ended } => {
                 lines.shared.push(Shared {
                     number,
                     sender: sender.clone(),
                     limit,
+                    ended: ended.clone(),
                     in_use: 1,
                     made_at: now,
                     since: now,
                 });
-                Line::Shared { number, sender }
+                Line::Shared {
+                    number,
+                    sender: Some(sender),
+                    ended,
+                }
             }
         };
         drop(state);
@@ -332,6 +342,9 @@ impl Drop for Connecting {
     }
 }
 
+/// Why a lease has its sender.
+const UNSENT: &str = "a lease sends once, before it is kept";
+
 /// A connection, for one request.
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -345,25 +358,30 @@ pub(super) struct Lease {
 #[derive(Debug)]
 enum Line {
     Own {
-        sender: http1::SendRequest<Body>,
+        /// Until the connection has ended.
+        sender: Option<http1::SendRequest<Body>>,
         read: Arc<AtomicU64>,
         /// How much had been read when the request was sent.
         read_before: u64,
+        ended: CancellationToken,
         made_at: Instant,
     },
     Shared {
         number: u64,
-        sender: http2::SendRequest<Body>,
+        /// Until the request was sent.
+        sender: Option<http2::SendRequest<Body>>,
+        ended: CancellationToken,
     },
 }
 
 impl Line {
-    fn own(sender: http1::SendRequest<Body>, read: Arc<AtomicU64>, made_at: Instant) -> Self {
+    fn own(sender: http1::SendRequest<Body>, read: Arc<AtomicU64>, ended: CancellationToken, made_at: Instant) -> Self {
         let read_before = read.load(Ordering::Relaxed);
         Self::Own {
-            sender,
+            sender: Some(sender),
             read,
             read_before,
+            ended,
             made_at,
         }
     }
@@ -383,26 +401,44 @@ impl Lease {
     async fn is_ready(&mut self) -> bool {
         match &mut self.line {
             // It may never be ready if the receiver answered before it had read the whole request.
-            Some(Line::Own { sender, .. }) => matches!(timeout(READY, sender.ready()).await, Ok(Ok(()))),
-            Some(Line::Shared { sender, .. }) => sender.ready().await.is_ok(),
-            None => false,
+            Some(Line::Own {
+                sender: Some(sender), ..
+            }) => matches!(timeout(READY, sender.ready()).await, Ok(Ok(()))),
+            Some(Line::Shared {
+                sender: Some(sender), ..
+            }) => sender.ready().await.is_ok(),
+            _ => false,
         }
     }
 
-    /// Sends the request over this connection.
+    /// Sends the request over this connection. A lease sends one request.
+    ///
+    /// A connection may end at the very moment when the request comes into its queue. Then nobody takes the request
+    /// out, and hyper answers it only when the last sender is dropped. So all senders are dropped when the connection
+    /// has ended.
     pub(super) async fn send(&mut self, message: Message) -> hyper::Result<Response<Incoming>> {
         let mut request = Request::new(Body::new(message.body));
         *request.method_mut() = Method::POST;
         *request.headers_mut() = message.headers;
-        match self.line.as_mut().expect("a lease has its line until it is kept") {
-            Line::Own { sender, .. } => {
+        match self.line.as_mut().expect(UNSENT) {
+            Line::Own { sender, ended, .. } => {
                 *request.uri_mut() = origin_form(message.uri);
-                sender.send_request(request).await
+                let mut answer = pin!(sender.as_mut().expect(UNSENT).send_request(request));
+                if let Some(answer) = before(ended, answer.as_mut()).await {
+                    return answer;
+                }
+                *sender = None;
+                answer.await
             }
-            Line::Shared { sender, .. } => {
+            Line::Shared { sender, ended, .. } => {
                 *request.uri_mut() = message.uri;
                 request.headers_mut().remove(HOST);
-                sender.send_request(request).await
+                let mut answer = pin!(sender.take().expect(UNSENT).send_request(request));
+                if let Some(answer) = before(ended, answer.as_mut()).await {
+                    return answer;
+                }
+                self.retire();
+                answer.await
             }
         }
     }
@@ -428,7 +464,11 @@ impl Lease {
     /// Keeps the connection for the next request, after the answer was read to its end.
     pub(super) fn keep(mut self) {
         let Some(Line::Own {
-            sender, read, made_at, ..
+            sender: Some(sender),
+            read,
+            ended,
+            made_at,
+            ..
         }) = self.line.take_if(|line| matches!(line, Line::Own { .. }))
         else {
             return;
@@ -443,6 +483,7 @@ impl Lease {
         lines.idle.push(Idle {
             sender,
             read,
+            ended,
             made_at,
             since: now,
         });
@@ -470,6 +511,15 @@ impl Drop for Lease {
             lines.shared.swap_remove(at);
         }
         lines.changed.send_replace(());
+    }
+}
+
+/// The answer, if it comes before the connection has ended.
+async fn before<T>(ended: &CancellationToken, answer: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    tokio::select! {
+        biased;
+        answer = answer => Some(answer),
+        () = ended.cancelled() => None,
     }
 }
 
