@@ -20,6 +20,7 @@ mod worker;
 
 use attempt::Sender;
 pub use dead_letters::{DeadLetters, PublishError};
+use futures_util::future::BoxFuture;
 use herald_domain::time::Clock;
 use herald_egress::Client;
 use herald_ledger::Ledger;
@@ -113,7 +114,13 @@ impl Deliver {
 
     /// Runs until shutdown. Then no attempt begins any more, the keeper gives its shards back at once, and attempts
     /// in flight may end until `hard` is cancelled. What is left after that stays in the ledger as it was.
-    pub async fn run(mut self, shutdown: CancellationToken, hard: CancellationToken) {
+    ///
+    /// The future is boxed, so that it is compiled here and not where it is spawned.
+    pub fn run(self, shutdown: CancellationToken, hard: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(self.run_all(shutdown, hard))
+    }
+
+    async fn run_all(mut self, shutdown: CancellationToken, hard: CancellationToken) {
         let (questions, asked) = mpsc::channel(1);
         let outbox = outbox::Outbox {
             ledger: self.ledger.clone(),

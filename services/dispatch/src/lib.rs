@@ -16,7 +16,7 @@ mod recording;
 mod spans;
 
 use batching::{COMPANY, Size, Turn};
-use futures_util::future::{Fuse, FusedFuture, FutureExt};
+use futures_util::future::{BoxFuture, Fuse, FusedFuture, FutureExt};
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use herald_ledger::Ledger;
 use herald_ledger::handover::HandOver;
@@ -106,7 +106,13 @@ impl Dispatch {
 
     /// Runs until shutdown. Batches that are being recorded then are finished; events that are not acknowledged
     /// come again.
-    pub async fn run(self, shutdown: CancellationToken) {
+    ///
+    /// The future is boxed, so that it is compiled here and not where it is spawned.
+    pub fn run(self, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(self.run_all(shutdown))
+    }
+
+    async fn run_all(self, shutdown: CancellationToken) {
         let mut consumer = self.queue.consumer();
         self.health.ok(PART);
         let work = async { tokio::join!(self.take(&mut consumer, &shutdown), self.complete_fan_outs(&shutdown)) };

@@ -151,7 +151,13 @@ impl Writer {
 
     /// Runs until every [`Store`] handle is gone, on a thread of its own. A group is many questions to SQLite's thread,
     /// one after the other. Among the process's other tasks this one would wait for its turn after each answer.
-    pub async fn run(self) {
+    ///
+    /// The future is boxed, so that it is compiled here and not where it is spawned.
+    pub fn run(self) -> BoxFuture<'static, ()> {
+        Box::pin(self.run_on_thread())
+    }
+
+    async fn run_on_thread(self) {
         let (ends, ended) = oneshot::channel::<()>();
         let write = move || {
             let _ends = ends;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, StatusCode, Url, redirect};
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -80,7 +81,13 @@ impl Exporter {
     }
 
     /// Exports until `stop`, and then what is left, for as long as there is time for that.
-    pub async fn run(mut self, stop: CancellationToken) {
+    ///
+    /// The future is boxed, so that it is compiled here and not where it is spawned.
+    pub fn run(self, stop: CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.export_until(stop))
+    }
+
+    async fn export_until(mut self, stop: CancellationToken) {
         let overdue = async {
             stop.cancelled().await;
             tokio::time::sleep(FLUSH).await;
