@@ -83,10 +83,15 @@ impl Rig {
             began,
             effects: VecDeque::new(),
         };
-        let until = rig.now(15).uptime;
-        let epochs = HashMap::from([(Shard::of(TO), 7)]);
-        rig.hear(0, Input::Leases(ShardLeases::until(Uuid::nil(), epochs, until)));
+        rig.lease(0, 7);
         rig
+    }
+
+    /// The shard is had at that epoch, until second 15.
+    fn lease(&mut self, seconds: u64, epoch: i64) {
+        let until = self.now(15).uptime;
+        let epochs = HashMap::from([(Shard::of(TO), epoch)]);
+        self.hear(seconds, Input::Leases(ShardLeases::until(Uuid::nil(), epochs, until)));
     }
 
     fn now(&self, seconds: u64) -> Now {
@@ -171,8 +176,9 @@ fn a_delivery_is_sent_and_its_outcome_recorded_at_the_epoch_of_its_attempt() {
     let until = at(1).plus(Duration::from_secs(5) + GRACE);
     assert_eq!((busy.len(), busy[0].until), (1, until));
     rig.hear(3, Input::Leases(ShardLeases::none()));
+    rig.lease(3, 9);
     let outcome = rig.answer(3, begun, 200);
-    assert_eq!(outcome.epoch, 7, "however late it comes");
+    assert_eq!(outcome.epoch, 7, "however late it comes, and though the shard is back since");
     let closed = rig.record(4, &outcome, RecordResult::Done);
     assert!(matches!(
         closed[..],
