@@ -12,6 +12,7 @@ use herald_domain::trace::TraceContext;
 use herald_egress::{Answer, BodyLimits, Client, ExchangeOutcome, Request, Want};
 use herald_ledger::dispatching::EventRecord;
 use herald_telemetry::traces::Traces;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -131,6 +132,10 @@ fn request(
     let id = delivery.id.to_string();
     let signature = template.signers().sign(&id, at, outgoing.body.as_bytes());
     let mut headers = template.headers();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(outgoing.content_type));
+    for (name, value) in outgoing.headers {
+        headers.insert(HeaderName::try_from(&*name)?, HeaderValue::try_from(value)?);
+    }
     headers.insert(ID, HeaderValue::try_from(id)?);
     headers.insert(TIMESTAMP, at.as_unix_seconds().into());
     headers.insert(SIGNATURE, HeaderValue::try_from(signature)?);

@@ -4,7 +4,6 @@ use herald_domain::id::SubscriptionId;
 use herald_domain::signing::Signers;
 use herald_domain::subscription::Subscription;
 use herald_egress::{Client, Target, TargetError};
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::collections::HashMap;
 use std::fmt;
@@ -46,8 +45,6 @@ impl RequestTemplate {
     fn new(client: &Client, subscription: &Arc<Subscription>) -> Result<Self, Impossible> {
         let target = client.target(&subscription.settings.url)?;
         let mut headers = target.headers();
-        let content_type = subscription.settings.format.content_type();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert("webhook-guid", HeaderValue::try_from(subscription.id.to_string())?);
         if let Some((name, value)) = subscription.settings.custom_header.as_deref() {
             headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);

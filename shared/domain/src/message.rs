@@ -1,6 +1,6 @@
 //! Messages: an event and a subscription in, the bytes that are signed and sent out.
 //!
-//! Each format is a file of its own, which owns the body and its content type.
+//! Each format is a file of its own, which owns the body, its content type and the headers that it adds.
 
 mod enate;
 mod standard_webhooks;
@@ -9,6 +9,7 @@ use crate::catalogue::EventType;
 use crate::event::Objects;
 use crate::id::SubscriptionId;
 use crate::time::Timestamp;
+use std::borrow::Cow;
 
 /// What a message is made of.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +31,23 @@ pub struct Envelope<'a> {
 /// What a format makes of an event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outgoing {
+    /// The content type of the body.
+    pub content_type: &'static str,
+    /// The headers that the format adds, names in lower case.
+    pub headers: Vec<(Cow<'static, str>, String)>,
     /// The body, which is what is signed.
     pub body: String,
+}
+
+impl Outgoing {
+    /// A body that is plain JSON, with no further headers.
+    fn json(body: String) -> Self {
+        Self {
+            content_type: "application/json",
+            headers: Vec::new(),
+            body,
+        }
+    }
 }
 
 /// How messages are written; a subscription's `Format`.
@@ -73,20 +89,12 @@ impl Format {
         Self::ALL.into_iter().find(|format| format.code() == code)
     }
 
-    /// The content type of its messages.
-    pub const fn content_type(self) -> &'static str {
-        match self {
-            Self::Enate | Self::StandardWebhooks => "application/json",
-        }
-    }
-
     /// Writes the message of an event in this format.
     pub fn compose(self, envelope: &Envelope<'_>) -> Outgoing {
-        let body = match self {
-            Self::Enate => enate::body(envelope),
-            Self::StandardWebhooks => standard_webhooks::body(envelope),
-        };
-        Outgoing { body }
+        match self {
+            Self::Enate => Outgoing::json(enate::body(envelope)),
+            Self::StandardWebhooks => Outgoing::json(standard_webhooks::body(envelope)),
+        }
     }
 }
 
