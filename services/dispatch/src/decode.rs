@@ -6,6 +6,7 @@
 
 use crate::metrics::Rejection;
 use herald_domain::catalogue::Catalogue;
+use herald_domain::event::cloud_events::CloudEvent;
 use herald_domain::event::{self, Batch, Event, MAX_EVENT_BYTES};
 use herald_domain::id::{EventId, EventUid};
 use herald_domain::problem::Fault;
@@ -228,10 +229,15 @@ impl Decoder<'_> {
             );
             return self.reject(Rejection::TooLarge, received, origin, text.as_bytes(), &[fault]);
         }
-        let parsed = if received.accepted {
-            event::parse_accepted(text, self.catalogue)
-        } else {
-            event::parse(text, self.catalogue)
+        let cloud_event = received.cloud_event.as_ref();
+        let cloud_event = cloud_event
+            .map(|mode| CloudEvent::read(mode, text, self.catalogue))
+            .transpose();
+        let parsed = match &cloud_event {
+            Err(faults) => Err(faults.clone()),
+            Ok(Some(cloud_event)) => cloud_event.parse(self.catalogue),
+            Ok(None) if received.accepted => event::parse_accepted(text, self.catalogue),
+            Ok(None) => event::parse(text, self.catalogue),
         };
         let event = match parsed {
             Ok(event) => event,

@@ -1,8 +1,8 @@
 //! Ingest, the HTTP entrance for producers.
 //!
-//! `POST /v1/events` authenticates the caller, validates every event against the catalogue, publishes the whole
-//! request as one message, and answers 202 only when that message is durable. So a request is accepted whole or not at
-//! all. A producer that got no answer publishes again with the same `Id`s.
+//! `POST /v1/events` takes events and CloudEvents. It authenticates the caller, validates every event against the catalogue,
+//! publishes the whole request as one message, and answers 202 only when that message is durable. So a request is accepted
+//! whole or not at all. A producer that got no answer publishes again with the same `Id`s.
 #![warn(missing_docs)]
 
 mod events;
@@ -88,7 +88,7 @@ impl Ingest {
 
     /// The events of a request. A type that this process does not know may have been registered at another process a
     /// moment ago, so the ledger is asked before the type is refused.
-    async fn events(&self, text: &str, format: Format) -> Result<Events, RefusedRequest> {
+    async fn events(&self, text: &str, format: &Format) -> Result<Events, RefusedRequest> {
         let catalogue = || Arc::clone(self.registry.view().catalogue());
         match Events::read(text, format, &catalogue()) {
             Err(NotRead::Invalid(faults)) if faults.may_be_outdated() => {}
@@ -144,13 +144,13 @@ async fn accept(
     within: Option<TraceContext>,
 ) -> Result<(serde_json::Value, Vec<EventType>), RefusedRequest> {
     let caller = request::producer(caller)?;
-    let format = Format::of(headers).map_err(|problem| (RequestRefusal::MediaType, problem))?;
+    let format = Format::of(headers)?;
     check_encoding(headers).map_err(|problem| (RequestRefusal::MediaType, problem))?;
     // The memory is taken until the request is answered.
     let mut reserved = ingest.room.reserve(caller.account());
     let body = request::read(body, &mut reserved).await?;
     let text = text::read(&body).map_err(|fault| (RequestRefusal::Invalid, Problem::faults(fault)))?;
-    let mut events = ingest.events(text, format).await?;
+    let mut events = ingest.events(text, &format).await?;
     // The queue may take a while, and needs only what it is given.
     drop(body);
     publish::publish(ingest, caller.account(), &mut events, within)

@@ -2,7 +2,7 @@
 
 mod body;
 
-use body::{EventTypeName, OneOrMore};
+use body::{CloudEvents, EventTypeName, OneOrMore};
 use herald_access::problem::Problem;
 use utoipa::{OpenApi, ToSchema};
 
@@ -14,7 +14,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 #[derive(OpenApi)]
 #[openapi(
     paths(publish_events),
-    components(schemas(Event, EventTypeName, OneOrMore, Accepted, Problem))
+    components(schemas(Event, EventTypeName, OneOrMore, CloudEvent, CloudEvents, Accepted, Problem))
 )]
 struct Description;
 
@@ -51,6 +51,44 @@ struct Event {
     data: (),
 }
 
+/// An event as a CloudEvent 1.0. What it concerns is in extension attributes that are named after the object types, in
+/// lower case and without dots, hyphens and underscores, each a GUID. Other extension attributes are passed over.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase", example = json!({
+    "specversion": "1.0", "id": "A-234", "source": "https://example.com/schedules", "type": "BusinessObjectUpdated",
+    "time": "2026-11-22T05:13:39Z", "schedule": "6a1f0f5e-55a5-4f0c-9c39-0d5e2e0c1a06",
+    "datacontenttype": "application/json", "data": {"Name": "2022 Schedule"}
+}))]
+#[expect(
+    dead_code,
+    reason = "describes what herald_domain reads, which does not know OpenAPI"
+)]
+struct CloudEvent {
+    /// 1.0
+    #[schema(example = "1.0")]
+    specversion: String,
+    /// The event's `Id` where it is a UUID; else that is the UUIDv5 of `id` in the namespace that is the UUIDv5 of `source`
+    /// in the namespace of URLs.
+    #[schema(min_length = 1)]
+    id: String,
+    /// A URI-reference.
+    #[schema(min_length = 1)]
+    source: String,
+    /// The event's `Type`.
+    #[schema(value_type = EventTypeName)]
+    r#type: String,
+    /// The event's `OccurredAt`, RFC 3339.
+    #[schema(format = DateTime)]
+    time: Option<String>,
+    /// A media type of JSON, or absent.
+    datacontenttype: Option<String>,
+    /// The event's `Data`.
+    #[schema(value_type = Option<Object>)]
+    data: (),
+    /// Instead of `data`: the same JSON object in UTF-8, in base64.
+    data_base64: Option<String>,
+}
+
 /// The `Id`s of what was accepted.
 #[derive(ToSchema)]
 #[schema(rename_all = "PascalCase", example = json!({"Id": "0193f1a0-7c1e-7d1a-b1f0-3a5c7e9d1b2f"}))]
@@ -64,7 +102,8 @@ struct Accepted {
 
 /// Publish events
 ///
-/// One event, an array of 1 to 10,000, or newline-delimited JSON. 202 means that all of them are in a
+/// One event, an array of 1 to 10,000, or newline-delimited JSON; or CloudEvents 1.0: structured, in a batch, or in binary
+/// mode, with the attributes as `ce-` headers and the data as the body. 202 means that all of them are in a
 /// durable queue; any other answer that none is. After 503, or no answer, publish again with the same
 /// `Id`s: what was accepted already is delivered once.
 #[utoipa::path(
@@ -72,8 +111,16 @@ struct Accepted {
     path = "/v1/events",
     tag = "Events",
     request_body(
-        content((OneOrMore = "application/json"), (String = "application/x-ndjson")),
-        description = "One event, an array of 1 to 10,000, or one event a line.",
+        content(
+            (OneOrMore = "application/json"),
+            (String = "application/x-ndjson"),
+            (CloudEvent = "application/cloudevents+json"),
+            (CloudEvents = "application/cloudevents-batch+json"),
+        ),
+        description = "One event, an array of 1 to 10,000, or one event a line; one CloudEvent or an array of them; with `ce-` headers the data of one CloudEvent.",
+    ),
+    params(
+        ("ce-specversion" = Option<String>, Header, description = "1.0: the body is the data of a CloudEvent (binary mode), and its other attributes are headers too, each `ce-` and its name."),
     ),
     responses(
         (status = 202, description = "Durable: every event is in the queue, synced to disk.", body = Accepted),
@@ -82,7 +129,7 @@ struct Accepted {
         (status = 403, description = "The key has not the role Producer.", body = Problem, content_type = "application/problem+json"),
         (status = 408, description = "The request was not complete in time. Nothing was accepted.", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "An event over 256 KiB, or a request over 8 MiB.", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Neither JSON nor newline-delimited JSON, or encoded.", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "Neither JSON, newline-delimited JSON nor CloudEvents in JSON, or encoded.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Unknown whether accepted: publish again with the same Ids, after Retry-After.", body = Problem, content_type = "application/problem+json"),
     ),
     security(("key" = []))
@@ -106,6 +153,16 @@ mod tests {
             (&events[1]["type"], &events[1]["maxItems"]),
             (&"array".into(), &10_000.into())
         );
+        let types: Vec<_> = publish["requestBody"]["content"].as_object().unwrap().keys().collect();
+        let cloud_events = ["application/cloudevents+json", "application/cloudevents-batch+json"];
+        assert!(
+            cloud_events
+                .iter()
+                .all(|wanted| types.iter().any(|given| given == wanted)),
+            "{types:?}"
+        );
+        let several = &description["components"]["schemas"]["CloudEvents"];
+        assert_eq!(several["items"]["$ref"], "#/components/schemas/CloudEvent");
         for status in ["202", "400", "401", "403", "408", "413", "415", "503"] {
             assert!(publish["responses"].get(status).is_some(), "{status}");
         }

@@ -3,6 +3,7 @@
 //! Enate's are tables in the code. Others are registered at Herald's start ([`packs`]) and while it runs, and are rows of
 //! the ledger; [`Catalogue`] has them as they are at one version of the registry.
 
+mod attribute;
 mod autotask;
 mod enate;
 mod enneo;
@@ -12,6 +13,7 @@ mod pack;
 mod registered;
 mod schema;
 
+pub use attribute::{DEFINED_ATTRIBUTES, attribute_of};
 pub use enate::{Added, EnateEvent, ObjectRule, RESERVED_FIELDS, Webhook};
 pub use fields::{Field, FieldKind};
 pub use object::{FIRST_REGISTERED, ObjectType};
@@ -22,7 +24,7 @@ pub use registered::{
 };
 pub use schema::{MAX_SCHEMA_BYTES, Schema};
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -131,6 +133,8 @@ pub struct Catalogue {
     event_types: HashMap<Box<str>, Arc<EventTypeSpec>>,
     objects: HashMap<Box<str>, ObjectType>,
     names: HashMap<ObjectType, Box<str>>,
+    /// The registered object types by the attribute that names them in a CloudEvent; of several the first counts.
+    attributes: HashMap<String, BTreeMap<ObjectType, Box<str>>>,
 }
 
 impl Catalogue {
@@ -159,6 +163,13 @@ impl Catalogue {
     /// The object type of that name.
     pub fn object_type(&self, name: &str) -> Option<ObjectType> {
         ObjectType::enate_named(name).or_else(|| self.objects.get(name).copied())
+    }
+
+    /// The name of the registered object type that an attribute of a CloudEvent names. Where two have names that differ
+    /// only in case or signs, it is the one with the lower number.
+    pub fn object_of_attribute(&self, attribute: &str) -> Option<&str> {
+        let (_, name) = self.attributes.get(attribute)?.first_key_value()?;
+        Some(name)
     }
 
     /// The name of an object type.
@@ -202,6 +213,14 @@ impl Catalogue {
 
     /// Takes an object type as it is now.
     pub fn put_object_type(&mut self, spec: ObjectTypeSpec) {
+        if let Some(attribute) = attribute_of(&spec.name) {
+            let named = self.attributes.entry(attribute).or_default();
+            if spec.deleted {
+                named.remove(&spec.kind);
+            } else {
+                named.insert(spec.kind, spec.name.clone());
+            }
+        }
         if spec.deleted {
             self.objects.remove(&spec.name);
             self.names.remove(&spec.kind);

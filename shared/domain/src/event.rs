@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 mod batch;
+pub mod cloud_events;
 mod objects;
 
 /// The largest event, in bytes of its JSON text.

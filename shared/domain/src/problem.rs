@@ -68,6 +68,13 @@ impl Faults {
         self.by_catalogue |= part.by_catalogue;
     }
 
+    /// What `change` makes of those that are kept; where it makes none of one, that one is left out.
+    #[must_use]
+    pub fn filter_map(self, change: impl FnMut(Fault) -> Option<Fault>) -> Self {
+        let listed = self.listed.into_iter().filter_map(change).collect();
+        Self { listed, ..self }
+    }
+
     /// Notes that one of them is a fault by the catalogue, so that a newer one may judge otherwise.
     pub fn note_catalogue(&mut self) {
         self.by_catalogue = true;

@@ -347,6 +347,7 @@ async fn read(store: &Store, position: i64, limit: usize) -> Result<Vec<Received
             message_id: None,
             redeliveries: 0,
             encoding: None,
+            cloud_event: None,
             cut: None,
             origins: Origins::from(Origin {
                 account: account.into(),

@@ -14,6 +14,7 @@ pub mod rabbitmq;
 
 pub use embedded::Embedded;
 use herald_domain::catalogue::EventType;
+use herald_domain::event::cloud_events::Mode;
 use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
 use herald_domain::trace::TraceContext;
@@ -85,6 +86,8 @@ pub struct Received {
     pub redeliveries: u64,
     /// How its body is encoded, if the publisher said so.
     pub encoding: Option<String>,
+    /// How it carries a CloudEvent, if its publisher said so.
+    pub cloud_event: Option<Mode>,
     /// The length of its body, if it was too long; then only the beginning is here.
     pub cut: Option<usize>,
     /// The origins of its events, in their order.

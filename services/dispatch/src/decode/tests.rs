@@ -1,4 +1,5 @@
 use super::*;
+use herald_domain::event::cloud_events::Mode;
 use herald_domain::time::{Clock, Timestamp};
 use herald_queue::{Origins, Tag};
 use uuid::Uuid;
@@ -83,6 +84,7 @@ fn received(body: impl Into<Vec<u8>>) -> Received {
         message_id: None,
         redeliveries: 0,
         encoding: None,
+        cloud_event: None,
         cut: None,
         origins: origin(7, 1).into(),
         body: body.into(),
@@ -122,6 +124,52 @@ fn an_id_comes_from_the_event_or_else_from_the_message() {
         assert_eq!(rule(odd), "message_id");
     }
     assert_eq!(rule(received(WITHOUT_ID)), "required");
+}
+
+#[test]
+fn a_cloud_event_is_an_event_and_its_faults_name_its_attributes() {
+    let structured = |json: &str| Received {
+        cloud_event: Some(Mode::Structured),
+        ..received(json)
+    };
+    let good = r#"{"specversion":"1.0","id":"A-234","source":"https://example.com/orders","type":"BusinessObjectUpdated",
+        "company":"6a1f0f5e-55a5-4f0c-9c39-0d5e2e0c1a01","data":{"Name":"Globex"}}"#;
+    let attributes = [
+        ("specversion", "1.0"),
+        ("id", "A-234"),
+        ("source", "https://example.com/orders"),
+        ("type", "BusinessObjectUpdated"),
+        ("company", "6a1f0f5e-55a5-4f0c-9c39-0d5e2e0c1a01"),
+    ];
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let binary = Received {
+        cloud_event: Mode::of(None, attributes),
+        ..received(r#"{"Name":"Globex"}"#)
+    };
+    let read = events(&[structured(good), binary, received(WITHOUT_ID)]);
+    let [one, other] = [0, 1].map(|place| &read.events[place]);
+    assert_eq!((one.record.id, one.body_hash), (other.record.id, other.body_hash));
+    assert_eq!(one.record.data, r#"{"Name":"Globex"}"#);
+    assert_eq!(one.record.id.to_string(), "fda35ac6-ac65-5bac-96d2-11768c5f8ab7");
+    // It is kept as it came.
+    let bad = good.replace("company", "packet");
+    let read = events(&[structured(&bad)]);
+    let kept = &read.rejected[0].record;
+    assert_eq!(kept.body, bad.as_bytes());
+    assert!(
+        kept.faults.contains("exactly_one") && kept.faults.contains("company"),
+        "{}",
+        kept.faults
+    );
+    let of = |mode: Mode, body: &str| Received {
+        cloud_event: Some(mode),
+        ..received(body)
+    };
+    assert_eq!(
+        rule(of(Mode::Other("application/cloudevents+avro".to_owned()), "{}")),
+        "media_type"
+    );
+    assert_eq!(rule(of(Mode::Batch, &format!("[{good}]"))), "array");
 }
 
 #[test]

@@ -85,6 +85,7 @@ fn handed_out_often(events: &[String]) -> Vec<Received> {
         message_id: None,
         redeliveries: 25,
         encoding: None,
+        cloud_event: None,
         cut: None,
         origins: message(&[]).origin.into(),
         body: event.clone().into_bytes(),

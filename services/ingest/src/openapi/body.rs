@@ -26,6 +26,25 @@ impl ToSchema for OneOrMore {
     }
 }
 
+/// 1 to 10,000 CloudEvents.
+pub(super) struct CloudEvents;
+
+impl PartialSchema for CloudEvents {
+    fn schema() -> RefOr<Schema> {
+        let several = ArrayBuilder::new()
+            .items(Ref::from_schema_name("CloudEvent"))
+            .min_items(Some(1))
+            .max_items(Some(10_000));
+        several.into()
+    }
+}
+
+impl ToSchema for CloudEvents {
+    fn name() -> Cow<'static, str> {
+        "CloudEvents".into()
+    }
+}
+
 /// The type of an event, by name.
 pub(super) struct EventTypeName;
 

@@ -26,7 +26,13 @@ const ENATE: [&str; 7] = [
 ];
 
 /// The most objects that an event may name.
-const MAX_OBJECTS: usize = 64;
+pub(super) const MAX_OBJECTS: usize = 64;
+
+/// The one of the names that need no catalogue that is that attribute of a CloudEvent, in lower case.
+pub(super) fn enate_named_by(attribute: &str) -> Option<&'static str> {
+    let lower = |name: &str| name.bytes().map(|byte| byte.to_ascii_lowercase()).eq(attribute.bytes());
+    ENATE.into_iter().find(|name| lower(name))
+}
 
 /// Where a name is written: Enate's first, then the others by name.
 fn place(name: &str) -> (usize, &str) {

@@ -105,6 +105,7 @@ impl Direct {
                 message_id: None,
                 redeliveries: 0,
                 encoding: None,
+                cloud_event: None,
                 cut: None,
                 origins: message.origin.into(),
                 body: message.body,

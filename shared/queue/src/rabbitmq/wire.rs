@@ -5,6 +5,7 @@
 
 use crate::{MAX_MESSAGE_BYTES, Origin, Origins, Received, Route, Tag};
 use herald_domain::event::MAX_EVENT_BYTES;
+use herald_domain::event::cloud_events::Mode;
 use herald_domain::id::EventId;
 use herald_domain::time::Timestamp;
 use herald_ledger::rejected::MAX_REJECTED_BYTES;
@@ -22,6 +23,10 @@ const ORIGINS: &str = "herald-origins";
 const TRACEPARENT: &str = "traceparent";
 /// A header of RabbitMQ: how often a quorum queue has delivered the message before.
 const DELIVERY_COUNT: &str = "x-delivery-count";
+
+/// What the headers with attributes of a CloudEvent begin with: as AMQP 1.0 has application properties, which RabbitMQ
+/// makes headers of, and as other transports have them.
+const ATTRIBUTES: [&str; 3] = ["cloudEvents_", "cloudEvents:", "ce-"];
 
 /// The scope of messages without a `user_id`.
 const ANYBODY: &str = "amqp";
@@ -140,6 +145,12 @@ pub(super) fn read(delivery: Delivery, generation: u64, trusted_users: &[String]
     let several = believed.text(ORIGINS).and_then(|lines| read_lines(&lines));
     let encoding = properties.content_encoding().as_ref();
     let encoding = encoding.map(ToString::to_string).filter(|name| !name.is_empty());
+    let content_type = properties.content_type().as_ref().map(ShortString::as_str);
+    // Ingest publishes events alone.
+    let cloud_event = accepted_at
+        .is_none()
+        .then(|| Mode::of(content_type, headers.attributes()))
+        .flatten();
     let mut body = delivery.data;
     let most = if trusted { MAX_MESSAGE_BYTES } else { MAX_EVENT_BYTES };
     let cut = (body.trim_ascii().len() > most).then_some(body.len());
@@ -160,6 +171,7 @@ pub(super) fn read(delivery: Delivery, generation: u64, trusted_users: &[String]
             .and_then(|count| u64::try_from(count).ok())
             .unwrap_or(0),
         encoding,
+        cloud_event,
         cut,
         origins: several.unwrap_or_else(|| {
             Origins::from(Origin {
@@ -178,6 +190,17 @@ pub(super) fn read(delivery: Delivery, generation: u64, trusted_users: &[String]
 struct Headers<'a>(Option<&'a FieldTable>);
 
 impl Headers<'_> {
+    /// The attributes of a CloudEvent, read one by one as they are asked for.
+    fn attributes(self) -> impl Iterator<Item = (String, String)> {
+        let all = self.0.into_iter().flat_map(FieldTable::inner);
+        all.filter_map(|(name, value)| {
+            let name = ATTRIBUTES
+                .iter()
+                .find_map(|prefix| name.as_str().strip_prefix(prefix))?;
+            Some((name.to_owned(), attribute(value)?))
+        })
+    }
+
     fn text(self, name: &str) -> Option<String> {
         match self.0?.inner().get(name)? {
             AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok().map(str::to_owned),
@@ -198,6 +221,22 @@ impl Headers<'_> {
             _ => return None,
         })
     }
+}
+
+/// The value of an attribute as text. Publishers may write times, numbers and truths as AMQP's own.
+fn attribute(value: &AMQPValue) -> Option<String> {
+    Some(match value {
+        AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+        AMQPValue::ShortString(text) => text.to_string(),
+        AMQPValue::Timestamp(seconds) => {
+            let micros = i64::try_from(*seconds).ok()?.checked_mul(1_000_000)?;
+            Timestamp::from_micros(micros).to_string()
+        }
+        AMQPValue::Boolean(truth) => truth.to_string(),
+        AMQPValue::LongInt(number) => number.to_string(),
+        AMQPValue::LongLongInt(number) => number.to_string(),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -271,6 +310,42 @@ mod tests {
         assert_eq!(first.traceparent, Some(TRACE.parse().unwrap()));
         let nobodys = received(BasicProperties::default());
         assert_eq!((&*nobodys.origins.first.account, nobodys.trusted), ("amqp", false));
+    }
+
+    #[test]
+    fn a_cloud_event_is_one_by_its_content_type_or_by_its_attributes() {
+        let of = |content_type: &str, headers: &[(&str, AMQPValue)]| {
+            let mut table = FieldTable::default();
+            for (name, value) in headers {
+                table.insert((*name).into(), value.clone());
+            }
+            let properties = BasicProperties::default();
+            let properties = properties.with_content_type(short(content_type)).with_headers(table);
+            received(properties).cloud_event
+        };
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        assert_eq!(
+            of("application/cloudevents+json; charset=utf-8", &[]),
+            Some(Mode::Structured)
+        );
+        for prefix in ATTRIBUTES {
+            let headers = [
+                (&*format!("{prefix}id"), text("a")),
+                (&*format!("{prefix}time"), AMQPValue::Timestamp(1)),
+                (&*format!("{prefix}odd"), AMQPValue::Void),
+                ("traceparent", text("b")),
+            ];
+            let beside = [("id", "a"), ("time", "1970-01-01T00:00:01Z")];
+            let beside = beside.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let expected = Mode::of(Some("application/json"), beside);
+            assert!(expected.is_some());
+            assert_eq!(of("application/json", &headers), expected);
+        }
+        assert_eq!(of("application/json", &[("ce-subject", text("a"))]), None);
+        assert_eq!(
+            received(properties(&origin(), &Route::Batch, "herald")).cloud_event,
+            None
+        );
     }
 
     #[test]
