@@ -5,7 +5,7 @@ use crate::{rate_limit, spans};
 use bytes::Bytes;
 use herald_domain::catalogue::{EventType, Webhook};
 use herald_domain::delivery::{Attempt, AttemptError, Delivery, Outcome};
-use herald_domain::message::Envelope;
+use herald_domain::message::{Envelope, HOOK_SIGNATURE, Scheme, Shown, Source};
 use herald_domain::subscription::Subscription;
 use herald_domain::time::{Clock, Timestamp};
 use herald_domain::trace::TraceContext;
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 const ID: HeaderName = HeaderName::from_static("webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const HOOK: HeaderName = HeaderName::from_static(HOOK_SIGNATURE);
 const TYPE: HeaderName = HeaderName::from_static("webhook-type");
 const EVENT_ID: HeaderName = HeaderName::from_static("webhook-event-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("webhook-attempt");
@@ -32,13 +33,16 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(crate) struct Sender {
     client: Arc<Client>,
     templates: RequestTemplates,
+    /// The `source` of CloudEvents.
+    source: Source,
 }
 
 impl Sender {
-    pub(crate) fn new(client: Arc<Client>) -> Self {
+    pub(crate) fn new(client: Arc<Client>, source: Source) -> Self {
         Self {
             templates: RequestTemplates::new(Arc::clone(&client)),
             client,
+            source,
         }
     }
 }
@@ -123,22 +127,34 @@ fn request(
     let template = sender.templates.get(subscription)?;
     let outgoing = subscription.settings.format.compose(&Envelope {
         subscription: subscription.id,
+        event: event.id,
+        source: &sender.source,
         kind: &event.kind,
         objects: &event.objects,
         data: &event.data,
         occurred_at: event.occurred_at,
         accepted_at: event.accepted_at,
+        sequence: None,
+        fields: Shown::All,
     });
     let id = delivery.id.to_string();
-    let signature = template.signers().sign(&id, at, outgoing.body.as_bytes());
     let mut headers = template.headers();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(outgoing.content_type));
     for (name, value) in outgoing.headers {
         headers.insert(HeaderName::try_from(&*name)?, HeaderValue::try_from(value)?);
     }
+    match subscription.settings.format.scheme() {
+        Scheme::StandardWebhooks => {
+            let signature = template.signers().sign(&id, at, outgoing.body.as_bytes());
+            headers.insert(TIMESTAMP, at.as_unix_seconds().into());
+            headers.insert(SIGNATURE, HeaderValue::try_from(signature)?);
+        }
+        Scheme::Hook => {
+            let signature = subscription.key.hook_signature(outgoing.body.as_bytes());
+            headers.insert(HOOK, HeaderValue::try_from(signature)?);
+        }
+    }
     headers.insert(ID, HeaderValue::try_from(id)?);
-    headers.insert(TIMESTAMP, at.as_unix_seconds().into());
-    headers.insert(SIGNATURE, HeaderValue::try_from(signature)?);
     headers.insert(TYPE, type_of(delivery.webhook, &event.kind)?);
     headers.insert(EVENT_ID, HeaderValue::try_from(event.id.to_string())?);
     headers.insert(ATTEMPT, (delivery.attempts + 1).into());

@@ -21,6 +21,7 @@ mod worker;
 use attempt::Sender;
 pub use dead_letters::{DeadLetters, PublishError};
 use futures_util::future::BoxFuture;
+use herald_domain::message::Source;
 use herald_domain::time::Clock;
 use herald_egress::Client;
 use herald_ledger::Ledger;
@@ -61,6 +62,8 @@ pub struct Parts {
     pub traces: Traces,
     /// The client that sends the requests.
     pub client: Arc<Client>,
+    /// The `source` of the CloudEvents that are sent.
+    pub source: Source,
 }
 
 /// Deliver, ready to run.
@@ -93,8 +96,9 @@ impl Deliver {
             health,
             traces,
             client,
+            source,
         } = parts;
-        let sender = Arc::new(Sender::new(client));
+        let sender = Arc::new(Sender::new(client, source));
         let metrics = Metrics::register(metrics)?;
         let clock = ledger.clock();
         Ok(Self {

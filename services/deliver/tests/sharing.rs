@@ -11,6 +11,7 @@ use herald_domain::address::EgressPolicy;
 use herald_domain::catalogue::{Catalogue, EnateEvent, Webhook};
 use herald_domain::event::Objects;
 use herald_domain::id::{EventId, EventUid, ObjectGuid, SubscriptionId};
+use herald_domain::message::Source;
 use herald_domain::signing::SigningKey;
 use herald_domain::subscription::{Subscription, parse};
 use herald_domain::time::{Clock, SystemClock, Timestamp};
@@ -148,6 +149,7 @@ impl Process {
             health: Health::default(),
             traces: Traces::default(),
             client: Arc::new(Client::new(Arc::clone(&shared.egress), &[], &[]).unwrap()),
+            source: Source::default(),
         };
         let deliver = Deliver::new(parts, &prometheus::Registry::new()).unwrap();
         let (soft, hard) = (CancellationToken::new(), CancellationToken::new());

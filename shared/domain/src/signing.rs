@@ -1,4 +1,5 @@
-//! Signatures as Standard Webhooks has them, over `id.timestamp.body`: v1, HMAC-SHA256, and v1a, Ed25519.
+//! Signatures as Standard Webhooks has them, over `id.timestamp.body`: v1, HMAC-SHA256, and v1a, Ed25519. And those of
+//! Autotask's callouts, over the body.
 //!
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 
@@ -12,6 +13,7 @@ use crate::time::Timestamp;
 use asymmetric::AsymmetricSigner;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
 use sha2::Sha256;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -116,6 +118,14 @@ impl SigningKey {
         #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
         let keyed = Hmac::<Sha256>::new_from_slice(&self.0).expect("invariant: HMAC takes any key");
         Signer(keyed)
+    }
+
+    /// The value of `X-Hook-Signature`, as Autotask signs: `sha1=` and base64 of HMAC-SHA1 over the body.
+    pub fn hook_signature(&self, body: &[u8]) -> String {
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
+        let mut mac = Hmac::<Sha1>::new_from_slice(&self.0).expect("invariant: HMAC takes any key");
+        mac.update(body);
+        format!("sha1={}", BASE64_STANDARD.encode(mac.finalize().into_bytes()))
     }
 
     /// [`Signer::sign`], for one signature.
@@ -253,6 +263,14 @@ mod tests {
             let changed = format!("{body} ");
             prop_assert!(verifier.verify(changed.as_bytes(), &headers).is_err());
         }
+    }
+
+    /// The value is that of RFC 2202, 3, test case 2.
+    #[test]
+    fn a_hooks_signature_is_hmac_sha1_over_the_body() {
+        let key = SigningKey::from_bytes(b"Jefe".to_vec());
+        let signature = key.hook_signature(b"what do ya want for nothing?");
+        assert_eq!(signature, "sha1=7/zfauXrL6LSdBbV8YTfnCWafHk=");
     }
 
     #[test]

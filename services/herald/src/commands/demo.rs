@@ -18,6 +18,7 @@ use api::Api;
 use axum::http::StatusCode;
 use expectations::Expectations;
 use herald_domain::address::EgressPolicy;
+use herald_domain::message::Source;
 use herald_domain::time::{Clock, SystemClock};
 use herald_domain::trace::SampleRatio;
 use herald_ledger::Ledger;
@@ -65,6 +66,7 @@ fn config(folder: &Path, key: &str) -> Config {
         broker_ca: None,
         broker_users: Vec::new(),
         operator_key: Some(key.to_owned()),
+        source: Source::default(),
         egress_allow: loopback(),
         egress_ca: None,
         egress_dns: Vec::new(),

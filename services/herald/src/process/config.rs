@@ -14,6 +14,7 @@ use figment::error::Kind;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Map};
 use figment::{Figment, Metadata, Profile, Provider};
+use herald_domain::message::Source;
 use herald_domain::retention::{Days, Retention};
 use herald_domain::trace::SampleRatio;
 use herald_telemetry::traces::Settings;
@@ -26,7 +27,7 @@ use std::path::PathBuf;
 const DEFAULTS: &str = include_str!("defaults.toml");
 
 /// The settings and the variables of the environment that set them.
-const VARIABLES: [(&str, &str); 15] = [
+const VARIABLES: [(&str, &str); 16] = [
     ("listen", "HERALD_LISTEN"),
     ("data", "HERALD_DATA"),
     ("database", "HERALD_DATABASE_URL"),
@@ -34,6 +35,7 @@ const VARIABLES: [(&str, &str); 15] = [
     ("broker_ca", "HERALD_BROKER_CA"),
     ("broker_users", "HERALD_BROKER_USERS"),
     ("operator_key", "HERALD_OPERATOR_KEY"),
+    ("source", "HERALD_SOURCE"),
     ("egress_allow", "HERALD_EGRESS_ALLOW"),
     ("egress_ca", "HERALD_EGRESS_CA"),
     ("egress_dns", "HERALD_EGRESS_DNS"),
@@ -74,6 +76,10 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "USER,...")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) broker_users: Option<String>,
+    /// The source of the CloudEvents that Herald sends, a URI-reference [env: HERALD_SOURCE] [default: urn:herald]
+    #[arg(long, value_name = "URI")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<String>,
     /// Networks that subscribers may be in besides the public ones, comma-separated [env: HERALD_EGRESS_ALLOW]
     #[arg(long, value_name = "CIDR,...")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,6 +136,8 @@ pub(crate) struct Config {
     #[serde(default, deserialize_with = "values::names")]
     pub(crate) broker_users: Vec<String>,
     pub(crate) operator_key: Option<String>,
+    #[serde(deserialize_with = "values::source")]
+    pub(crate) source: Source,
     #[serde(deserialize_with = "values::networks")]
     pub(crate) egress_allow: Vec<IpNet>,
     pub(crate) egress_ca: Option<PathBuf>,
@@ -310,6 +318,22 @@ mod tests {
             error.contains("egress_allow") && error.contains("here is not a network"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_source_is_a_uri_reference() {
+        assert_eq!(Config::load(&Flags::default()).unwrap().source, Source::default());
+        let of = |source: &str| {
+            let source = Some(source.to_owned());
+            Config::load(&Flags {
+                source,
+                ..Flags::default()
+            })
+            .map(|config| config.source)
+        };
+        assert_eq!(of("https://a.example/").unwrap().as_str(), "https://a.example/");
+        let error = of("my herald").unwrap_err().to_string();
+        assert!(error.contains("source") && error.contains("URI-reference"), "{error}");
     }
 
     #[test]

@@ -191,6 +191,7 @@ impl Starting {
             health: self.health.clone(),
             traces: self.traces.clone(),
             client: self.client(&shared.egress)?,
+            source: self.config.source.clone(),
         };
         let deliver = Deliver::new(parts, &self.metrics)?;
         let (soft, hard) = (self.stop.soft.clone(), self.stop.hard.clone());

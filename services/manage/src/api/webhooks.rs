@@ -8,8 +8,8 @@ use axum::Json;
 use herald_access::Caller;
 use herald_access::problem::Problem;
 use herald_domain::catalogue::{EnateEvent, Field, FieldKind, ObjectRule, ObjectType, Webhook};
-use herald_domain::id::{ObjectGuid, SubscriptionId};
-use herald_domain::message::{Envelope, Format};
+use herald_domain::id::{EventId, ObjectGuid, SubscriptionId};
+use herald_domain::message::{Envelope, Format, Shown, Source};
 use herald_domain::time::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -203,11 +203,15 @@ fn example(event: EnateEvent) -> String {
     let at = Timestamp::from_micros(0);
     let envelope = Envelope {
         subscription: SubscriptionId(SUBSCRIPTION),
+        event: EventId(Uuid::nil()),
+        source: &Source::default(),
         kind: &event.into(),
         objects: &objects.map(|(name, guid)| (name, ObjectGuid(guid))).collect(),
         data: event.example(),
         occurred_at: None,
         accepted_at: at,
+        sequence: None,
+        fields: Shown::All,
     };
     Format::Enate.compose(&envelope).body
 }

@@ -2,6 +2,7 @@
 
 use super::reader::{Faulty, Reader};
 use super::setting::{Cell, Cells, Column, Corrupt, Field, Kind, Setting};
+use crate::message::Format;
 use serde_json::{Value, json};
 
 const NAME: &str = "CustomHeader";
@@ -86,14 +87,8 @@ fn check_name(reader: &mut Reader<'_>, name: String) -> Result<String, Faulty> {
     }
 }
 
-/// Names that Herald sets, or will once a format does.
-const SET_BY_HERALD: [&str; 5] = [
-    "user-agent",
-    "traceparent",
-    "tracestate",
-    "accept-encoding",
-    "x-hook-signature",
-];
+/// Names that Herald sets, beside those of formats.
+const SET_BY_HERALD: [&str; 4] = ["user-agent", "traceparent", "tracestate", "accept-encoding"];
 
 /// Names that frame the request or belong to one connection.
 const TRANSPORT: [&str; 13] = [
@@ -133,12 +128,13 @@ const ORIGIN: [&str; 4] = ["forwarded", "x-real-ip", "true-client-ip", "x-client
 
 /// Why a header of that name may not be added, or nothing if it may.
 ///
-/// `_` counts as `-`, as it does for receivers behind CGI, WSGI or PHP.
+/// `_` counts as `-`, as it does for receivers behind CGI, WSGI or PHP. The names of every format are kept free, because a
+/// subscription may come to have another one.
 pub(super) fn reserved(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase().replace('_', "-");
     let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
     let is = |names: &[&str]| names.contains(&name.as_str());
-    if begins(&["webhook-", "ce-"]) || is(&SET_BY_HERALD) {
+    if Format::ALL.into_iter().any(|format| format.sets(&name)) || is(&SET_BY_HERALD) {
         Some("is set by Herald")
     } else if begins(&["content-"]) || is(&["digest", "repr-digest"]) {
         Some("describes the body, which is Herald's")

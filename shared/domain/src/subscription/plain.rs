@@ -18,8 +18,10 @@ impl Setting for MessageFormat {
     const FIELDS: &'static [Field] = &[Field::new(
         "Format",
         || {
-            let names = Format::ALL.map(Format::name);
-            json!({"type": "string", "description": "How messages are written.", "enum": names})
+            let names = Format::OFFERED.map(Format::name);
+            let described = Format::OFFERED.map(|format| format!("`{}`: {}", format.name(), format.description()));
+            let about = format!("How messages are written. {}.", described.join("; "));
+            json!({"type": "string", "description": about, "enum": names})
         },
         "How messages are written: `Enate` where it is absent, and `StandardWebhooks` with `EventTypes`.",
     )
@@ -36,7 +38,7 @@ impl Setting for MessageFormat {
             return Ok(usual);
         };
         value.as_str().and_then(Format::named).ok_or_else(|| {
-            let names = Format::ALL.map(Format::name).join(", ");
+            let names = Format::OFFERED.map(Format::name).join(", ");
             reader.fault("Format", "one_of", format!("Format must be one of {names}"))
         })
     }

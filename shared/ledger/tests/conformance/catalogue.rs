@@ -144,6 +144,15 @@ async fn an_event_of_a_registered_type_is_recorded_with_what_matches_by_then(dat
     });
     let changed = change.await.unwrap().unwrap().unwrap();
     assert_eq!(rig.ledger.subscription(id).await.unwrap(), Some(changed));
+    for format in Format::ALL {
+        let change = rig.ledger.update_subscription(id, OPERATOR, move |it| {
+            it.settings.format = format;
+            Ok::<(), ()>(())
+        });
+        let _changed = change.await.unwrap().unwrap().unwrap();
+        let kept = rig.ledger.subscription(id).await.unwrap().unwrap();
+        assert_eq!(kept.settings.format, format);
+    }
     assert_eq!(
         rig.ledger
             .delete_event_type("InvoicePaid".to_owned(), OPERATOR)

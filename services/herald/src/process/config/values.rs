@@ -1,5 +1,6 @@
 //! Values of settings, whether they come as text, as from the environment, or as what a file has.
 
+use herald_domain::message::Source;
 use herald_domain::retention::Days;
 use herald_domain::trace::SampleRatio;
 use ipnet::IpNet;
@@ -56,6 +57,12 @@ pub(super) fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Socke
         };
         serde::de::Error::custom(format!("{text} is not where to listen; give {meant}"))
     })
+}
+
+/// Reads the source of CloudEvents.
+pub(super) fn source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Source, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Source::parse(&text).map_err(serde::de::Error::custom)
 }
 
 /// Reads a list of networks.
