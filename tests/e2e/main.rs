@@ -10,6 +10,7 @@ mod scene;
 mod accepting;
 mod auditing;
 mod cancelling;
+mod cloud_events;
 mod cluster;
 mod crash;
 mod egress;

@@ -7,6 +7,7 @@
 //! | [`herald`] | the binary, one process or several, on ports and a place of its own, killed, terminated, restarted |
 //! | [`api`] | a client of the public API, typed where tests say it often, raw where they send nonsense |
 //! | [`receiver`] | a subscriber that does what it is told: answer, fail, hang, drip, reset, flood, lie |
+//! | [`cloud_events`] | CloudEvents that another SDK makes and reads |
 //! | [`collector`] | an OpenTelemetry collector that keeps the spans it gets |
 //! | [`tls`] | certificates: good, expired, for the wrong name |
 //! | [`dns`] | a name server that answers as it is told, or not at all |
@@ -28,6 +29,7 @@ pub mod audit;
 pub mod binary;
 #[cfg(test)]
 mod circles;
+pub mod cloud_events;
 pub mod collector;
 pub mod dns;
 pub mod herald;
