@@ -6,7 +6,7 @@
 
 use crate::metrics::Rejection;
 use herald_domain::catalogue::Catalogue;
-use herald_domain::event::cloud_events::CloudEvent;
+use herald_domain::event::cloud_events::{CloudEvent, Mode};
 use herald_domain::event::{self, Batch, Event, MAX_EVENT_BYTES};
 use herald_domain::id::{EventId, EventUid};
 use herald_domain::problem::Fault;
@@ -18,6 +18,7 @@ use herald_ledger::rejected::{MAX_REJECTED_BYTES, Rejected};
 use herald_queue::{MAX_MESSAGE_BYTES, Origin, Received};
 use herald_telemetry::traces::Traces;
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -186,8 +187,10 @@ impl Decoder<'_> {
                 &[too_large(received.trusted, bytes)],
             );
         }
+        // In binary mode the body is the data of one CloudEvent, whatever it looks like.
+        let binary = matches!(received.cloud_event, Some(Mode::Binary(_)));
         // A batch must be accepted whole or not at all, and only ingest ensures that.
-        if !received.trusted && body.trim_ascii_start().starts_with(b"[") {
+        if !received.trusted && !binary && body.trim_ascii_start().starts_with(b"[") {
             let fault = Fault::new(
                 "",
                 "array",
@@ -198,11 +201,17 @@ impl Decoder<'_> {
         let text = match text::read(body) {
             Ok(text) => text,
             Err(fault) => {
-                let fault = encoded(received).unwrap_or(fault);
+                let unreadable = received.cloud_event.as_ref().and_then(Mode::unreadable);
+                let fault = unreadable.or_else(|| encoded(received)).unwrap_or(fault);
                 return self.reject(Rejection::Utf8, received, first, body, &[fault]);
             }
         };
-        match event::split_json(text) {
+        let texts = if binary {
+            Ok(Batch::One(text.trim_ascii()))
+        } else {
+            event::split_json(text)
+        };
+        match texts {
             Ok(Batch::One(text)) => self.event(received, first, text, || id_of(received)),
             Ok(Batch::Many(texts)) => {
                 for (text, origin) in texts.into_iter().zip(received.origins.of_each()) {
@@ -272,10 +281,15 @@ impl Decoder<'_> {
     }
 
     fn reject(&mut self, why: Rejection, received: &Received, origin: &Origin, body: &[u8], faults: &[Fault]) {
-        let body_bytes = received.cut.unwrap_or(body.len());
+        // In binary mode the attributes of a CloudEvent stand beside the body; they are kept with it.
+        let whole = match &received.cloud_event {
+            Some(Mode::Binary(attributes)) => Cow::Owned(attributes.with_body(body).into_bytes()),
+            _ => Cow::Borrowed(body),
+        };
+        let lacking = received.cut.map_or(0, |bytes| bytes.saturating_sub(body.len()));
         let rejected = RejectedMessage {
             why,
-            record: rejected(&origin.account, body, body_bytes, faults),
+            record: rejected(&origin.account, &whole, whole.len() + lacking, faults),
             record_id: self.ids.next(),
             id: id_of(received).ok().flatten(),
             step: self.step(origin),

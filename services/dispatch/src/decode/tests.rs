@@ -1,5 +1,4 @@
 use super::*;
-use herald_domain::event::cloud_events::Mode;
 use herald_domain::time::{Clock, Timestamp};
 use herald_queue::{Origins, Tag};
 use uuid::Uuid;
@@ -170,6 +169,66 @@ fn a_cloud_event_is_an_event_and_its_faults_name_its_attributes() {
         "media_type"
     );
     assert_eq!(rule(of(Mode::Batch, &format!("[{good}]"))), "array");
+    let avro = Received {
+        cloud_event: Mode::of(Some("application/cloudevents+avro"), []),
+        ..received(b"\xff".to_vec())
+    };
+    assert_eq!(rule(avro), "media_type", "and not that it is no text");
+}
+
+/// A CloudEvent in binary mode with that id and body, of a type that there is not.
+fn binary(id: &str, body: &[u8]) -> Received {
+    let attributes = [
+        ("specversion", "1.0"),
+        ("id", id),
+        ("source", "urn:a"),
+        ("type", "Nothing"),
+        ("company", "6a1f0f5e-55a5-4f0c-9c39-0d5e2e0c1a01"),
+    ];
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Received {
+        cloud_event: Mode::of(Some("application/json"), attributes),
+        ..received(body)
+    }
+}
+
+#[test]
+fn of_a_rejected_cloud_event_in_binary_mode_the_attributes_are_kept_with_the_data() {
+    let kept = |message: Received| {
+        let record = events(&[message]).rejected[0].record.clone();
+        let body = String::from_utf8(record.body).unwrap();
+        (body, record.body_bytes, record.faults)
+    };
+    let front = r#"{"specversion":"1.0","id":"a\"b","source":"urn:a","type":"Nothing","company":"6a1f0f5e-55a5-4f0c-9c39-0d5e2e0c1a01","datacontenttype":"application/json""#;
+    let (body, bytes, faults) = kept(binary("a\"b", br#" { "Name":"Globex" } "#));
+    assert_eq!(body, format!(r#"{front},"data":{{ "Name":"Globex" }}}}"#));
+    assert_eq!(bytes, body.len());
+    assert!(faults.contains("/type"), "{faults}");
+    // Mended, it is an event.
+    let mended = Received {
+        cloud_event: Some(Mode::Structured),
+        ..received(body.replace("Nothing", "BusinessObjectUpdated"))
+    };
+    let data = events(&[mended]).events[0].record.data.clone();
+    assert_eq!(data, r#"{ "Name":"Globex" }"#);
+    for (data, faulty) in [(&b"Globex"[..], "R2xvYmV4"), (b"\xff", "/w==")] {
+        let (body, _, _) = kept(binary("a\"b", data));
+        assert_eq!(body, format!(r#"{front},"data_base64":"{faulty}"}}"#));
+    }
+    let (body, _, faults) = kept(binary("a\"b", b" "));
+    assert_eq!(body, format!("{front}}}"));
+    assert!(faults.contains("/data"), "{faults}");
+    // A list is no data, and no list of events either.
+    let (_, _, faults) = kept(binary("a\"b", b"[{}]"));
+    assert!(!faults.contains("array"), "{faults}");
+    // Of one that is too large the attributes come first.
+    let large = Received {
+        cut: Some(5 << 20),
+        ..binary("a\"b", &vec![b'x'; 1 << 20])
+    };
+    let (body, bytes, _) = kept(large);
+    assert!(body.starts_with(front) && body.len() == 1 << 20);
+    assert!(bytes > 5 << 20, "{bytes}");
 }
 
 #[test]

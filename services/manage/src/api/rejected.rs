@@ -29,7 +29,7 @@ pub(crate) struct RejectedEvent {
     /// What is wrong with it, as the `errors` of a problem answer.
     #[schema(value_type = Vec<Object>, example = json!([{"pointer": "/Data/Status", "rule": "one_of", "detail": "Status must be one of 0 to 5"}]))]
     errors: Box<RawValue>,
-    /// What came, up to 1 MiB, where it is UTF-8.
+    /// What came, up to 1 MiB, where it is UTF-8. A CloudEvent in binary mode is one JSON object, with its attributes.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<String>,
     /// What came, up to 1 MiB, where it is not.

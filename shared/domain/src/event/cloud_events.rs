@@ -5,6 +5,10 @@
 //!
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>
 
+mod attributes;
+
+pub use attributes::{Attributes, MAX_ATTRIBUTE_BYTES, header_value};
+
 use super::objects::{MAX_OBJECTS, enate_named_by};
 use super::{Event, not_json, parse};
 use crate::catalogue::{Catalogue, DEFINED_ATTRIBUTES, attribute_of};
@@ -14,7 +18,6 @@ use crate::problem::{Fault, Faults, pointer_to};
 use crate::text::trim;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use fluent_uri::UriRef;
-use percent_encoding::percent_decode;
 use serde_json::value::RawValue;
 use sha1::{Digest, Sha1};
 use std::borrow::Cow;
@@ -22,9 +25,6 @@ use uuid::{Builder, Uuid};
 
 /// The attributes without which nothing is a CloudEvent.
 const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
-
-/// The most bytes of all attributes beside a body, names included.
-pub const MAX_ATTRIBUTE_BYTES: usize = 16 * 1024;
 
 /// How a message carries CloudEvents.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,16 +39,6 @@ pub enum Mode {
     Other(String),
 }
 
-/// The attributes of a CloudEvent whose data is the body.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attributes {
-    /// Name, without the prefix, and value.
-    all: Vec<(String, String)>,
-    content_type: Option<String>,
-    /// There are more than [`MAX_ATTRIBUTE_BYTES`]; those beyond are left out.
-    too_many: bool,
-}
-
 impl Mode {
     /// How a message of that content type carries CloudEvents, if it does. `beside` are the attributes that stand beside
     /// the body, in lower case and without their prefix.
@@ -60,22 +50,23 @@ impl Mode {
             Some(_) => return Some(Self::Other(essence)),
             None => {}
         }
-        let mut attributes = Attributes {
-            content_type: content_type.map(str::to_owned),
-            ..Attributes::default()
-        };
-        let mut bytes = 0;
-        for (name, value) in beside {
-            bytes += name.len() + value.len();
-            if bytes > MAX_ATTRIBUTE_BYTES {
-                attributes.too_many = true;
-                break;
-            }
-            attributes.all.push((name, value));
-        }
+        let attributes = Attributes::read(content_type, beside);
         let is_one = attributes.too_many || attributes.all.iter().any(|(name, _)| REQUIRED.contains(&&**name));
         is_one.then_some(Self::Binary(attributes))
     }
+
+    /// Why no message of that media type can be read, if none can.
+    pub fn unreadable(&self) -> Option<Fault> {
+        match self {
+            Self::Other(media_type) => Some(unreadable(media_type)),
+            Self::Structured | Self::Batch | Self::Binary(_) => None,
+        }
+    }
+}
+
+fn unreadable(media_type: &str) -> Fault {
+    let detail = format!("{media_type} cannot be read; send application/cloudevents+json");
+    Fault::new("", "media_type", detail)
 }
 
 /// A media type without its parameters, in lower case.
@@ -107,10 +98,7 @@ impl CloudEvent {
         match mode {
             Mode::Structured | Mode::Batch => structured(body, catalogue),
             Mode::Binary(attributes) => binary(attributes, body, catalogue),
-            Mode::Other(media_type) => {
-                let detail = format!("{media_type} cannot be read; send application/cloudevents+json");
-                Err(Fault::new("", "media_type", detail).into())
-            }
+            Mode::Other(media_type) => Err(unreadable(media_type).into()),
         }
     }
 
@@ -371,9 +359,8 @@ fn binary<'a>(attributes: &'a Attributes, body: &'a str, catalogue: &'a Catalogu
         let detail = format!("the attributes of a CloudEvent may have at most {MAX_ATTRIBUTE_BYTES} bytes (16 KiB)");
         return Err(Fault::new("", "max_bytes", detail).into());
     }
-    let content_type = attributes.content_type.as_deref().filter(|given| !given.is_empty());
     let mut draft = Draft {
-        content_type: content_type.map(Cow::Borrowed),
+        content_type: attributes.content_type.as_deref().map(Cow::Borrowed),
         ..Draft::default()
     };
     for (name, value) in &attributes.all {
@@ -423,31 +410,6 @@ fn in_its_terms(fault: Fault, data_at: &str) -> Fault {
         }
         None => Fault::new(pointer, rule, detail),
     }
-}
-
-/// The value of an attribute that comes as a header of HTTP: percent-encoded, or in quotes as earlier versions of the
-/// specification had it. None if it is not UTF-8.
-pub fn header_value(value: &[u8]) -> Option<String> {
-    let unquoted = match value {
-        [b'"', quoted @ .., b'"'] => Cow::Owned(unescape(quoted)),
-        _ => Cow::Borrowed(value),
-    };
-    let decoded = percent_decode(&unquoted).decode_utf8().ok()?;
-    Some(decoded.into_owned())
-}
-
-/// What a quoted string of RFC 7230 says.
-fn unescape(quoted: &[u8]) -> Vec<u8> {
-    let mut bytes = quoted.iter().copied();
-    let mut plain = Vec::with_capacity(quoted.len());
-    while let Some(byte) = bytes.next() {
-        plain.push(if byte == b'\\' {
-            bytes.next().unwrap_or(byte)
-        } else {
-            byte
-        });
-    }
-    plain
 }
 
 #[cfg(test)]

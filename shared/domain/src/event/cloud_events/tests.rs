@@ -190,6 +190,32 @@ fn a_message_is_a_cloud_event_by_its_content_type_or_by_an_attribute_that_all_ha
     assert_eq!(read, Err(vec![(String::new(), "max_bytes")]));
 }
 
+/// What is kept of a CloudEvent in binary mode is the same one in one object.
+#[test]
+fn attributes_and_body_are_one_object_that_says_the_same() {
+    let attributes = beside(&[
+        ("specversion", "1.0"),
+        ("id", "A-234"),
+        ("source", "https://example.com/orders"),
+        ("type", "BusinessObjectUpdated"),
+        ("time", "2026-11-22T05:13:39Z"),
+        ("company", COMPANY),
+    ]);
+    let mode = Mode::of(Some("application/json; charset=utf-8"), attributes).unwrap();
+    let Mode::Binary(attributes) = &mode else {
+        panic!("{mode:?}");
+    };
+    let catalogue = Catalogue::default();
+    for data in [r#"{"Name":"Globex"}"#, r#"{"Name":7}"#, "", "Globex"] {
+        let one = read_by(&catalogue, &Mode::Structured, &attributes.with_body(data.as_bytes()));
+        let beside = read_by(&catalogue, &mode, data);
+        assert_eq!(one.is_ok(), beside.is_ok(), "{data}");
+        if data != "Globex" {
+            assert_eq!(one, beside, "{data}");
+        }
+    }
+}
+
 #[test]
 fn an_attribute_names_an_object_of_a_registered_type() {
     let mut catalogue = Catalogue::default();
