@@ -37,9 +37,18 @@ impl Setting for MessageFormat {
             };
             return Ok(usual);
         };
-        value.as_str().and_then(Format::named).ok_or_else(|| {
+        let name = value.as_str();
+        name.and_then(Format::named).ok_or_else(|| {
             let names = Format::OFFERED.map(Format::name).join(", ");
-            reader.fault("Format", "one_of", format!("Format must be one of {names}"))
+            let detail = if name == Some(Format::Autotask.name()) {
+                format!(
+                    "Format cannot be Autotask yet, because a callout has a SequenceNumber and nothing counts them; it must \
+                     be one of {names}"
+                )
+            } else {
+                format!("Format must be one of {names}")
+            };
+            reader.fault("Format", "one_of", detail)
         })
     }
 

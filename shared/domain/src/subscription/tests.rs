@@ -1,5 +1,6 @@
 use super::header::reserved;
 use super::*;
+use crate::message::Format;
 use crate::retry::RetryPolicy;
 use proptest::prelude::*;
 use serde_json::json;
@@ -98,6 +99,21 @@ fn every_setting_is_read_shown_kept_and_set_back() {
     );
 }
 
+/// It is a format, and the fault says what is missing.
+#[test]
+fn a_subscription_may_have_every_format_but_autotasks() {
+    for format in Format::ALL {
+        match with("Format", json!(format.name())) {
+            Ok(draft) => assert_eq!(draft.settings.format, format),
+            Err(faults) => {
+                assert_eq!(format, Format::Autotask);
+                assert!(faults[0].detail.contains("SequenceNumber"), "{faults:?}");
+            }
+        }
+    }
+    assert!(with("Format", json!("Autotask")).is_err());
+}
+
 #[test]
 fn each_fault_names_its_field_and_rule() {
     for (field, value, pointer, rule) in [
@@ -180,6 +196,8 @@ fn each_fault_names_its_field_and_rule() {
         ("Retry", json!({"Tries": 3}), "/Retry/Tries", "known_field"),
         ("MaxInFlight", json!(0), "/MaxInFlight", "range"),
         ("RateLimitPerSecond", json!(0), "/RateLimitPerSecond", "range"),
+        ("Format", json!("Soap"), "/Format", "one_of"),
+        ("Format", json!(1), "/Format", "one_of"),
         ("Signatures", json!("v1"), "/Signatures", "array"),
         ("Signatures", json!([]), "/Signatures", "array"),
         ("Signatures", json!(["v1", "v1a", "v1"]), "/Signatures", "array"),
