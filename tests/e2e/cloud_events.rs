@@ -4,6 +4,7 @@ use crate::scene::Scene;
 use herald_tests::api::{Reply, text};
 use herald_tests::cloud_events::{make, read};
 use herald_tests::samples::{guid, merged};
+use herald_tests::{PATIENCE, wait_until};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -12,11 +13,16 @@ async fn publish(scene: &Scene, mode: &'static str, attributes: &Value, data: &V
     let made = tokio::task::spawn_blocking(move || make(mode, &attributes, &data))
         .await
         .unwrap();
-    let mut request = scene.api.request(Method::POST, "/v1/events");
-    for (name, value) in &made.headers {
-        request = request.header(name, text(value));
-    }
-    Reply::of(request.body(made.body)).await.unwrap()
+    // The same source and id are the same event, so it may be sent again after a 503.
+    wait_until("the CloudEvent is answered", PATIENCE, async || {
+        let mut request = scene.api.request(Method::POST, "/v1/events");
+        for (name, value) in &made.headers {
+            request = request.header(name, text(value));
+        }
+        let reply = Reply::of(request.body(made.body.clone())).await.unwrap();
+        (reply.status != 503).then_some(reply)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

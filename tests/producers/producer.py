@@ -2,9 +2,9 @@
 
 usage: producer.py URL < MESSAGES
 
-A message is a line of JSON: {"Key": the routing key, "Body": base64, "MessageId": optional, "UserId": optional,
-"Traceparent": optional, a header, "Encoding": optional, "Odd": optional, what is odd: a property, "key" (the routing
-key) or "header_name" that is Latin-1, "deep" headers, or headers of all "types"}.
+A message is a line of JSON: {"Key": the routing key, "Body": base64, "Headers": texts by their names, "MessageId": optional,
+"UserId": optional, "ContentType": optional, "Traceparent": optional, a header, "Encoding": optional, "Odd": optional, what
+is odd: a property, "key" (the routing key) or "header_name" that is Latin-1, "deep" headers, or headers of all "types"}.
 Each is published persistent and with a confirm; for each a line says "confirmed", or why not.
 """
 
@@ -77,12 +77,15 @@ def odd(properties, what):
 
 
 def publish(channel, message):
+    headers = dict(message["Headers"])
+    if "Traceparent" in message:
+        headers["traceparent"] = message["Traceparent"]
     properties = pika.BasicProperties(
-        content_type="application/json",
+        content_type=message.get("ContentType", "application/json"),
         delivery_mode=pika.DeliveryMode.Persistent.value,
         message_id=message.get("MessageId"),
         user_id=message.get("UserId"),
-        headers={"traceparent": message["Traceparent"]} if "Traceparent" in message else None,
+        headers=headers or None,
     )
     properties.content_encoding = message.get("Encoding")
     key = odd(properties, message["Odd"]) if "Odd" in message else None

@@ -2,7 +2,7 @@
 
 use crate::python::Environment;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,8 +18,12 @@ pub struct Outgoing {
     pub message_id: Option<String>,
     /// The property `user_id`, which the broker checks.
     pub user_id: Option<String>,
+    /// The property `content_type`; `application/json` where there is none.
+    pub content_type: Option<String>,
     /// The header `traceparent`.
     pub traceparent: Option<String>,
+    /// Further headers, each a text.
+    pub headers: Vec<(String, String)>,
     /// The property `content_encoding`.
     pub encoding: Option<String>,
     /// What is odd about its properties, by the script's names.
@@ -33,7 +37,9 @@ impl Outgoing {
             body: body.into(),
             message_id: None,
             user_id: None,
+            content_type: None,
             traceparent: None,
+            headers: Vec::new(),
             encoding: None,
             odd: None,
         }
@@ -41,10 +47,13 @@ impl Outgoing {
 
     fn line(&self) -> Value {
         let body = BASE64_STANDARD.encode(&self.body);
-        let mut line = json!({ "Key": "packet.created", "Body": body });
+        let headers = self.headers.iter().cloned();
+        let headers: Map<String, Value> = headers.map(|(name, text)| (name, text.into())).collect();
+        let mut line = json!({ "Key": "packet.created", "Body": body, "Headers": headers });
         let properties = [
             ("MessageId", &self.message_id),
             ("UserId", &self.user_id),
+            ("ContentType", &self.content_type),
             ("Traceparent", &self.traceparent),
             ("Encoding", &self.encoding),
             ("Odd", &self.odd),

@@ -3,10 +3,10 @@
 use crate::scene::Scene;
 use herald_tests::api::text;
 use herald_tests::producer::{Outgoing, publish};
-use herald_tests::samples::{guid, id_of, packet_of, without};
+use herald_tests::samples::{guid, id_of, merged, packet_of, without};
 use herald_tests::wait::wait_for;
 use herald_tests::{Herald, PATIENCE, Stack};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,4 +143,66 @@ async fn no_property_ends_the_connection_or_holds_up_what_comes_behind() {
     let audit = scene.herald.settled(PATIENCE).await.exact();
     let counts = (audit.count("Events"), audit.count("Rejected"));
     assert_eq!(counts, (ODD.len() as u64 + 1, 2), "{}", audit.output);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cloud_events_over_amqp_are_events_and_a_malformed_one_is_kept_with_its_attributes() {
+    let scene = Scene::with(Herald::builder().stack(Stack::Cluster)).await;
+    let what = json!({ "Webhook": "BusinessObjectUpdated", "FilterObjectType": "Company" });
+    let to = json!({ "SubscriberURL": scene.receiver.url("/"), "Format": "CloudEvents" });
+    scene.api.subscribe(&merged(what, to)).await;
+    let attributes = |id: &str, kind: &str| {
+        let attributes = [
+            ("specversion", "1.0"),
+            ("id", id),
+            ("source", "https://example.com/companies"),
+            ("type", kind),
+            ("company", &scene.company.to_string()),
+        ];
+        attributes.map(|(name, text)| (name.to_owned(), text.to_owned()))
+    };
+    let kind = "BusinessObjectUpdated";
+    let data = r#"{ "Name" : "Globex" }"#;
+    let structured = attributes("structured", kind).into_iter();
+    let mut structured: Map<String, Value> = structured.map(|(name, text)| (name, text.into())).collect();
+    structured.insert("data".to_owned(), json!({ "Name": "Globex" }));
+    let mut messages = vec![Outgoing {
+        content_type: Some("application/cloudevents+json".to_owned()),
+        ..Outgoing::new(Value::from(structured).to_string())
+    }];
+    let binary = |prefix: &str, kind: &str| Outgoing {
+        headers: attributes(prefix, kind)
+            .map(|(name, text)| (format!("{prefix}{name}"), text))
+            .into(),
+        ..Outgoing::new(data)
+    };
+    messages.extend(["cloudEvents_", "cloudEvents:", "ce-"].map(|prefix| binary(prefix, kind)));
+    messages.push(binary("ce-", "CompanyLost"));
+    let url = scene.herald.ground().vhost.url().to_owned();
+    let count = messages.len();
+    let answers = tokio::task::spawn_blocking(move || publish(&url, &messages))
+        .await
+        .unwrap();
+    assert_eq!(answers, vec!["confirmed"; count]);
+    for request in scene.receiver.wait_for("/", count - 1).await {
+        let arrived = request.json();
+        assert_eq!(arrived["id"], request.event_id(), "{arrived}");
+        assert_eq!(arrived["subject"], format!("Company/{}", scene.company));
+        assert_eq!(arrived["data"], json!({ "Name": "Globex" }));
+    }
+    wait_for("what is malformed is kept", PATIENCE, async || {
+        scene.api.list("/v1/rejected-events").await.len() == 1
+    })
+    .await;
+    let rejected = scene.api.list("/v1/rejected-events").await.swap_remove(0);
+    let kept = text(&rejected["Body"]);
+    assert!(kept.contains(r#""type":"CompanyLost""#), "{rejected}");
+    assert!(kept.contains(&format!(r#""data":{data}"#)), "{rejected}");
+    let audit = scene.herald.settled(PATIENCE).await.exact();
+    assert_eq!(
+        (audit.count("Events"), audit.count("Rejected")),
+        (4, 1),
+        "{}",
+        audit.output
+    );
 }
