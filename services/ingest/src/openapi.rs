@@ -114,8 +114,16 @@ struct Accepted {
         content(
             (OneOrMore = "application/json"),
             (String = "application/x-ndjson"),
-            (CloudEvent = "application/cloudevents+json"),
-            (CloudEvents = "application/cloudevents-batch+json"),
+            (CloudEvent = "application/cloudevents+json", example = json!({
+                "specversion": "1.0", "id": "A-234", "source": "https://example.com/schedules",
+                "type": "BusinessObjectUpdated", "schedule": "6a1f0f5e-55a5-4f0c-9c39-0d5e2e0c1a06",
+                "data": {"Name": "2022 Schedule"}
+            })),
+            (CloudEvents = "application/cloudevents-batch+json", example = json!([{
+                "specversion": "1.0", "id": "A-235", "source": "https://example.com/schedules",
+                "type": "BusinessObjectCreated", "schedule": "6a1f0f5e-55a5-4f0c-9c39-0d5e2e0c1a07",
+                "data": {"Name": "2023 Schedule"}
+            }])),
         ),
         description = "One event, an array of 1 to 10,000, or one event a line; one CloudEvent or an array of them; with `ce-` headers the data of one CloudEvent.",
     ),
@@ -139,7 +147,8 @@ fn publish_events() {}
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::openapi;
+    use herald_domain::event::cloud_events::{CloudEvent, Mode};
 
     #[test]
     fn one_event_or_an_array_is_described_with_every_answer() {
@@ -161,6 +170,13 @@ mod tests {
                 .all(|wanted| types.iter().any(|given| given == wanted)),
             "{types:?}"
         );
+        let catalogue = herald_domain::catalogue::Catalogue::default();
+        for media_type in cloud_events {
+            let example = &publish["requestBody"]["content"][media_type]["example"];
+            let one = if example.is_array() { &example[0] } else { example };
+            let read = CloudEvent::read(&Mode::Structured, &one.to_string(), &catalogue).unwrap();
+            assert!(read.parse(&catalogue).is_ok(), "{one}");
+        }
         let several = &description["components"]["schemas"]["CloudEvents"];
         assert_eq!(several["items"]["$ref"], "#/components/schemas/CloudEvent");
         for status in ["202", "400", "401", "403", "408", "413", "415", "503"] {
