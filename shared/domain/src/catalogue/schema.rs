@@ -19,7 +19,13 @@ const MAX_PATTERN_BYTES: usize = 32 * 1024;
 #[derive(Clone)]
 pub struct Schema {
     text: Arc<str>,
-    compiled: Arc<OnceLock<Option<jsonschema::Validator>>>,
+    compiled: Arc<OnceLock<Option<Compiled>>>,
+}
+
+struct Compiled {
+    validator: jsonschema::Validator,
+    /// How many parts it has when its references are followed.
+    parts: usize,
 }
 
 impl std::fmt::Debug for Schema {
@@ -44,7 +50,8 @@ impl jsonschema::Retrieve for NothingElse {
     }
 }
 
-fn compile(schema: &Value) -> Result<jsonschema::Validator, String> {
+fn compile(schema: &Value) -> Result<Compiled, String> {
+    let parts = cost::check(schema)?;
     let options = jsonschema::options()
         .with_draft(jsonschema::Draft::Draft202012)
         .with_retriever(NothingElse)
@@ -54,7 +61,10 @@ fn compile(schema: &Value) -> Result<jsonschema::Validator, String> {
                 .size_limit(MAX_PATTERN_BYTES)
                 .dfa_size_limit(MAX_PATTERN_BYTES),
         );
-    options.build(schema).map_err(|error| error.to_string())
+    let validator = options
+        .build(schema)
+        .map_err(|error| format!("is no JSON Schema (draft 2020-12): {error}"))?;
+    Ok(Compiled { validator, parts })
 }
 
 impl Schema {
@@ -84,9 +94,7 @@ impl Schema {
             let detail = format!("Schema may have at most {MAX_SCHEMA_BYTES} bytes, not {}", text.len());
             return Err(Fault::new("/Schema", "max_bytes", detail));
         }
-        cost::check(schema).map_err(|why| Fault::new("/Schema", "schema", why))?;
-        let compiled = compile(schema)
-            .map_err(|why| Fault::new("/Schema", "schema", format!("is no JSON Schema (draft 2020-12): {why}")))?;
+        let compiled = compile(schema).map_err(|why| Fault::new("/Schema", "schema", why))?;
         Ok(Self {
             text: text.into(),
             compiled: Arc::new(OnceLock::from(Some(compiled))),
@@ -104,11 +112,14 @@ impl Schema {
             let schema = serde_json::from_str(&self.text).ok()?;
             compile(&schema).ok()
         });
-        let Some(validator) = compiled else {
+        let Some(Compiled { validator, parts }) = compiled else {
             // It compiled when it was registered. What it says cannot be known, so nothing fits it.
             let detail = "the event type's schema cannot be read; an operator registers it again";
             return faults.add(parent, "schema", detail);
         };
+        if let Err(why) = cost::check_data(*parts, data) {
+            return faults.add(parent, "schema_cost", why);
+        }
         for error in validator.iter_errors(data) {
             faults.push_with(|| {
                 let pointer = format!("{parent}{}", error.instance_path());

@@ -8,8 +8,13 @@
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 
-/// The most parts that a schema may have when its references are followed.
+/// The most parts that a schema may have when its references are followed. What a part compares a value with, one after
+/// the other, counts like parts: required names, and the values in objects and arrays of `enum` and `const`.
 const MAX_PARTS: usize = 4096;
+
+/// The most steps that a check may take, which are the schema's parts times the data's values. It is a tenth of a second or
+/// so, in which the thread does nothing else.
+const MAX_STEPS: usize = 4_000_000;
 
 /// The most patterns that a schema may have; each text is matched against those that concern it.
 const MAX_PATTERNS: usize = 64;
@@ -40,6 +45,8 @@ struct Graph<'a> {
     /// Where each part stands, as a JSON pointer.
     pointers: Vec<String>,
     parts: Vec<&'a Value>,
+    /// How many parts each counts for.
+    weights: Vec<usize>,
     ways: Vec<Vec<Way>>,
     by_pointer: HashMap<String, usize>,
     by_anchor: HashMap<&'a str, Vec<usize>>,
@@ -47,11 +54,13 @@ struct Graph<'a> {
     patterns: usize,
 }
 
-/// Refuses, in words, a schema whose check may take exponential time, and one with a reference to what is no part of it.
-pub(super) fn check(schema: &Value) -> Result<(), String> {
+/// How many parts the schema has when its references are followed. Refuses, in words, a schema whose check may take
+/// exponential time, and one with a reference to what is no part of it.
+pub(super) fn check(schema: &Value) -> Result<usize, String> {
     let mut graph = Graph {
         pointers: Vec::new(),
         parts: Vec::new(),
+        weights: Vec::new(),
         ways: Vec::new(),
         by_pointer: HashMap::new(),
         by_anchor: HashMap::new(),
@@ -76,6 +85,7 @@ impl<'a> Graph<'a> {
             return Err(too_many());
         }
         self.parts.push(schema);
+        self.weights.push(weight(schema));
         self.pointers.push(pointer.to_owned());
         self.ways.push(Vec::new());
         self.by_pointer.insert(pointer.to_owned(), number);
@@ -163,7 +173,7 @@ impl<'a> Graph<'a> {
         Ok(())
     }
 
-    fn judge(&self) -> Result<(), String> {
+    fn judge(&self) -> Result<usize, String> {
         let rings = self.rings();
         for (number, ways) in self.ways.iter().enumerate() {
             let leads_back = |way: &&Way| {
@@ -182,11 +192,10 @@ impl<'a> Graph<'a> {
                 ));
             }
         }
-        let mut counted = HashMap::new();
-        if self.count(0, &rings, &mut counted) > MAX_PARTS {
-            return Err(too_many());
+        match self.count(0, &rings) {
+            parts if parts > MAX_PARTS => Err(too_many()),
+            parts => Ok(parts),
         }
-        Ok(())
     }
 
     /// The number of the ring that each part is in: parts that lead to one another are in one.
@@ -230,7 +239,8 @@ impl<'a> Graph<'a> {
     }
 
     /// How many parts are looked at below one, references followed, each ring once.
-    fn count(&self, part: usize, rings: &[usize], counted: &mut HashMap<usize, usize>) -> usize {
+    fn count(&self, part: usize, rings: &[usize]) -> usize {
+        let mut counted = HashMap::new();
         // From the leaves up, so that nothing recurses: parts in the order in which they are done.
         let (mut stack, mut open) = (vec![(part, false)], vec![false; self.parts.len()]);
         while let Some((part, is_done)) = stack.pop() {
@@ -241,16 +251,63 @@ impl<'a> Graph<'a> {
                     .filter(|next| rings[**next] != rings[part] || **next > part)
             };
             if is_done {
-                let below = next().map(|next| counted.get(next).copied().unwrap_or(1));
-                let sum = below.fold(1_usize, usize::saturating_add).min(MAX_PARTS + 1);
+                let below = next().map(|next| counted.get(next).copied().unwrap_or(self.weights[*next]));
+                let sum = below.fold(self.weights[part], usize::saturating_add).min(MAX_PARTS + 1);
                 counted.insert(part, sum);
             } else if !std::mem::replace(&mut open[part], true) {
                 stack.push((part, true));
                 stack.extend(next().filter(|next| !open[**next]).map(|next| (*next, false)));
             }
         }
-        counted.get(&part).copied().unwrap_or(1)
+        counted.get(&part).copied().unwrap_or(self.weights[part])
     }
+}
+
+/// How many parts a part counts for, those below it left out.
+fn weight(part: &Value) -> usize {
+    let Value::Object(fields) = part else { return 1 };
+    // Texts and numbers are looked up, not compared one by one.
+    let compared = |value: &Value| {
+        if value.is_object() || value.is_array() {
+            values(value)
+        } else {
+            0
+        }
+    };
+    let weight = |(name, value): (&String, &Value)| match (name.as_str(), value) {
+        ("required", Value::Array(names)) => names.len(),
+        ("dependentRequired", value) => values(value),
+        ("enum", Value::Array(several)) => several.iter().map(compared).sum(),
+        ("const", value) => compared(value),
+        _ => 0,
+    };
+    1 + fields.iter().map(weight).sum::<usize>()
+}
+
+/// How many values there are in a value, itself counted too.
+fn values(value: &Value) -> usize {
+    let (mut count, mut open) = (0, vec![value]);
+    while let Some(value) = open.pop() {
+        count += 1;
+        match value {
+            Value::Array(several) => open.extend(several),
+            Value::Object(named) => open.extend(named.values()),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    count
+}
+
+/// Refuses, in words, data whose check by a schema of so many parts would take too long.
+pub(super) fn check_data(parts: usize, data: &Value) -> Result<(), String> {
+    let values = values(data);
+    if parts.saturating_mul(values) <= MAX_STEPS {
+        return Ok(());
+    }
+    Err(format!(
+        "Data has {values} values, and the event type's schema {parts} parts: their product may be at most {MAX_STEPS}, so \
+         that checking ends soon; send less in one event, or have an operator register a simpler schema"
+    ))
 }
 
 fn targets(fields: &Map<String, Value>) -> impl Iterator<Item = &str> {
@@ -259,7 +316,9 @@ fn targets(fields: &Map<String, Value>) -> impl Iterator<Item = &str> {
 }
 
 fn too_many() -> String {
-    format!("has more than {MAX_PARTS} parts when its references are followed")
+    format!(
+        "has more than {MAX_PARTS} parts when its references are followed, objects in enum and required names counted too"
+    )
 }
 
 #[cfg(test)]
@@ -278,7 +337,7 @@ mod tests {
         let anchored = json!({"$anchor": "top", "items": {"$ref": "#top"}});
         let used_twice = json!({"properties": {"A": {"$ref": "#/$defs/x"}, "B": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"type": "string"}}});
         for schema in [json!(true), list, tree, json_like, anchored, used_twice] {
-            assert_eq!(check(&schema), Ok(()), "{schema}");
+            assert!(check(&schema).is_ok(), "{schema}");
         }
     }
 
@@ -314,6 +373,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_compared_one_by_one_counts() {
+        let objects: Vec<_> = (0..100).map(|n| json!({"k": n})).collect();
+        let many = |count| {
+            let each: Vec<_> = (0..count).map(|_| json!({"$ref": "#/$defs/e"})).collect();
+            json!({"anyOf": each, "$defs": {"e": {"enum": objects}}})
+        };
+        assert_eq!(check(&many(2)), Ok(1 + 2 * (1 + 1 + 200)));
+        assert!(check(&many(100)).unwrap_err().contains("parts"));
+        let codes: Vec<_> = (0..10_000).map(|n| n.to_string()).collect();
+        assert_eq!(check(&json!({"items": {"enum": codes}})), Ok(2), "texts are looked up");
+        assert_eq!(check(&json!({"required": ["A", "B"], "const": {"A": [1, 2]}})), Ok(1 + 2 + 4));
+    }
+
+    #[test]
+    fn what_would_be_checked_for_too_long_is_refused() {
+        let data = Value::from(vec![0; 999]);
+        assert_eq!(check_data(4000, &data), Ok(()));
+        assert!(check_data(4001, &data).unwrap_err().contains("Data has 1000 values"));
+    }
+
+    #[test]
     fn a_reference_leads_to_a_part() {
         for target in [
             "#/$defs/none",
@@ -329,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_nested_id_is_refused() {
-        assert_eq!(check(&json!({"$id": "https://example.com/a"})), Ok(()));
+        assert_eq!(check(&json!({"$id": "https://example.com/a"})), Ok(1));
         assert!(
             check(&json!({"properties": {"a": {"$id": "b"}}}))
                 .unwrap_err()
