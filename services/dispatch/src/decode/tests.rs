@@ -156,7 +156,7 @@ fn a_cloud_event_is_an_event_and_its_faults_name_its_attributes() {
     let kept = &read.rejected[0].record;
     assert_eq!(kept.body, bad.as_bytes());
     assert!(
-        kept.faults.contains("exactly_one") && kept.faults.contains("company"),
+        kept.faults.contains("exactly_one") && kept.faults.contains("Company"),
         "{}",
         kept.faults
     );
