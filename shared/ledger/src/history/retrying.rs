@@ -110,14 +110,18 @@ async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Res
     retention::wait_for_removal(txn, id.0, now).await?;
     // While the registry is fenced, a deactivation comes before or after this, and its cancelling knows which.
     let opening = locks::fence(txn, now).await?;
+    // An outcome moves the delivery from the open ones to the closed ones while this looks, and another retry moves it
+    // back. So this looks among the open ones first and last.
+    if is_open(txn, id).await? {
+        return Ok(Retried::NotPossible(Status::Open));
+    }
     let select = format!("SELECT * FROM deliveries_closed WHERE id = $1{}", for_update(txn));
     let closed = all(txn, &select, [id.0.into()]).await?;
     let Some(row) = closed.first() else {
-        let open = all(txn, "SELECT 1 FROM deliveries_open WHERE id = $1", [id.0.into()]).await?;
-        return Ok(if open.is_empty() {
-            Retried::Missing
-        } else {
+        return Ok(if is_open(txn, id).await? {
             Retried::NotPossible(Status::Open)
+        } else {
+            Retried::Missing
         });
     };
     let status = super::closed_status(row)?;
@@ -130,6 +134,11 @@ async fn retry(txn: &DatabaseTransaction, id: DeliveryId, now: Timestamp) -> Res
     }
     open_again(txn, subscription, vec![id.0.into()], opening).await?;
     Ok(Retried::Done)
+}
+
+async fn is_open(txn: &DatabaseTransaction, id: DeliveryId) -> Result<bool, Error> {
+    let open = all(txn, "SELECT 1 FROM deliveries_open WHERE id = $1", [id.0.into()]).await?;
+    Ok(!open.is_empty())
 }
 
 /// Opens those of these deliveries again that still have the status `ended`. Returns how many, or nothing if the

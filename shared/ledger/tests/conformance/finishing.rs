@@ -5,7 +5,8 @@ use herald_domain::delivery::{Closed, Status};
 use herald_domain::lanes::Scope;
 use herald_ledger::delivering::{OutcomeRecord, RecordResult};
 use herald_ledger::history::retrying::Retried;
-use std::time::Duration;
+use sea_orm::{ConnectionTrait, TransactionTrait};
+use std::time::{Duration, Instant};
 
 async fn a_delivery_that_succeeds_at_once_is_one_row_with_its_attempt(database: Database) {
     let rig = Rig::new(database).await;
@@ -217,6 +218,42 @@ async fn an_ending_that_is_recorded_twice_does_not_end_a_manual_retry(database: 
         rig.assert_exact().await;
         assert_eq!(rig.finish(delivered(open[0].0, event)).await, RecordResult::Done);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_is_being_closed_is_retried_by_hand() {
+    let rig = Rig::new(Database::Postgres).await;
+    let subscription = rig.subscribe(1).await;
+    let (_, deliveries) = rig.deliveries(&[subscription]).await;
+    let id = deliveries[0].id;
+    let other = rig.connection().await;
+    let closing = other.begin().await.unwrap();
+    for sql in [
+        "LOCK TABLE deliveries_open IN ACCESS EXCLUSIVE MODE",
+        "INSERT INTO deliveries_closed (id, event, subscription, webhook, status, reason, attempts, created_at, closed_at) \
+         SELECT id, event, subscription, webhook, 2, 'gave_up', attempts, created_at, opened_at FROM deliveries_open",
+        "DELETE FROM deliveries_open",
+    ] {
+        closing.execute_unprepared(sql).await.unwrap();
+    }
+    let ledger = rig.ledger.clone();
+    let retry = tokio::spawn(async move { ledger.retry(id).await });
+    // Before it waits for the open deliveries, it does not see the closed one.
+    let waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'deliveries_open'::regclass \
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while herald_ledger::sql::all(rig.ledger.store().read(), waiting, [])
+        .await
+        .unwrap()
+        .is_empty()
+    {
+        assert!(Instant::now() < deadline && !retry.is_finished(), "it waits");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    closing.commit().await.unwrap();
+    assert_eq!(retry.await.unwrap().unwrap(), Retried::Done);
+    assert_eq!(rig.ledger.delivery(id).await.unwrap().unwrap().status, Status::Open);
+    rig.assert_exact().await;
 }
 
 on_both!(
