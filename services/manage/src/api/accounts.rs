@@ -19,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 use herald_access::problem::Problem;
 use herald_domain::access::{Account as Record, Role, Roles};
 use herald_domain::id::AccountId;
+use herald_domain::problem::{Faults, pointer_to};
 use herald_domain::subscription::merge_patch;
 use herald_domain::time::Timestamp;
 use herald_ledger::accounts::AccountRecord;
@@ -74,10 +75,12 @@ pub(crate) struct AccountRequest {
 #[schema(rename_all = "PascalCase", example = json!({"Active": false}))]
 #[expect(dead_code, reason = "describes what read reads")]
 pub(crate) struct AccountPatch {
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 100)]
     name: Option<String>,
-    #[schema(value_type = Option<Vec<RoleName>>)]
+    /// All of them: those that are left out here are taken away.
+    #[schema(value_type = Vec<RoleName>, required = false)]
     roles: Option<Vec<String>>,
+    #[schema(value_type = bool, required = false)]
     active: Option<bool>,
 }
 
@@ -145,7 +148,8 @@ pub(crate) async fn show(
 
 /// Change an account
 ///
-/// A JSON merge patch (RFC 7396). The operator's own account stays active and an operator's.
+/// A JSON merge patch (RFC 7396), in which no field may be null: what is left out stays as it is. The operator's own
+/// account stays active and an operator's.
 #[utoipa::path(
     patch, path = "/v1/accounts/{id}", operation_id = "change_account", tag = "Accounts", security(("key" = [])),
     params(("id" = Uuid, Path, description = "The account's `Id`.")),
@@ -164,6 +168,7 @@ pub(crate) async fn patch(
 ) -> Result<Response, Problem> {
     let changed = operations::set(&manage, by, id, move |present| {
         if_match.check(&with_all(present.clone()))?;
+        refuse_nulls(&body)?;
         let mut merged = json!({
             "Name": present.account.name,
             "Roles": role_names(present.account.roles),
@@ -173,6 +178,18 @@ pub(crate) async fn patch(
         read(id, &merged, Some(&present.account.name))
     });
     Representation::of(&with_all(changed.await?))?.answer()
+}
+
+/// Refuses null for a field, which would give it its default: a role that was taken away, or the activity.
+fn refuse_nulls(patch: &Value) -> Result<(), Problem> {
+    let mut faults = Faults::default();
+    for name in ["Name", "Roles", "Active"] {
+        if patch.get(name).is_some_and(Value::is_null) {
+            let detail = format!("{name} may not be null; leave it out to keep it, or give its new value");
+            faults.add(pointer_to(name), "required", detail);
+        }
+    }
+    faults.into_result(()).map_err(Problem::faults)
 }
 
 /// Reads an account; of one that there is, its `present` name is not judged again.

@@ -79,6 +79,25 @@ async fn accounts_are_made_changed_and_listed_by_operators_only() {
 }
 
 #[tokio::test]
+async fn null_in_a_patch_gives_no_role_and_no_activity() {
+    let world = World::new().await;
+    let body = json!({"Name": "HR", "Roles": ["Producer"], "Active": false});
+    let made = world.post(KEY, "/v1/accounts", body).await.expect(201);
+    let path = format!("/v1/accounts/{}", made["Id"].as_str().unwrap());
+    let before = world.get(KEY, &path).await.expect(200);
+    let nulls = json!({"Name": null, "Roles": null, "Active": null});
+    assert_eq!(
+        world.patch(KEY, &path, nulls).await.faults(),
+        [
+            fault("/Name", "required"),
+            fault("/Roles", "required"),
+            fault("/Active", "required")
+        ]
+    );
+    assert_eq!(world.get(KEY, &path).await.expect(200), before);
+}
+
+#[tokio::test]
 async fn a_key_works_at_once_within_its_roles_and_no_longer_once_deleted() {
     let world = World::new().await;
     let account = world.post(KEY, "/v1/accounts", json!({"Name": "HR"})).await.expect(201);
