@@ -133,6 +133,8 @@ pub struct Catalogue {
     event_types: HashMap<Box<str>, Arc<EventTypeSpec>>,
     objects: HashMap<Box<str>, ObjectType>,
     names: HashMap<ObjectType, Box<str>>,
+    /// The deleted object types: a name keeps its number, and permissions may still have it.
+    former_objects: HashMap<Box<str>, ObjectType>,
     /// The registered object types by the attribute that names them in a CloudEvent; of several the first counts.
     attributes: HashMap<String, BTreeMap<ObjectType, Box<str>>>,
 }
@@ -163,6 +165,11 @@ impl Catalogue {
     /// The object type of that name.
     pub fn object_type(&self, name: &str) -> Option<ObjectType> {
         ObjectType::enate_named(name).or_else(|| self.objects.get(name).copied())
+    }
+
+    /// The object type that there is or was of that name.
+    pub fn former_object_type(&self, name: &str) -> Option<ObjectType> {
+        self.object_type(name).or_else(|| self.former_objects.get(name).copied())
     }
 
     /// The name of the registered object type that an attribute of a CloudEvent names. Where two have names that differ
@@ -224,7 +231,9 @@ impl Catalogue {
         if spec.deleted {
             self.objects.remove(&spec.name);
             self.names.remove(&spec.kind);
+            self.former_objects.insert(spec.name, spec.kind);
         } else {
+            self.former_objects.remove(&spec.name);
             self.objects.insert(spec.name.clone(), spec.kind);
             self.names.insert(spec.kind, spec.name);
         }

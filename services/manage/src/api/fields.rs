@@ -118,14 +118,28 @@ impl<'a> Fields<'a> {
 
     /// The object type that the field gives by its number or name.
     pub(crate) fn object_type(&mut self, catalogue: &Catalogue) -> Option<ObjectType> {
+        let numbered = |number| catalogue.object_numbered(number);
+        self.object_type_by(numbered, |name| catalogue.object_type(name))
+    }
+
+    /// The same of one that may be deleted.
+    pub(crate) fn former_object_type(&mut self, catalogue: &Catalogue) -> Option<ObjectType> {
+        self.object_type_by(ObjectType::numbered, |name| catalogue.former_object_type(name))
+    }
+
+    fn object_type_by(
+        &mut self,
+        numbered: impl FnOnce(i64) -> Option<ObjectType>,
+        named: impl FnOnce(&str) -> Option<ObjectType>,
+    ) -> Option<ObjectType> {
         const NAME: &str = "ObjectType";
         let Some(value) = self.get(NAME) else {
             self.fault(NAME, "required", "ObjectType is required");
             return None;
         };
         let object_type = match value {
-            Value::Number(number) => number.as_i64().and_then(|number| catalogue.object_numbered(number)),
-            Value::String(name) => catalogue.object_type(name),
+            Value::Number(number) => number.as_i64().and_then(numbered),
+            Value::String(name) => named(name),
             _ => None,
         };
         if object_type.is_none() {

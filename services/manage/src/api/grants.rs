@@ -16,7 +16,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use herald_access::problem::Problem;
 use herald_domain::access::Grant;
-use herald_domain::catalogue::Catalogue;
+use herald_domain::catalogue::ObjectType;
 use herald_domain::id::{AccountId, ObjectGuid};
 use herald_ledger::accounts::AccountRecord;
 use serde::Serialize;
@@ -82,7 +82,8 @@ pub(crate) async fn create(
     if_match: IfMatch,
     Json(body): Json,
 ) -> Result<(StatusCode, axum::Json<GrantJson>), Problem> {
-    let grant = read(&body, &*manage.catalogue().await)?;
+    let catalogue = manage.catalogue().await;
+    let grant = read(&body, |fields| fields.object_type(&catalogue))?;
     let check = move |present: &AccountRecord| if_match.check(&listed(present));
     operations::add_grant(&manage, by, account, grant, check).await?;
     Ok((StatusCode::CREATED, axum::Json(grant.into())))
@@ -109,7 +110,8 @@ pub(crate) async fn list(
 /// Take a permission
 ///
 /// Named in the body or in the query. Open deliveries that needed it are refused when they are next
-/// attempted.
+/// attempted. The object type may be deleted already: its permissions stay, and count again once it is registered
+/// again, with the same number.
 #[utoipa::path(
     delete, path = "/v1/accounts/{id}/grants", operation_id = "delete_grant", tag = "Accounts", security(("key" = [])),
     params(("id" = Uuid, Path, description = "The account's `Id`."), GrantParams),
@@ -128,10 +130,11 @@ pub(crate) async fn remove(
     OptionalJson(body): OptionalJson,
 ) -> Result<StatusCode, Problem> {
     let catalogue = manage.catalogue().await;
-    let grant = match body {
-        Some(body) if query.is_empty() => read(&body, &catalogue)?,
-        Some(_) | None => read(&named_in(query)?, &catalogue)?,
+    let named = match body {
+        Some(body) if query.is_empty() => body,
+        Some(_) | None => named_in(query)?,
     };
+    let grant = read(&named, |fields| fields.former_object_type(&catalogue))?;
     let check = move |present: &AccountRecord| if_match.check(&listed(present));
     operations::remove_grant(&manage, by, account, grant, check).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -155,9 +158,10 @@ fn named_in(mut query: Query) -> Result<Value, Problem> {
     query.finish(Value::Object(fields))
 }
 
-fn read(body: &Value, catalogue: &Catalogue) -> Result<Grant, Problem> {
+/// Reads a permission, on objects of the type that `object_type` reads.
+fn read(body: &Value, object_type: impl FnOnce(&mut Fields<'_>) -> Option<ObjectType>) -> Result<Grant, Problem> {
     let mut fields = Fields::of(body, &["ObjectType", "ObjectGUID"], &[])?;
-    let object_type = fields.object_type(catalogue);
+    let object_type = object_type(&mut fields);
     let object = fields.object();
     fields.finish(object_type.map(|object_type| Grant { object_type, object }))
 }

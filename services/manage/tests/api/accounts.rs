@@ -216,6 +216,46 @@ async fn grants_are_given_and_taken() {
 }
 
 #[tokio::test]
+async fn a_grant_on_a_deleted_object_type_is_shown_and_taken() {
+    let world = World::new().await;
+    let user = world.user(&["ProcessBuilder"]).await;
+    let grants = format!("/v1/accounts/{}/grants", user.account);
+    let given = world.get(KEY, &grants).await.expect(200)["Items"].clone();
+    let object_type = "/v1/object-types/Invoice";
+    let made = world.put(KEY, object_type, json!({})).await.expect(201);
+    let number = made["Number"].as_i64().unwrap();
+    for named in ["Invoice".to_owned(), number.to_string()] {
+        world
+            .post(KEY, &grants, json!({"ObjectType": "Invoice"}))
+            .await
+            .expect(201);
+        world.delete(KEY, object_type).await.expect(204);
+        let listed = world.get(KEY, &grants).await.expect(200)["Items"].clone();
+        assert!(
+            listed
+                .as_array()
+                .unwrap()
+                .contains(&json!({"ObjectType": number, "ObjectGUID": null})),
+            "{listed}"
+        );
+        world
+            .post(KEY, &grants, json!({"ObjectType": "Invoice"}))
+            .await
+            .problem(400);
+        let of_type = format!("{grants}?ObjectType={named}");
+        world.delete(KEY, &of_type).await.expect(204);
+        world.delete(KEY, &of_type).await.problem(404);
+        assert_eq!(world.get(KEY, &grants).await.expect(200)["Items"], given);
+        // The number is the name's for good, so that no other type gets these permissions.
+        let other = format!("/v1/object-types/Other{named}");
+        let other = world.put(KEY, &other, json!({})).await.expect(201);
+        assert_ne!(other["Number"], number);
+        let again = world.put(KEY, object_type, json!({})).await.expect(201);
+        assert_eq!(again["Number"], number);
+    }
+}
+
+#[tokio::test]
 async fn the_operator_cannot_lock_itself_out() {
     let world = World::new().await;
     let path = format!("/v1/accounts/{OPERATOR}");
