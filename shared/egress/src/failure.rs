@@ -5,7 +5,7 @@ use super::names::LookupError;
 use super::{tls, want};
 use crate::credentials;
 use herald_domain::delivery::AttemptError;
-use hickory_resolver::net::NetError;
+use hickory_resolver::net::{DnsError, NetError};
 use rustls::AlertDescription;
 use std::error::Error;
 use std::io;
@@ -100,11 +100,11 @@ impl SendError {
                 causes = vec![tls::words(error)];
                 break;
             }
-            let text = match cause.downcast_ref::<NetError>() {
-                Some(error) if error.is_nx_domain() => "there is no such name".to_owned(),
-                Some(error) if error.is_no_records_found() => "it has no address".to_owned(),
-                Some(_) | None => cause.to_string(),
-            };
+            if let Some(words) = cause.downcast_ref::<NetError>().and_then(dns_words) {
+                causes.push(words);
+                break;
+            }
+            let text = cause.to_string();
             // An error that wraps another often repeats its words.
             if !causes.last().is_some_and(|last| last.ends_with(&text)) {
                 causes.push(text);
@@ -117,6 +117,22 @@ impl SendError {
         // The words may contain what the other side says when it closes an HTTP/2 connection, up to 16 KiB.
         bounded(&credentials::in_text(&causes.join(": "), false), MAX_DETAIL_CHARS)
     }
+}
+
+/// What name servers answered, in words. The error that it wraps has the question in it, which is not for people.
+fn dns_words(error: &NetError) -> Option<String> {
+    let NetError::Dns(said) = error else {
+        return None;
+    };
+    Some(if error.is_nx_domain() {
+        "there is no such name".to_owned()
+    } else if error.is_no_records_found() {
+        "it has no address".to_owned()
+    } else if let DnsError::ResponseCode(code) = said {
+        format!("its name servers answered with the error {code}")
+    } else {
+        said.to_string()
+    })
 }
 
 /// The beginning of the text, in one line and without control characters, which a ledger may not be able to keep.
@@ -244,6 +260,8 @@ impl Http2 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hickory_resolver::net::NoRecords;
+    use hickory_resolver::proto::op::{Query, ResponseCode};
 
     #[test]
     fn the_innermost_cause_names_a_failure() {
@@ -261,6 +279,33 @@ mod tests {
         let refused = SendError::Resolve(refused);
         assert_eq!(refused.kind(), AttemptError::AddressRefused);
         assert!(refused.words().contains("--egress-allow"), "{}", refused.words());
+    }
+
+    #[test]
+    fn what_name_servers_answer_is_said_in_plain_words() {
+        let no_records = |code| DnsError::NoRecordsFound(NoRecords::new(Query::new(), code));
+        for (said, words) in [
+            (
+                no_records(ResponseCode::NXDomain),
+                "a.test did not resolve: there is no such name",
+            ),
+            (
+                no_records(ResponseCode::NoError),
+                "a.test did not resolve: it has no address",
+            ),
+            (
+                DnsError::ResponseCode(ResponseCode::ServFail),
+                "a.test did not resolve: its name servers answered with the error Server Failure",
+            ),
+        ] {
+            let name = "a.test".into();
+            let error = LookupError::Answer {
+                name,
+                error: NetError::Dns(said),
+            };
+            let error = SendError::Resolve(ResolveError::Lookup(error));
+            assert_eq!(error.words(), words);
+        }
     }
 
     #[test]
