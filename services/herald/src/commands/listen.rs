@@ -24,7 +24,7 @@ pub(crate) struct Listen {
     /// The port on 127.0.0.1; 0 takes any that is free
     #[arg(long, default_value_t = 9000)]
     port: u16,
-    #[arg(long, help = "The subscription's SecretKey or SigningSecret, to verify signatures with", value_parser = SigningKey::meant_by)]
+    #[arg(long, help = "The subscription's SecretKey or SigningSecret, to verify signatures with", value_parser = secret)]
     secret: Option<SigningKey>,
     #[arg(
         long,
@@ -38,6 +38,14 @@ pub(crate) struct Listen {
     /// Print one JSON line per message
     #[arg(long)]
     json: bool,
+}
+
+/// The key of `--secret`.
+fn secret(text: &str) -> Result<SigningKey, String> {
+    if text.starts_with("whpk_") {
+        return Err("is a PublicKey, which verifies signatures of v1a; give it as --public-key".to_owned());
+    }
+    SigningKey::meant_by(text).map_err(|wrong| wrong.to_string())
 }
 
 /// Receives until a signal, or until nobody reads what it prints.
@@ -162,6 +170,14 @@ mod tests {
     fn the_time_of_day_is_as_in_the_timestamp() {
         let at = Timestamp::parse("2026-11-22T05:03:09.042Z").unwrap();
         assert_eq!(clock_time(at), "05:03:09.042");
+    }
+
+    #[test]
+    fn a_public_key_is_no_secret() {
+        let refused = secret("whpk_O2onvM62pC1io6jQKm8Nc2UyFXcd4kOmOsBIoYtZ2ik=").unwrap_err();
+        assert!(refused.contains("--public-key"), "{refused}");
+        assert!(secret("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").is_ok());
+        assert!(secret("whsec_?").unwrap_err().contains("base64"));
     }
 
     #[tokio::test]
