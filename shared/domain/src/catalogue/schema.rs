@@ -3,6 +3,7 @@
 mod cost;
 
 use crate::problem::{Fault, Faults};
+use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 
@@ -14,6 +15,9 @@ const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 /// The most bytes that a pattern may take when it is compiled: a text takes time in proportion to them, too.
 const MAX_PATTERN_BYTES: usize = 32 * 1024;
+
+/// The most characters of a pattern that a fault shows.
+const MAX_SHOWN_CHARS: usize = 100;
 
 /// A JSON Schema (draft 2020-12). It is compiled when it is first used.
 #[derive(Clone)]
@@ -61,10 +65,33 @@ fn compile(schema: &Value) -> Result<Compiled, String> {
                 .size_limit(MAX_PATTERN_BYTES)
                 .dfa_size_limit(MAX_PATTERN_BYTES),
         );
-    let validator = options
-        .build(schema)
-        .map_err(|error| format!("is no JSON Schema (draft 2020-12): {error}"))?;
+    let validator = options.build(schema).map_err(|error| why(&error))?;
     Ok(Compiled { validator, parts })
+}
+
+/// Why it is no schema, in words. Of a pattern the library says only that it is none.
+fn why(error: &jsonschema::ValidationError<'_>) -> String {
+    let is_pattern = matches!(error.kind(), ValidationErrorKind::Format { format } if format == "regex");
+    let Some(pattern) = error.instance().as_str().filter(|_| is_pattern) else {
+        return format!("Schema is no JSON Schema (draft 2020-12): {error}");
+    };
+    let looks_around = ["(?=", "(?!", "(?<=", "(?<!"]
+        .into_iter()
+        .any(|sign| pattern.contains(sign));
+    let mut pairs = pattern.as_bytes().windows(2);
+    let refers_back = pairs.any(|pair| matches!(pair, [b'\\', b'1'..=b'9' | b'k']));
+    let rule = if looks_around || refers_back {
+        "has look-around or a back reference, for which a check may take too long; say it with several patterns in allOf, \
+         or in not"
+            .to_owned()
+    } else {
+        format!(
+            "is no regular expression, or has more than {MAX_PATTERN_BYTES} bytes when it is compiled; repeat less in it, \
+             and bound the length of a text with maxLength"
+        )
+    };
+    let shown: String = pattern.chars().take(MAX_SHOWN_CHARS).collect();
+    format!("Schema: the pattern {shown} {rule}")
 }
 
 impl Schema {
@@ -180,6 +207,27 @@ mod tests {
             parse(json!({"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}})),
             Ok(())
         );
+    }
+
+    #[test]
+    fn a_fault_of_a_schema_says_what_would_be_right() {
+        for (schema, words) in [
+            (
+                json!({"$ref": "#/$defs/none"}),
+                "Schema: the reference #/$defs/none leads to no part",
+            ),
+            (json!({"type": "objekt"}), "Schema is no JSON Schema"),
+            (json!({"pattern": "^(?=.*[0-9]).{8,}$"}), "several patterns in allOf"),
+            (json!({"pattern": r"^(.)\1$"}), "a back reference"),
+            (json!({"pattern": "((a{1,100}){1,100}){1,90}b"}), "repeat less"),
+        ] {
+            let fault = Schema::parse(&schema).unwrap_err();
+            assert_eq!(fault.pointer, "/Schema");
+            assert!(
+                fault.detail.contains(words) && fault.detail.starts_with("Schema"),
+                "{fault:?}"
+            );
+        }
     }
 
     #[test]

@@ -220,7 +220,7 @@ impl Reader<'_> {
         let mut faulty = None;
         for (n, name) in names.iter().enumerate() {
             let checked = match name.as_str() {
-                None => Err(("text", "must be text".to_owned())),
+                None => Err(("text", format!("each of {EVENT_TYPES} must be text"))),
                 Some(name) if read.iter().any(|known| **known == *name) => {
                     Err(("unique", format!("{name} is named more than once")))
                 }
@@ -244,13 +244,17 @@ impl Reader<'_> {
         if let Some(prefix) = name.strip_suffix('*') {
             let is_fit = prefix.is_empty() || is_name(prefix);
             let wrong = || {
-                let detail = format!("{name} must be what a name begins with, and * at its end");
+                let detail = format!("{name} must be what names begin with, and * at the end alone");
                 ("name", detail)
             };
             return is_fit.then_some(()).ok_or_else(wrong);
         }
         let Some(kind) = self.catalogue.event_type(name) else {
             let shown: String = name.chars().take(MAX_NAME_CHARS).collect();
+            if name.contains('*') {
+                let detail = format!("{shown}: * goes at the end, behind what names begin with");
+                return Err(("name", detail));
+            }
             let detail = format!("there is no event type {shown}; GET /v1/event-types lists all");
             return Err(("event_type", detail));
         };

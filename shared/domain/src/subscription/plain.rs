@@ -252,11 +252,12 @@ impl Setting for MessageSignatures {
             .iter()
             .position(|one| !one.as_str().is_some_and(|one| known.contains(&one)))
         {
-            let detail = format!("must be one of {}", known.join(", "));
+            let detail = format!("each of {NAME} must be one of {}", known.join(", "));
             return Err(reader.fault_at(&format!("/{NAME}/{n}"), "one_of", detail));
         }
         if given.first() == given.get(1) {
-            return Err(reader.fault_at(&format!("/{NAME}/1"), "unique", "is named more than once"));
+            let detail = format!("{NAME} may name each only once");
+            return Err(reader.fault_at(&format!("/{NAME}/1"), "unique", detail));
         }
         if !given.iter().any(|one| one == "v1") {
             let detail = "Signatures must have v1, which every library verifies; v1a comes beside it";

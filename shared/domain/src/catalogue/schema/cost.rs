@@ -69,7 +69,7 @@ pub(super) fn check(schema: &Value) -> Result<usize, String> {
     graph.add(schema, "")?;
     if graph.patterns > MAX_PATTERNS {
         return Err(format!(
-            "has {} patterns; it may have at most {MAX_PATTERNS}",
+            "Schema has {} patterns; it may have at most {MAX_PATTERNS}",
             graph.patterns
         ));
     }
@@ -93,7 +93,7 @@ impl<'a> Graph<'a> {
             return Ok(number);
         };
         if number > 0 && fields.contains_key("$id") {
-            return Err(format!("{pointer}/$id: only the whole schema may have an $id"));
+            return Err(format!("Schema{pointer}/$id: only the whole schema may have an $id"));
         }
         for name in ["$anchor", "$dynamicAnchor"] {
             if let Some(anchor) = fields.get(name).and_then(Value::as_str) {
@@ -163,7 +163,7 @@ impl<'a> Graph<'a> {
                 };
                 let Some(found) = found else {
                     return Err(format!(
-                        "{}: the reference {target} leads to no part of the schema; one such as #/$defs/name does",
+                        "Schema{}: the reference {target} leads to no part of the schema; one such as #/$defs/name does",
                         self.pointers[number]
                     ));
                 };
@@ -182,13 +182,9 @@ impl<'a> Graph<'a> {
             };
             if ways.iter().filter(leads_back).count() > 1 {
                 return Err(format!(
-                    "{} leads back to itself in more than one way, so that checking deep data would take too long; let one \
+                    "Schema{} leads back to itself in more than one way, so that checking deep data would take too long; let one \
                      keyword alone lead back, such as properties or items",
-                    if self.pointers[number].is_empty() {
-                        "the schema"
-                    } else {
-                        &self.pointers[number]
-                    }
+                    self.pointers[number]
                 ));
             }
         }
@@ -317,7 +313,8 @@ fn targets(fields: &Map<String, Value>) -> impl Iterator<Item = &str> {
 
 fn too_many() -> String {
     format!(
-        "has more than {MAX_PARTS} parts when its references are followed, objects in enum and required names counted too"
+        "Schema has more than {MAX_PARTS} parts when its references are followed, objects in enum and required names \
+         counted too"
     )
 }
 
