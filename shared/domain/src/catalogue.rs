@@ -169,7 +169,8 @@ impl Catalogue {
 
     /// The object type that there is or was of that name.
     pub fn former_object_type(&self, name: &str) -> Option<ObjectType> {
-        self.object_type(name).or_else(|| self.former_objects.get(name).copied())
+        self.object_type(name)
+            .or_else(|| self.former_objects.get(name).copied())
     }
 
     /// The name of the registered object type that an attribute of a CloudEvent names. Where two have names that differ

@@ -178,7 +178,10 @@ fn a_delivery_is_sent_and_its_outcome_recorded_at_the_epoch_of_its_attempt() {
     rig.hear(3, Input::Leases(ShardLeases::none()));
     rig.lease(3, 9);
     let outcome = rig.answer(3, begun, 200);
-    assert_eq!(outcome.epoch, 7, "however late it comes, and though the shard is back since");
+    assert_eq!(
+        outcome.epoch, 7,
+        "however late it comes, and though the shard is back since"
+    );
     let closed = rig.record(4, &outcome, RecordResult::Done);
     assert!(matches!(
         closed[..],

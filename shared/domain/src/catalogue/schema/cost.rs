@@ -380,7 +380,10 @@ mod tests {
         assert!(check(&many(100)).unwrap_err().contains("parts"));
         let codes: Vec<_> = (0..10_000).map(|n| n.to_string()).collect();
         assert_eq!(check(&json!({"items": {"enum": codes}})), Ok(2), "texts are looked up");
-        assert_eq!(check(&json!({"required": ["A", "B"], "const": {"A": [1, 2]}})), Ok(1 + 2 + 4));
+        assert_eq!(
+            check(&json!({"required": ["A", "B"], "const": {"A": [1, 2]}})),
+            Ok(1 + 2 + 4)
+        );
     }
 
     #[test]
