@@ -55,7 +55,7 @@ async fn subscribe(ledger: &Ledger, egress: &EgressPolicy, id: SubscriptionId, s
     });
     let settings = parse(&body, &Catalogue::default(), egress).unwrap().settings;
     let row = Subscription::new(id, OPERATOR, settings, SigningKey::from_bytes(vec![1]), ledger.now());
-    ledger.create_subscription(row, OPERATOR).await.unwrap();
+    ledger.create_subscription(row, OPERATOR).await.unwrap().unwrap();
 }
 
 impl Shared {

@@ -11,6 +11,7 @@ mod settings;
 mod subscriber_url;
 
 pub use fields::{OWNER, READ_ONLY, SECRET_KEY};
+pub use listening::{no_event_type, no_object_type};
 pub use setting::{Absent, Cell, Cells, Column, Corrupt, Field, Kind};
 pub use settings::Settings;
 pub use subscriber_url::{literal_address, url_as_kept};

@@ -12,6 +12,7 @@ use herald_domain::catalogue::{
 use herald_domain::event::Objects;
 use herald_domain::id::{AccountId, EventId, EventUid};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, QueryResult, Value};
+use std::collections::HashSet;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -321,22 +322,23 @@ async fn next_free(txn: &DatabaseTransaction) -> Result<Option<ObjectType>, Erro
     Ok(free.and_then(|free| ObjectType::numbered(free.into())))
 }
 
-/// Whether there is an event type of each of these names.
-pub(crate) async fn are_there(txn: &DatabaseTransaction, names: &[&str]) -> Result<bool, Error> {
-    let registered: Vec<Value> = names
-        .iter()
-        .filter(|name| EnateEvent::named(name).is_none())
-        .map(|name| (*name).into())
-        .collect();
-    let wanted = registered.len();
-    let there = for_values(
-        txn,
-        "SELECT name FROM event_types WHERE NOT deleted AND name",
-        registered,
-        "",
-    )
-    .await?;
-    Ok(there.len() == wanted)
+/// Those of these names of which there is an event type.
+pub(crate) async fn event_types_there(txn: &DatabaseTransaction, names: Vec<&str>) -> Result<HashSet<String>, Error> {
+    let (enate, registered): (Vec<&str>, Vec<&str>) =
+        names.into_iter().partition(|name| EnateEvent::named(name).is_some());
+    let registered: Vec<Value> = registered.into_iter().map(Value::from).collect();
+    let sql = "SELECT name FROM event_types WHERE NOT deleted AND name";
+    let mut there: HashSet<String> = enate.into_iter().map(str::to_owned).collect();
+    for row in &for_values(txn, sql, registered, "").await? {
+        there.insert(get(row, "name")?);
+    }
+    Ok(there)
+}
+
+/// Whether there is that object type.
+pub(crate) async fn is_object_type(txn: &DatabaseTransaction, kind: ObjectType) -> Result<bool, Error> {
+    let sql = "SELECT 1 AS one FROM object_types WHERE number = $1 AND NOT deleted";
+    Ok(kind.enate_name().is_some() || one(txn, sql, [kind.number().into()]).await?.is_some())
 }
 
 /// The event types and object types that changed since that version, deleted ones included.

@@ -34,33 +34,64 @@ pub struct SubscriptionFilter {
     pub active: Option<bool>,
 }
 
+/// A type that a subscription is to name, and that is not there, or not any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoSuchType {
+    /// An event type.
+    Event {
+        /// Its place among the names.
+        at: usize,
+        /// Its name.
+        name: String,
+    },
+    /// The object type of the filter.
+    Object,
+}
+
+/// Why a subscription is not changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal<R> {
+    /// The caller's own `change` refuses.
+    Change(R),
+    /// A type that it would name is not there.
+    NoSuchType(NoSuchType),
+}
+
 impl Ledger {
-    /// Adds a subscription, in the name of the account `by`.
-    pub async fn create_subscription(&self, subscription: Subscription, by: AccountId) -> Result<(), Error> {
-        self.store
+    /// Adds a subscription, in the name of the account `by`, if there are the types that it names.
+    pub async fn create_subscription(
+        &self,
+        subscription: Subscription,
+        by: AccountId,
+    ) -> Result<Result<(), NoSuchType>, Error> {
+        let created = self
+            .store
             .write(move |txn, now| {
                 Box::pin(async move {
                     let now = locks::change(txn, now).await?;
-                    check_types(txn, &subscription).await?;
+                    if let Some(missing) = missing_type(txn, &subscription.settings.interest, None).await? {
+                        return Ok(Err(missing));
+                    }
                     let version = version::bump(txn).await?;
                     version::log(txn, Some(by), "subscription.create", &subscription.id.to_string(), now).await?;
-                    rows::insert(txn, &subscription, version).await
+                    rows::insert(txn, &subscription, version).await?;
+                    Ok(Ok(()))
                 })
             })
             .await?;
         self.signals.registry.notify_waiters();
-        Ok(())
+        Ok(created)
     }
 
     /// Changes a subscription with `change`, which sees it as it is in the transaction. Returns `None` if there is
-    /// none, or not any more. If `change` refuses, nothing is written. A change from active to inactive cancels the
-    /// open deliveries.
+    /// none, or not any more. If `change` refuses, or a type is not there that it did not name before, nothing is
+    /// written. A change from active to inactive cancels the open deliveries.
     pub async fn update_subscription<F, R>(
         &self,
         id: SubscriptionId,
         by: AccountId,
         change: F,
-    ) -> Result<Option<Result<Subscription, R>>, Error>
+    ) -> Result<Option<Result<Subscription, Refusal<R>>>, Error>
     where
         F: FnOnce(&mut Subscription) -> Result<(), R> + Send + 'static,
         R: Send + 'static,
@@ -74,10 +105,13 @@ impl Ledger {
                         return Ok(None);
                     };
                     let was_active = subscription.settings.active;
+                    let held = subscription.settings.interest.clone();
                     if let Err(refusal) = change(&mut subscription) {
-                        return Ok(Some(Err(refusal)));
+                        return Ok(Some(Err(Refusal::Change(refusal))));
                     }
-                    check_types(txn, &subscription).await?;
+                    if let Some(missing) = missing_type(txn, &subscription.settings.interest, Some(&held)).await? {
+                        return Ok(Some(Err(Refusal::NoSuchType(missing))));
+                    }
                     subscription.updated_at = now;
                     if was_active || subscription.settings.active {
                         subscription.deactivated = None;
@@ -328,18 +362,31 @@ pub(crate) async fn deactivate_gone(
     Ok(deactivated)
 }
 
-/// Refuses a subscription to an event type that was deleted a moment ago: the caller reads the catalogue again.
-async fn check_types(txn: &DatabaseTransaction, subscription: &Subscription) -> Result<(), Error> {
-    let Interest::EventTypes(types) = &subscription.settings.interest else {
-        return Ok(());
-    };
-    let names: Vec<_> = types.names.iter().map(|name| &**name).collect();
-    let names: Vec<_> = names.into_iter().filter(|name| !name.ends_with('*')).collect();
-    if catalogue::are_there(txn, &names).await? {
-        Ok(())
-    } else {
-        Err(Error::Busy)
+/// The first type of that interest that is not there, because it was deleted since the request was read. What `held`
+/// names already is not looked at. [`locks::change`] must come before it.
+async fn missing_type(
+    txn: &DatabaseTransaction,
+    interest: &Interest,
+    held: Option<&Interest>,
+) -> Result<Option<NoSuchType>, Error> {
+    let held_names = held.map(Interest::event_types).unwrap_or_default();
+    let names = interest.event_types().iter().enumerate();
+    let new: Vec<(usize, &str)> = names
+        .filter(|(_, name)| !name.ends_with('*') && !held_names.contains(name))
+        .map(|(at, name)| (at, &**name))
+        .collect();
+    let there = catalogue::event_types_there(txn, new.iter().map(|(_, name)| *name).collect()).await?;
+    if let Some((at, name)) = new.into_iter().find(|(_, name)| !there.contains(*name)) {
+        let name = name.to_owned();
+        return Ok(Some(NoSuchType::Event { at, name }));
     }
+    let kind = interest.filter().map(|(kind, _)| kind);
+    let held_kind = held.and_then(Interest::filter).map(|(kind, _)| kind);
+    if let Some(kind) = kind.filter(|kind| held_kind != Some(*kind)) {
+        let there = catalogue::is_object_type(txn, kind).await?;
+        return Ok((!there).then_some(NoSuchType::Object));
+    }
+    Ok(None)
 }
 
 async fn cancel_open(

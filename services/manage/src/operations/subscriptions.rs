@@ -9,10 +9,10 @@ use herald_domain::delivery::Closed;
 use herald_domain::id::{AccountId, SubscriptionId};
 use herald_domain::problem::Fault;
 use herald_domain::signing::SigningKey;
-use herald_domain::subscription::{Draft, Subscription};
+use herald_domain::subscription::{Draft, Subscription, no_event_type, no_object_type};
 use herald_domain::time::Timestamp;
 use herald_ledger::history::retrying::RetriedSome;
-use herald_ledger::subscriptions::SubscriptionFilter;
+use herald_ledger::subscriptions::{NoSuchType, Refusal, SubscriptionFilter};
 use herald_registry::Registry;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,11 +32,10 @@ pub(crate) async fn create(manage: &Manage, caller: Caller, draft: Draft) -> Res
     let id = SubscriptionId(fresh_id());
     let mut subscription = Subscription::new(id, owner, settings, key, manage.ledger.now());
     complete(&mut subscription)?;
-    manage
+    let created = manage
         .ledger
-        .create_subscription(subscription.clone(), caller.account())
-        .await
-        .map_err(ledger_away)?;
+        .create_subscription(subscription.clone(), caller.account());
+    created.await.map_err(ledger_away)?.map_err(no_such_type)?;
     manage.refresh().await;
     Ok((subscription, secret))
 }
@@ -217,11 +216,23 @@ async fn update(
     change: impl FnOnce(&mut Subscription) -> Result<(), Problem> + Send + 'static,
 ) -> Result<Subscription, Problem> {
     let changed = manage.ledger.update_subscription(id, caller.account(), change).await;
-    let subscription = changed
+    let changed = changed
         .map_err(ledger_away)?
-        .ok_or_else(|| Problem::not_found("subscription"))??;
+        .ok_or_else(|| Problem::not_found("subscription"))?;
+    let subscription = changed.map_err(|refusal| match refusal {
+        Refusal::Change(problem) => problem,
+        Refusal::NoSuchType(missing) => no_such_type(missing),
+    })?;
     manage.refresh().await;
     Ok(subscription)
+}
+
+/// The answer where a type was deleted since the request was read: the same as if it had been deleted before.
+fn no_such_type(missing: NoSuchType) -> Problem {
+    Problem::faults(match missing {
+        NoSuchType::Event { at, name } => Fault::new(format!("/EventTypes/{at}"), "event_type", no_event_type(&name)),
+        NoSuchType::Object => Fault::new("/FilterObjectType", "one_of", no_object_type()),
+    })
 }
 
 /// Answers 404 where the caller does not see the subscription, and 403 where its owner has not the role

@@ -278,3 +278,68 @@ async fn what_an_earlier_version_took_is_no_fault_of_a_change_of_something_else(
     let named = world.patch(KEY, &account, json!({"Name": "m".repeat(101)})).await;
     assert_eq!(named.faults(), [fault("/Name", "text")]);
 }
+
+#[tokio::test]
+async fn a_type_that_is_deleted_while_it_is_subscribed_to_is_answered_as_one_that_was_deleted_before() {
+    let world = World::new().await;
+    for path in [
+        "/v1/object-types/Invoice",
+        "/v1/event-types/InvoicePaid",
+        "/v1/event-types/InvoiceSent",
+    ] {
+        world.put(KEY, path, json!({})).await.expect(201);
+    }
+    let body = |types: &[&str], object: Option<&str>| json!({"EventTypes": types, "FilterObjectType": object, "SubscriberURL": "https://example.com/"});
+    let made = world.post(KEY, "/v1/subscriptions", body(&["InvoicePaid"], None)).await;
+    let path = format!("/v1/subscriptions/{}", made.expect(201)["GUID"].as_str().unwrap());
+    let before = world.get(KEY, &path).await.expect(200);
+    let details = async || {
+        let mut details = Vec::new();
+        let (no_event, no_object) = (
+            fault("/EventTypes/1", "event_type"),
+            fault("/FilterObjectType", "one_of"),
+        );
+        let (both, by_object) = (["InvoicePaid", "InvoiceSent"], json!({"FilterObjectType": "Invoice"}));
+        for (method, path, body, expected) in [
+            (Method::POST, "/v1/subscriptions", body(&both, None), &no_event),
+            (
+                Method::POST,
+                "/v1/subscriptions",
+                body(&["InvoicePaid"], Some("Invoice")),
+                &no_object,
+            ),
+            (Method::PUT, &*path, body(&both, None), &no_event),
+            (Method::PATCH, &*path, json!({"EventTypes": both}), &no_event),
+            (Method::PATCH, &*path, by_object, &no_object),
+        ] {
+            let problem = world.send(KEY, method.clone(), path, Some(body)).await.problem(400);
+            let errors = problem["errors"].as_array().unwrap();
+            assert_eq!(errors.len(), 1, "{method} {path}: {problem}");
+            assert_eq!(
+                (
+                    errors[0]["pointer"].as_str().unwrap(),
+                    errors[0]["rule"].as_str().unwrap()
+                ),
+                (&*expected.0, &*expected.1),
+                "{method} {path}"
+            );
+            details.push(problem["detail"].clone());
+        }
+        details
+    };
+    // The ledger has it, and no process has heard of it.
+    world
+        .execute("UPDATE event_types SET deleted = TRUE WHERE name = 'InvoiceSent'")
+        .await;
+    world.execute("UPDATE object_types SET deleted = TRUE").await;
+    let meanwhile = details().await;
+    for heard in [
+        "UPDATE event_types SET version = (SELECT version + 1 FROM registry_version) WHERE deleted",
+        "UPDATE object_types SET version = (SELECT version + 1 FROM registry_version)",
+        "UPDATE registry_version SET version = version + 1",
+    ] {
+        world.execute(heard).await;
+    }
+    assert_eq!(meanwhile, details().await);
+    assert_eq!(world.get(KEY, &path).await.expect(200), before, "nothing was changed");
+}

@@ -189,10 +189,7 @@ impl Reader<'_> {
     }
 
     fn unknown_object_type(&mut self) -> Faulty {
-        let enate = describe(ObjectType::ENATE.into_iter().map(|(kind, _)| kind));
-        let detail =
-            format!("FilterObjectType must be one of {enate}, or a registered one; GET /v1/object-types lists all");
-        self.fault(OBJECT_TYPE, "one_of", detail)
+        self.fault(OBJECT_TYPE, "one_of", no_object_type())
     }
 
     fn topic(&mut self, webhook: Webhook) -> Result<Topic, Faulty> {
@@ -250,13 +247,11 @@ impl Reader<'_> {
             return is_fit.then_some(()).ok_or_else(wrong);
         }
         let Some(kind) = self.catalogue.event_type(name) else {
-            let shown: String = name.chars().take(MAX_NAME_CHARS).collect();
             if name.contains('*') {
-                let detail = format!("{shown}: * goes at the end, behind what names begin with");
-                return Err(("name", detail));
+                let shown: String = name.chars().take(MAX_NAME_CHARS).collect();
+                return Err(("name", format!("{shown}: * goes at the end, behind what names begin with")));
             }
-            let detail = format!("there is no event type {shown}; GET /v1/event-types lists all");
-            return Err(("event_type", detail));
+            return Err(("event_type", no_event_type(name)));
         };
         let spec = self.catalogue.registered(kind.name());
         if spec.is_some_and(|spec| spec.draft.archived) {
@@ -340,6 +335,18 @@ impl Reader<'_> {
         }
         Ok(guid)
     }
+}
+
+/// The words for an event type that is not there, which `EventTypes` names.
+pub fn no_event_type(name: &str) -> String {
+    let shown: String = name.chars().take(MAX_NAME_CHARS).collect();
+    format!("there is no event type {shown}; GET /v1/event-types lists all")
+}
+
+/// The words for an object type that is not there, which `FilterObjectType` names.
+pub fn no_object_type() -> String {
+    let enate = describe(ObjectType::ENATE.into_iter().map(|(kind, _)| kind));
+    format!("FilterObjectType must be one of {enate}, or a registered one; GET /v1/object-types lists all")
 }
 
 /// Enate's object types with their numbers, in words.

@@ -11,6 +11,7 @@ use herald_domain::index::{Amendment, Interest, ObjectFilter, TypeInterest};
 use herald_domain::message::Format;
 use herald_ledger::catalogue::Conflict;
 use herald_ledger::dispatching::{BatchResult, EventResult};
+use herald_ledger::subscriptions::{NoSuchType, Refusal};
 use serde_json::json;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -198,6 +199,109 @@ async fn an_event_of_a_registered_type_is_recorded_with_what_matches_by_then(dat
     assert_eq!(matches.len(), 1);
 }
 
+async fn a_type_is_deleted_or_a_subscription_names_it_and_never_both(database: Database) {
+    let rig = Rig::new(database).await;
+    let id = rig.subscribe(7).await;
+    let listen = |interest: Interest| {
+        rig.ledger.update_subscription(id, OPERATOR, move |it| {
+            it.settings.interest = interest;
+            Ok::<(), ()>(())
+        })
+    };
+    let kept = rig.ledger.subscription(id).await.unwrap().unwrap().settings.interest;
+    for _ in 0..10 {
+        let invoice = rig.ledger.put_object_type("Invoice".to_owned(), None, OPERATOR).await;
+        let (invoice, _) = invoice.unwrap().unwrap();
+        let paid = rig
+            .ledger
+            .put_event_type("InvoicePaid".to_owned(), draft(), OPERATOR)
+            .await;
+        assert!(paid.unwrap().is_ok());
+        let of_invoices = Interest::EventTypes(Arc::new(TypeInterest {
+            names: vec!["InvoicePaid".into()],
+            filter: Some(ObjectFilter {
+                kind: invoice.kind,
+                name: "Invoice".into(),
+                object: None,
+            }),
+        }));
+        let (deleted, changed) = tokio::join!(
+            rig.ledger.delete_object_type("Invoice".to_owned(), OPERATOR),
+            listen(of_invoices.clone()),
+        );
+        match (deleted.unwrap(), changed.unwrap().unwrap()) {
+            (Some(Ok(())), Err(refusal)) => assert_eq!(refusal, Refusal::NoSuchType(NoSuchType::Object)),
+            (Some(Err(Conflict::Subscribed)), Ok(changed)) => assert_eq!(changed.settings.interest, of_invoices),
+            met => panic!("{met:?}"),
+        }
+        listen(kept.clone()).await.unwrap().unwrap().unwrap();
+
+        let (deleted, changed) = tokio::join!(
+            rig.ledger.delete_event_type("InvoicePaid".to_owned(), OPERATOR),
+            listen(interest(&["Invoice*", "InvoicePaid"])),
+        );
+        match (deleted.unwrap(), changed.unwrap().unwrap()) {
+            (Some(Ok(())), Err(refusal)) => {
+                let (at, name) = (1, "InvoicePaid".to_owned());
+                assert_eq!(refusal, Refusal::NoSuchType(NoSuchType::Event { at, name }));
+            }
+            (Some(Err(Conflict::Subscribed)), Ok(_)) => {}
+            met => panic!("{met:?}"),
+        }
+        listen(kept.clone()).await.unwrap().unwrap().unwrap();
+    }
+}
+
+async fn a_new_subscription_names_only_types_that_are_there(database: Database) {
+    let rig = Rig::new(database).await;
+    let id = rig.subscribe(7).await;
+    let subscription = rig.ledger.subscription(id).await.unwrap().unwrap();
+    let create = |n: u128, interest: Interest| {
+        let mut new = subscription.clone();
+        new.id = SubscriptionId(Uuid::from_u128(n));
+        new.settings.interest = interest;
+        new.settings.format = Format::StandardWebhooks;
+        rig.ledger.create_subscription(new, OPERATOR)
+    };
+    let missing = |at: usize, name: &str| NoSuchType::Event {
+        at,
+        name: name.to_owned(),
+    };
+    let names = ["PacketCreated", "Invoice*", "InvoicePaid"];
+    assert_eq!(
+        create(8, interest(&names)).await.unwrap(),
+        Err(missing(2, "InvoicePaid"))
+    );
+    let paid = rig
+        .ledger
+        .put_event_type("InvoicePaid".to_owned(), draft(), OPERATOR)
+        .await;
+    assert!(paid.unwrap().is_ok());
+    assert_eq!(create(8, interest(&names)).await.unwrap(), Ok(()));
+    let of_orders = |kind: ObjectType| {
+        let object = None;
+        let name = "Order".into();
+        let filter = Some(ObjectFilter { kind, name, object });
+        let names = vec!["InvoicePaid".into()];
+        Interest::EventTypes(Arc::new(TypeInterest { names, filter }))
+    };
+    let kind = ObjectType::numbered(1000).unwrap();
+    assert_eq!(create(9, of_orders(kind)).await.unwrap(), Err(NoSuchType::Object));
+    let order = rig
+        .ledger
+        .put_object_type("Order".to_owned(), Some(kind), OPERATOR)
+        .await;
+    assert!(order.unwrap().is_ok());
+    assert_eq!(create(9, of_orders(kind)).await.unwrap(), Ok(()));
+
+    // Earlier versions let a subscription name a type that was being deleted: it is no fault of another change.
+    for table in ["event_types", "object_types"] {
+        rig.execute(format!("UPDATE {table} SET deleted = TRUE")).await.unwrap();
+    }
+    rig.set_active(SubscriptionId(Uuid::from_u128(8)), false).await;
+    rig.set_active(SubscriptionId(Uuid::from_u128(9)), false).await;
+}
+
 async fn packs_are_registered_once_and_what_an_operator_registered_before_them_stays(database: Database) {
     let rig = Rig::new(database).await;
     let put = |name: &str| rig.ledger.put_event_type(name.to_owned(), draft(), OPERATOR);
@@ -314,6 +418,8 @@ on_both! {
     what_is_registered_is_found_until_it_is_deleted_and_comes_back_as_it_was,
     object_types_have_numbers_that_stay,
     an_event_of_a_registered_type_is_recorded_with_what_matches_by_then,
+    a_type_is_deleted_or_a_subscription_names_it_and_never_both,
+    a_new_subscription_names_only_types_that_are_there,
     packs_are_registered_once_and_what_an_operator_registered_before_them_stays,
     ten_thousand_types_are_found_and_no_more_are_taken,
 }

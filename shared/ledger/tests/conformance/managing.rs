@@ -9,7 +9,7 @@ use herald_domain::index::Interest;
 use herald_domain::signing::{AsymmetricKey, SEED_BYTES, SigningKey};
 use herald_domain::subscription::{Column, Settings, Subscription, parse};
 use herald_ledger::accounts::{AccountChange, AccountRecord, ApiKey};
-use herald_ledger::subscriptions::SubscriptionFilter;
+use herald_ledger::subscriptions::{Refusal, SubscriptionFilter};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ async fn a_subscription_is_found_as_it_was_made_until_it_is_deleted(database: Da
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(refused, Err("no"));
+    assert_eq!(refused, Err(Refusal::Change("no")));
     assert_eq!(rig.ledger.subscription(id).await.unwrap().unwrap(), changed);
     let refused = rig.ledger.delete_subscription(id, OPERATOR, |_| Err("no")).await;
     assert_eq!(refused.unwrap(), Some(Err("no")));
@@ -88,7 +88,11 @@ async fn every_setting_is_found_as_it_was_written(database: Database) {
             settings: settings.clone(),
             ..subscription.clone()
         };
-        rig.ledger.create_subscription(new.clone(), OPERATOR).await.unwrap();
+        rig.ledger
+            .create_subscription(new.clone(), OPERATOR)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(rig.ledger.subscription(new.id).await.unwrap().unwrap(), new);
         let changed = rig.ledger.update_subscription(id, OPERATOR, move |it| {
             it.settings = settings;

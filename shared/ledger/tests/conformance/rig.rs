@@ -154,7 +154,8 @@ impl Rig {
             .settings;
         let (id, key) = (SubscriptionId(Uuid::from_u128(n)), SigningKey::from_bytes(vec![1]));
         let subscription = Subscription::new(id, OPERATOR, settings, key, self.ledger.now());
-        self.ledger.create_subscription(subscription, OPERATOR).await.unwrap();
+        let created = self.ledger.create_subscription(subscription, OPERATOR).await;
+        created.unwrap().unwrap();
         id
     }
 
