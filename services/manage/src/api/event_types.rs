@@ -222,7 +222,8 @@ pub(crate) async fn show(
     params(
         ("name" = String, Path, pattern = "^[A-Za-z][A-Za-z0-9._-]{0,99}$",
             description = "A letter, and up to 99 letters, digits, dots, hyphens and underscores."),
-        ("DryRun" = Option<bool>, Query, description = "Change nothing, and say what would not fit."),
+        ("DryRun" = Option<bool>, Query,
+            description = "Change nothing, and say what would not fit. Without a value it is 400."),
     ),
     request_body = EventTypeRequest,
     responses(
@@ -241,14 +242,14 @@ pub(crate) async fn put(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     query.only(&["DryRun"]);
-    let dry_run = query.read("DryRun", "boolean", "true or false", |text| text.parse().ok());
+    let dry_run = query.switch("DryRun");
     query.finish(())?;
     let catalogue = manage.catalogue().await;
     if is_built_in(&catalogue, &name) {
         return Err(refused(&name, TypeConflict::BuiltIn));
     }
     let draft = read_event_type(&name, &body, &catalogue).map_err(Problem::faults)?;
-    if dry_run == Some(true) {
+    if dry_run {
         return Ok(axum::Json(try_out(&manage, &catalogue, &name, draft).await?).into_response());
     }
     check(&if_match, &catalogue, &name)?;

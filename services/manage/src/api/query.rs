@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 /// The parameters of a request, and the faults found so far. A parameter with an empty value counts as
-/// absent, so that forms and `?Status=&Limit=` work.
+/// absent, so that forms and `?Status=&Limit=` work; but not for [`Query::switch`].
 #[derive(Debug)]
 pub(crate) struct Query {
     given: Vec<(String, String)>,
@@ -80,6 +80,22 @@ impl Query {
                 .add(pointer_to(name), rule, format!("{name} must be {must}"));
         }
         value
+    }
+
+    /// Whether the parameter is `true`. An empty value is a fault and not `false`: whoever writes `?DryRun` must not change
+    /// something for real.
+    pub(crate) fn switch(&mut self, name: &str) -> bool {
+        let given = self.given.iter().find(|(given, _)| given == name);
+        let read = given.map(|(_, value)| value.parse::<bool>());
+        match read {
+            None => false,
+            Some(Ok(value)) => value,
+            Some(Err(_neither)) => {
+                let detail = format!("{name} must be true or false; {name}=true switches it on");
+                self.faults.add(pointer_to(name), "boolean", detail);
+                false
+            }
+        }
     }
 
     /// The parameter as a GUID.

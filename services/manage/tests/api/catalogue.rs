@@ -1,4 +1,4 @@
-use crate::world::{KEY, World};
+use crate::world::{KEY, World, fault};
 use serde_json::json;
 
 #[tokio::test]
@@ -161,4 +161,24 @@ async fn ten_thousand_types_are_listed_page_by_page_and_no_more_are_taken() {
     let full = world.put(KEY, "/v1/event-types/OneMore", json!({})).await.problem(409);
     let detail = full["detail"].as_str().unwrap();
     assert!(detail.contains("10000") && detail.contains("delete"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_dry_run_without_a_value_changes_nothing() {
+    let world = World::new().await;
+    let path = "/v1/event-types/InvoicePaid";
+    for value in ["DryRun", "DryRun=", "DryRun=1", "DryRun=True", "DryRun=%20true"] {
+        let faults = world.put(KEY, &format!("{path}?{value}"), json!({})).await.faults();
+        assert_eq!(faults, [fault("/DryRun", "boolean")], "{value}");
+    }
+    let tried = world
+        .put(KEY, &format!("{path}?DryRun=true"), json!({}))
+        .await
+        .expect(200);
+    assert_eq!(tried, json!({"Checked": 0, "Failing": 0, "Samples": []}));
+    world.get(KEY, path).await.problem(404);
+    world
+        .put(KEY, &format!("{path}?DryRun=false"), json!({}))
+        .await
+        .expect(201);
 }
