@@ -11,6 +11,7 @@ use herald_domain::catalogue::{
 };
 use herald_domain::event::Objects;
 use herald_domain::id::{AccountId, EventId, EventUid};
+use herald_domain::time::Timestamp;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, QueryResult, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -38,7 +39,10 @@ pub enum Conflict {
 }
 
 /// What a request to register something came to; whether it is new.
-pub type Put<T> = Result<(T, bool), Conflict>;
+pub type Put<T, R = Conflict> = Result<(T, bool), R>;
+
+/// What a request to delete something came to; nothing if there was none.
+pub type Deleted<R = Conflict> = Option<Result<(), R>>;
 
 /// An event as it is stored, for a dry run of a schema.
 #[derive(Debug)]
@@ -60,23 +64,34 @@ const LOOKED_THROUGH: u64 = 100_000;
 pub const EVENTS_PAGE: u64 = 32;
 
 impl Ledger {
-    /// Registers an event type, or changes one.
-    pub async fn put_event_type(
+    /// Registers an event type, or changes one, unless `check` refuses, which sees it as it is in the transaction, if it
+    /// is there.
+    pub async fn put_event_type<F, R>(
         &self,
         name: String,
         draft: EventTypeDraft,
         by: AccountId,
-    ) -> Result<Put<EventTypeSpec>, Error> {
+        check: F,
+    ) -> Result<Put<EventTypeSpec, R>, Error>
+    where
+        F: FnOnce(Option<&EventTypeSpec>) -> Result<(), R> + Send + 'static,
+        R: From<Conflict> + Send + 'static,
+    {
         let put = self
             .store
-            .write(move |txn, now| Box::pin(async move { put_event_type(txn, &name, draft, by, now).await }));
+            .write(move |txn, now| Box::pin(async move { put_event_type(txn, &name, draft, (by, now), check).await }));
         let put = put.await?;
         self.signals.registry.notify_waiters();
         Ok(put)
     }
 
-    /// Deletes an event type; `None` if there was none. Its events stay.
-    pub async fn delete_event_type(&self, name: String, by: AccountId) -> Result<Option<Result<(), Conflict>>, Error> {
+    /// Deletes an event type, unless `check` refuses, which sees it as it is in the transaction; `None` if there was none.
+    /// Its events stay.
+    pub async fn delete_event_type<F, R>(&self, name: String, by: AccountId, check: F) -> Result<Deleted<R>, Error>
+    where
+        F: FnOnce(&EventTypeSpec) -> Result<(), R> + Send + 'static,
+        R: From<Conflict> + Send + 'static,
+    {
         let deleted = self.store.write(move |txn, now| {
             Box::pin(async move {
                 let now = locks::change(txn, now).await?;
@@ -84,14 +99,18 @@ impl Ledger {
                 let Some(row) = one(txn, sql, [name.as_str().into()]).await? else {
                     return Ok(None);
                 };
-                if get(&row, "built_in")? {
-                    return Ok(Some(Err(Conflict::BuiltIn)));
+                let spec = event_type_spec(&row)?;
+                if spec.built_in {
+                    return Ok(Some(Err(Conflict::BuiltIn.into())));
+                }
+                if let Err(refusal) = check(&spec) {
+                    return Ok(Some(Err(refusal)));
                 }
                 // Names have no character that JSON would write otherwise.
                 let sql = "SELECT 1 AS one FROM subscriptions WHERE NOT deleted AND webhook = 7 \
                            AND replace(event_types, $1, '') <> event_types LIMIT 1";
                 if one(txn, sql, [format!("\"{name}\"").into()]).await?.is_some() {
-                    return Ok(Some(Err(Conflict::Subscribed)));
+                    return Ok(Some(Err(Conflict::Subscribed.into())));
                 }
                 let version = version::bump(txn).await?;
                 let sql = "UPDATE event_types SET deleted = TRUE, updated_at = $1, version = $2 WHERE name = $3";
@@ -105,39 +124,52 @@ impl Ledger {
         Ok(deleted)
     }
 
-    /// Registers an object type, with that number if one is given.
-    pub async fn put_object_type(
+    /// Registers an object type, with that number if one is given, unless `check` refuses, which sees it as it is in the
+    /// transaction, if it is there.
+    pub async fn put_object_type<F, R>(
         &self,
         name: String,
         kind: Option<ObjectType>,
         by: AccountId,
-    ) -> Result<Put<ObjectTypeSpec>, Error> {
+        check: F,
+    ) -> Result<Put<ObjectTypeSpec, R>, Error>
+    where
+        F: FnOnce(Option<&ObjectTypeSpec>) -> Result<(), R> + Send + 'static,
+        R: From<Conflict> + Send + 'static,
+    {
         let put = self
             .store
-            .write(move |txn, now| Box::pin(async move { put_object_type(txn, &name, kind, by, now).await }));
+            .write(move |txn, now| Box::pin(async move { put_object_type(txn, &name, kind, (by, now), check).await }));
         let put = put.await?;
         self.signals.registry.notify_waiters();
         Ok(put)
     }
 
-    /// Deletes an object type; `None` if there was none.
-    pub async fn delete_object_type(&self, name: String, by: AccountId) -> Result<Option<Result<(), Conflict>>, Error> {
+    /// Deletes an object type, unless `check` refuses, which sees it as it is in the transaction; `None` if there was none.
+    pub async fn delete_object_type<F, R>(&self, name: String, by: AccountId, check: F) -> Result<Deleted<R>, Error>
+    where
+        F: FnOnce(&ObjectTypeSpec) -> Result<(), R> + Send + 'static,
+        R: From<Conflict> + Send + 'static,
+    {
         let deleted = self.store.write(move |txn, now| {
             Box::pin(async move {
                 let now = locks::change(txn, now).await?;
-                let sql = "SELECT number FROM object_types WHERE name = $1 AND NOT deleted";
+                let sql = "SELECT * FROM object_types WHERE name = $1 AND NOT deleted";
                 let Some(row) = one(txn, sql, [name.as_str().into()]).await? else {
                     return Ok(None);
                 };
-                let number: i16 = get(&row, "number")?;
+                let spec = object_type_spec(&row)?;
+                if let Err(refusal) = check(&spec) {
+                    return Ok(Some(Err(refusal)));
+                }
                 let sql = "SELECT 1 AS one FROM subscriptions WHERE NOT deleted AND object_type = $1 LIMIT 1";
-                if one(txn, sql, [number.into()]).await?.is_some() {
-                    return Ok(Some(Err(Conflict::Subscribed)));
+                if one(txn, sql, [spec.kind.number().into()]).await?.is_some() {
+                    return Ok(Some(Err(Conflict::Subscribed.into())));
                 }
                 let sql =
                     "SELECT name FROM event_types WHERE NOT deleted AND replace(objects, $1, '') <> objects LIMIT 1";
                 if let Some(row) = one(txn, sql, [format!("\"{name}\"").into()]).await? {
-                    return Ok(Some(Err(Conflict::Asked(get(&row, "name")?))));
+                    return Ok(Some(Err(Conflict::Asked(get(&row, "name")?).into())));
                 }
                 let version = version::bump(txn).await?;
                 let sql = "UPDATE object_types SET deleted = TRUE, version = $1 WHERE name = $2";
@@ -175,24 +207,27 @@ impl Ledger {
     }
 }
 
-async fn put_event_type(
+async fn put_event_type<R: From<Conflict>>(
     txn: &DatabaseTransaction,
     name: &str,
     draft: EventTypeDraft,
-    by: AccountId,
-    now: herald_domain::time::Timestamp,
-) -> Result<Put<EventTypeSpec>, Error> {
+    (by, now): (AccountId, Timestamp),
+    check: impl FnOnce(Option<&EventTypeSpec>) -> Result<(), R>,
+) -> Result<Put<EventTypeSpec, R>, Error> {
     let now = locks::change(txn, now).await?;
     let there = one(txn, "SELECT * FROM event_types WHERE name = $1", [name.into()]).await?;
     let there = there.as_ref().map(event_type_spec).transpose()?;
     if there.as_ref().is_some_and(|spec| spec.built_in) {
-        return Ok(Err(Conflict::BuiltIn));
+        return Ok(Err(Conflict::BuiltIn.into()));
+    }
+    if let Err(refusal) = check(there.as_ref().filter(|spec| !spec.deleted)) {
+        return Ok(Err(refusal));
     }
     for object in &draft.objects {
         let sql = "SELECT 1 AS one FROM object_types WHERE name = $1 AND NOT deleted";
         let is_enate = ObjectType::enate_named(object).is_some() || &**object == "Communication";
         if !is_enate && one(txn, sql, [(**object).into()]).await?.is_none() {
-            return Ok(Err(Conflict::Unknown(object.to_string())));
+            return Ok(Err(Conflict::Unknown(object.to_string()).into()));
         }
     }
     let is_new = there.as_ref().is_none_or(|spec| spec.deleted);
@@ -200,13 +235,13 @@ async fn put_event_type(
     let count = one(txn, sql, []).await?;
     let count: i64 = count.map_or(Ok(0), |row| get(&row, "n"))?;
     if is_new && usize::try_from(count).is_ok_and(|count| count >= MAX_EVENT_TYPES) {
-        return Ok(Err(Conflict::Full(MAX_EVENT_TYPES)));
+        return Ok(Err(Conflict::Full(MAX_EVENT_TYPES).into()));
     }
     let kind = match &there {
         Some(spec) => spec.kind.clone(),
         None => match new_kind(txn, name).await? {
             Some(kind) => kind,
-            None => return Ok(Err(Conflict::Spent)),
+            None => return Ok(Err(Conflict::Spent.into())),
         },
     };
     let spec = EventTypeSpec {
@@ -256,37 +291,40 @@ async fn save_event_type(txn: &DatabaseTransaction, spec: &EventTypeSpec, versio
     Ok(())
 }
 
-async fn put_object_type(
+async fn put_object_type<R: From<Conflict>>(
     txn: &DatabaseTransaction,
     name: &str,
     wanted: Option<ObjectType>,
-    by: AccountId,
-    now: herald_domain::time::Timestamp,
-) -> Result<Put<ObjectTypeSpec>, Error> {
+    (by, now): (AccountId, Timestamp),
+    check: impl FnOnce(Option<&ObjectTypeSpec>) -> Result<(), R>,
+) -> Result<Put<ObjectTypeSpec, R>, Error> {
     let now = locks::change(txn, now).await?;
     let there = one(txn, "SELECT * FROM object_types WHERE name = $1", [name.into()]).await?;
     let there = there.as_ref().map(object_type_spec).transpose()?;
+    if let Err(refusal) = check(there.as_ref().filter(|spec| !spec.deleted)) {
+        return Ok(Err(refusal));
+    }
     let is_new = there.as_ref().is_none_or(|spec| spec.deleted);
     let count = one(txn, "SELECT count(*) AS n FROM object_types WHERE NOT deleted", []).await?;
     let count: i64 = count.map_or(Ok(0), |row| get(&row, "n"))?;
     if is_new && usize::try_from(count).is_ok_and(|count| count >= MAX_OBJECT_TYPES) {
-        return Ok(Err(Conflict::Full(MAX_OBJECT_TYPES)));
+        return Ok(Err(Conflict::Full(MAX_OBJECT_TYPES).into()));
     }
     let kind = match (&there, wanted) {
         (Some(spec), Some(wanted)) if spec.kind != wanted => {
-            return Ok(Err(Conflict::Numbered(spec.kind.number())));
+            return Ok(Err(Conflict::Numbered(spec.kind.number()).into()));
         }
         (Some(spec), _) => spec.kind,
         (None, Some(wanted)) => {
             let sql = "SELECT name FROM object_types WHERE number = $1";
             if let Some(row) = one(txn, sql, [wanted.number().into()]).await? {
-                return Ok(Err(Conflict::Taken(get(&row, "name")?)));
+                return Ok(Err(Conflict::Taken(get(&row, "name")?).into()));
             }
             wanted
         }
         (None, None) => match next_free(txn).await? {
             Some(kind) => kind,
-            None => return Ok(Err(Conflict::Spent)),
+            None => return Ok(Err(Conflict::Spent.into())),
         },
     };
     let spec = ObjectTypeSpec {

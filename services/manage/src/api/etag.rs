@@ -68,17 +68,50 @@ impl IfMatch {
         if condition.names(&present.tag, false) {
             return Ok(());
         }
-        let detail = format!(
+        Err(unmet(format!(
             "it was changed since it was read: its ETag is {} now; read it again, and repeat the change with that",
             present.tag
-        );
-        Err(Problem::new(StatusCode::PRECONDITION_FAILED, detail))
+        )))
     }
+}
+
+fn unmet(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::PRECONDITION_FAILED, detail)
 }
 
 /// `If-None-Match`: the answer is wanted only if it has none of these tags.
 #[derive(Debug, Clone)]
 pub(crate) struct IfNoneMatch(Option<Condition>);
+
+/// The conditions of a `PUT` that makes something new or changes what is there: `If-Match`, and `If-None-Match`, which
+/// with `*` has it only make something new.
+#[derive(Debug, Clone)]
+pub(crate) struct PutConditions {
+    if_match: IfMatch,
+    if_none_match: IfNoneMatch,
+}
+
+impl PutConditions {
+    /// Answers 412 where what is there now, if anything, is not what the client read, or is what it does not want.
+    pub(crate) fn check(&self, present: Option<&impl Serialize>) -> Result<(), Problem> {
+        let Some(shown) = present else {
+            return match self.if_match.0 {
+                None => Ok(()),
+                Some(_) => Err(unmet(
+                    "there is nothing of that name, or not any more; leave If-Match out to make it new",
+                )),
+            };
+        };
+        self.if_match.check(shown)?;
+        let tag = Representation::of(shown)?.tag;
+        match &self.if_none_match.0 {
+            Some(condition) if condition.names(&tag, true) => Err(unmet(format!(
+                "it is there already, and its ETag is {tag}; leave If-None-Match out to change it"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Condition {
@@ -138,6 +171,17 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         Condition::read(&parts.headers, &IF_MATCH).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PutConditions {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        Ok(Self {
+            if_match: IfMatch(Condition::read(&parts.headers, &IF_MATCH)?),
+            if_none_match: IfNoneMatch(Condition::read(&parts.headers, &IF_NONE_MATCH)?),
+        })
     }
 }
 

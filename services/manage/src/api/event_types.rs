@@ -1,7 +1,7 @@
 //! Event types: what may happen. Some come with Herald; an operator registers others.
 
 use crate::api::callers::Operator;
-use crate::api::etag::{IfMatch, IfNoneMatch, Representation};
+use crate::api::etag::{IfMatch, IfNoneMatch, PutConditions, Representation};
 use crate::api::json::Json;
 use crate::api::paging::{List, PageParams, Paging};
 use crate::api::path::{Addressed, At};
@@ -237,7 +237,7 @@ pub(crate) async fn put(
     State(manage): State<Manage>,
     Operator(by): Operator,
     At(TypeName(name)): At<TypeName>,
-    if_match: IfMatch,
+    conditions: PutConditions,
     mut query: Query,
     Json(body): Json,
 ) -> Result<Response, Problem> {
@@ -246,15 +246,22 @@ pub(crate) async fn put(
     query.finish(())?;
     let catalogue = manage.catalogue().await;
     if is_built_in(&catalogue, &name) {
-        return Err(refused(&name, TypeConflict::BuiltIn));
+        return Err(conflict(&name, TypeConflict::BuiltIn));
     }
     let draft = read_event_type(&name, &body, &catalogue).map_err(Problem::faults)?;
     if dry_run {
         return Ok(axum::Json(try_out(&manage, &catalogue, &name, draft).await?).into_response());
     }
-    check(&if_match, &catalogue, &name)?;
-    let put = manage.ledger.put_event_type(name.clone(), draft, by.account()).await;
-    let (spec, is_new) = put.map_err(ledger_away)?.map_err(|refusal| refused(&name, refusal))?;
+    let check = move |present: Option<&EventTypeSpec>| -> Result<(), Refusal> {
+        let present = present.map(registered).transpose()?;
+        conditions.check(present.as_ref())?;
+        Ok(())
+    };
+    let put = manage
+        .ledger
+        .put_event_type(name.clone(), draft, by.account(), check)
+        .await;
+    let (spec, is_new) = put.map_err(ledger_away)?.map_err(|refusal| refusal.told(&name))?;
     manage.refresh().await;
     let body = Representation::of(&registered(&spec)?)?;
     if !is_new {
@@ -284,30 +291,58 @@ pub(crate) async fn remove(
     query.finish(())?;
     let catalogue = manage.catalogue().await;
     if is_built_in(&catalogue, &name) {
-        return Err(refused(&name, TypeConflict::BuiltIn));
+        return Err(conflict(&name, TypeConflict::BuiltIn));
     }
-    check(&if_match, &catalogue, &name)?;
-    let deleted = manage.ledger.delete_event_type(name.clone(), by.account()).await;
+    let check = move |present: &EventTypeSpec| -> Result<(), Refusal> {
+        if_match.check(&registered(present)?)?;
+        Ok(())
+    };
+    let deleted = manage.ledger.delete_event_type(name.clone(), by.account(), check).await;
     deleted
         .map_err(ledger_away)?
         .ok_or_else(|| Problem::not_found("event type"))?
-        .map_err(|refusal| refused(&name, refusal))?;
+        .map_err(|refusal| refusal.told(&name))?;
     manage.refresh().await;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Answers 412 where what is registered under that name is not what the client read.
-fn check(if_match: &IfMatch, catalogue: &Catalogue, name: &str) -> Result<(), Problem> {
-    let present = catalogue.registered(name).map(|spec| registered(spec));
-    present.transpose()?.map_or(Ok(()), |present| if_match.check(&present))
 }
 
 fn is_built_in(catalogue: &Catalogue, name: &str) -> bool {
     EnateEvent::named(name).is_some() || catalogue.registered(name).is_some_and(|spec| spec.built_in)
 }
 
+/// Why a type is not registered, changed or deleted.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// By what is in the catalogue.
+    Conflict(TypeConflict),
+    /// By the conditions of the request.
+    Condition(Problem),
+}
+
+impl Refusal {
+    /// The answer.
+    pub(crate) fn told(self, name: &str) -> Problem {
+        match self {
+            Self::Conflict(why) => conflict(name, why),
+            Self::Condition(problem) => problem,
+        }
+    }
+}
+
+impl From<TypeConflict> for Refusal {
+    fn from(conflict: TypeConflict) -> Self {
+        Self::Conflict(conflict)
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self::Condition(problem)
+    }
+}
+
 /// Why the catalogue is not changed, in words.
-pub(crate) fn refused(name: &str, conflict: TypeConflict) -> Problem {
+pub(crate) fn conflict(name: &str, conflict: TypeConflict) -> Problem {
     Problem::conflict(match conflict {
         TypeConflict::BuiltIn => {
             format!("{name} came with Herald and cannot be changed; register a type of another name")

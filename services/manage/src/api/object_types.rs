@@ -1,7 +1,8 @@
 //! Object types: what events are about. Enate's are always there; an operator registers others.
 
 use crate::api::callers::Operator;
-use crate::api::event_types::{TypeName, refused};
+use crate::api::etag::{IfMatch, IfNoneMatch, PutConditions, Representation};
+use crate::api::event_types::{Refusal, TypeName, conflict};
 use crate::api::json::Json;
 use crate::api::paging::{List, PageParams, Paging};
 use crate::api::path::At;
@@ -13,7 +14,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use herald_access::Caller;
 use herald_access::problem::Problem;
-use herald_domain::catalogue::{ObjectType, read_object_type};
+use herald_domain::catalogue::{ObjectType, ObjectTypeSpec, read_object_type};
 use herald_ledger::catalogue::Conflict as TypeConflict;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -88,10 +89,11 @@ pub(crate) async fn show(
     State(manage): State<Manage>,
     _caller: Caller,
     At(TypeName(name)): At<TypeName>,
-) -> Result<axum::Json<ObjectTypeView>, Problem> {
+    if_none_match: IfNoneMatch,
+) -> Result<Response, Problem> {
     let kind = manage.catalogue().await.object_type(&name);
     let kind = kind.ok_or_else(|| Problem::not_found("object type"))?;
-    Ok(axum::Json(ObjectTypeView::of(&name, kind)))
+    Representation::of(&ObjectTypeView::of(&name, kind))?.unless(&if_none_match)
 }
 
 /// Register an object type
@@ -114,24 +116,33 @@ pub(crate) async fn put(
     State(manage): State<Manage>,
     Operator(by): Operator,
     At(TypeName(name)): At<TypeName>,
+    conditions: PutConditions,
     mut query: Query,
     Json(body): Json,
 ) -> Result<Response, Problem> {
     query.only(&[]);
     query.finish(())?;
     if ObjectType::enate_named(&name).is_some() {
-        return Err(refused(&name, TypeConflict::BuiltIn));
+        return Err(conflict(&name, TypeConflict::BuiltIn));
     }
     let kind = read_object_type(&name, &body).map_err(Problem::faults)?;
-    let put = manage.ledger.put_object_type(name.clone(), kind, by.account()).await;
-    let (spec, is_new) = put.map_err(ledger_away)?.map_err(|refusal| refused(&name, refusal))?;
+    let check = move |present: Option<&ObjectTypeSpec>| -> Result<(), Refusal> {
+        let present = present.map(registered);
+        conditions.check(present.as_ref())?;
+        Ok(())
+    };
+    let put = manage
+        .ledger
+        .put_object_type(name.clone(), kind, by.account(), check)
+        .await;
+    let (spec, is_new) = put.map_err(ledger_away)?.map_err(|refusal| refusal.told(&name))?;
     manage.refresh().await;
-    let body = axum::Json(ObjectTypeView::of(&name, spec.kind));
+    let body = Representation::of(&registered(&spec))?;
     if !is_new {
-        return Ok(body.into_response());
+        return body.answer();
     }
     let location = format!("/v1/object-types/{name}");
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], body).into_response())
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], body.answer()?).into_response())
 }
 
 /// Delete an object type
@@ -145,18 +156,30 @@ pub(crate) async fn remove(
     State(manage): State<Manage>,
     Operator(by): Operator,
     At(TypeName(name)): At<TypeName>,
+    if_match: IfMatch,
     mut query: Query,
 ) -> Result<StatusCode, Problem> {
     query.only(&[]);
     query.finish(())?;
     if ObjectType::enate_named(&name).is_some() {
-        return Err(refused(&name, TypeConflict::BuiltIn));
+        return Err(conflict(&name, TypeConflict::BuiltIn));
     }
-    let deleted = manage.ledger.delete_object_type(name.clone(), by.account()).await;
+    let check = move |present: &ObjectTypeSpec| -> Result<(), Refusal> {
+        if_match.check(&registered(present))?;
+        Ok(())
+    };
+    let deleted = manage
+        .ledger
+        .delete_object_type(name.clone(), by.account(), check)
+        .await;
     deleted
         .map_err(ledger_away)?
         .ok_or_else(|| Problem::not_found("object type"))?
-        .map_err(|refusal| refused(&name, refusal))?;
+        .map_err(|refusal| refusal.told(&name))?;
     manage.refresh().await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn registered(spec: &ObjectTypeSpec) -> ObjectTypeView {
+    ObjectTypeView::of(&spec.name, spec.kind)
 }

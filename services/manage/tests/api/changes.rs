@@ -343,3 +343,95 @@ async fn a_type_that_is_deleted_while_it_is_subscribed_to_is_answered_as_one_tha
     assert_eq!(meanwhile, details().await);
     assert_eq!(world.get(KEY, &path).await.expect(200), before, "nothing was changed");
 }
+
+#[tokio::test]
+async fn a_tag_is_compared_with_what_the_ledger_has_by_then() {
+    let world = World::new().await;
+    let path = "/v1/event-types/InvoicePaid";
+    world.put(KEY, path, json!({})).await.expect(201);
+    let read = tag(&world, path).await;
+    // Another process changes it, and this one has not heard of it.
+    world
+        .execute("UPDATE event_types SET description = 'another', updated_at = updated_at + 1")
+        .await;
+    for (method, body) in [(Method::PUT, Some(json!({}))), (Method::DELETE, None)] {
+        let refused = with(&world, ("if-match", &read), method, path, body).await.problem(412);
+        assert!(refused["detail"].as_str().unwrap().contains("changed"), "{refused}");
+    }
+    world.execute("UPDATE event_types SET deleted = TRUE").await;
+    for condition in [&*read, "*"] {
+        let put = with(&world, ("if-match", condition), Method::PUT, path, Some(json!({})));
+        put.await.problem(412);
+        let delete = with(&world, ("if-match", condition), Method::DELETE, path, None);
+        delete.await.problem(404);
+    }
+}
+
+#[tokio::test]
+async fn of_two_changes_of_an_event_type_by_one_tag_one_is_made() {
+    let world = World::new().await;
+    let path = "/v1/event-types/InvoicePaid";
+    for _ in 0..10 {
+        let made = world.put(KEY, path, json!({})).await;
+        assert!(made.status.is_success(), "{}", made.text);
+        let read = tag(&world, path).await;
+        let put = |description: &str| {
+            let body = json!({"Description": description});
+            with(&world, ("if-match", &read), Method::PUT, path, Some(body))
+        };
+        let (one, other) = tokio::join!(put("one"), put("other"));
+        let (made, statuses) = match one.status.as_u16() {
+            200 => ("one", (200, other.status.as_u16())),
+            status => ("other", (other.status.as_u16(), status)),
+        };
+        assert_eq!(statuses, (200, 412));
+        assert_eq!(world.get(KEY, path).await.expect(200)["Description"], made);
+
+        let read = tag(&world, path).await;
+        let (changed, deleted) = tokio::join!(
+            with(&world, ("if-match", &read), Method::PUT, path, Some(json!({}))),
+            with(&world, ("if-match", &read), Method::DELETE, path, None),
+        );
+        let statuses = (changed.status.as_u16(), deleted.status.as_u16());
+        assert!(matches!(statuses, (200, 412) | (412, 204)), "{statuses:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_type_is_only_made_or_only_changed_on_condition() {
+    let world = World::new().await;
+    for path in ["/v1/event-types/Invoice", "/v1/object-types/Invoice"] {
+        let put = |name: &'static str, condition: &str| {
+            let condition = condition.to_owned();
+            let world = &world;
+            async move { with(world, (name, &condition), Method::PUT, path, Some(json!({}))).await }
+        };
+        put("if-match", "*").await.problem(412);
+        put("if-match", "\"b\"").await.problem(412);
+        world.get(KEY, path).await.problem(404);
+
+        let made = put("if-none-match", "*").await;
+        let told = made.headers.get("etag").unwrap().to_str().unwrap().to_owned();
+        made.expect(201);
+        assert_eq!(told, tag(&world, path).await);
+        for condition in ["*", &told, &format!("W/{told}")] {
+            let refused = put("if-none-match", condition).await.problem(412);
+            assert!(refused["detail"].as_str().unwrap().contains(&told), "{refused}");
+        }
+        assert_eq!(tag(&world, path).await, told, "what is refused changes nothing");
+        assert_eq!(put("if-none-match", "b").await.faults(), [fault("", "entity_tag")]);
+        put("if-none-match", "\"b\"").await.expect(200);
+        put("if-match", "*").await.expect(200);
+
+        let present = tag(&world, path).await;
+        let known = with(&world, ("if-none-match", &present), Method::GET, path, None).await;
+        assert_eq!(known.status, 304);
+        let delete = |condition: String| {
+            let world = &world;
+            async move { with(world, ("if-match", &condition), Method::DELETE, path, None).await }
+        };
+        delete("\"b\"".to_owned()).await.problem(412);
+        delete(present).await.expect(204);
+        world.get(KEY, path).await.problem(404);
+    }
+}

@@ -20,6 +20,7 @@ macro_rules! on_both {
 mod bloat;
 mod cancelling;
 mod catalogue;
+mod deciding;
 mod dispatching;
 mod environment;
 mod expiring;

@@ -11,14 +11,18 @@ use std::collections::HashSet;
 use utoipa::openapi::OpenApi;
 
 /// What has a tag, and so is changed on condition: see [`crate::api::etag`].
-const TAGGED: [&str; 6] = [
+const TAGGED: [&str; 7] = [
     "/v1/subscriptions/{guid}",
     "/v1/accounts/{id}",
     "/v1/accounts/{id}/keys",
     "/v1/accounts/{id}/keys/{keyId}",
     "/v1/accounts/{id}/grants",
     "/v1/event-types/{name}",
+    "/v1/object-types/{name}",
 ];
+
+/// What `PUT` makes, where it is not there: its conditions are [`crate::api::etag::PutConditions`].
+const MADE: [&str; 2] = ["/v1/event-types/{name}", "/v1/object-types/{name}"];
 
 /// What changes something that has a tag, without having one.
 const ROTATE: &str = "/v1/subscriptions/{guid}/rotate-secret";
@@ -66,8 +70,15 @@ fn add_conditions(paths: &mut Value) {
                     "If-Match",
                     "The ETag of what was read: what was changed since is not changed.",
                 );
+                let mut unmet = "It has none of the tags of If-Match: it was changed since.".to_owned();
+                if method == "put" && MADE.contains(&path) {
+                    let only_new =
+                        "With * it is only made, and not changed; with tags it is not changed if it has one.";
+                    add_parameter(operation, "If-None-Match", only_new);
+                    unmet += " Or it is not there, and If-Match is given; or If-None-Match names what is there.";
+                }
                 let responses = &mut operation["responses"];
-                responses["412"] = problem("It has none of the tags of If-Match: it was changed since.");
+                responses["412"] = problem(&unmet);
                 if responses.get("400").is_none() {
                     responses["400"] = problem("If-Match has neither * nor tags.");
                 }
