@@ -249,7 +249,10 @@ impl Reader<'_> {
         let Some(kind) = self.catalogue.event_type(name) else {
             if name.contains('*') {
                 let shown: String = name.chars().take(MAX_NAME_CHARS).collect();
-                return Err(("name", format!("{shown}: * goes at the end, behind what names begin with")));
+                return Err((
+                    "name",
+                    format!("{shown}: * goes at the end, behind what names begin with"),
+                ));
             }
             return Err(("event_type", no_event_type(name)));
         };
@@ -355,4 +358,32 @@ fn describe(kinds: impl Iterator<Item = ObjectType>) -> String {
         .map(|kind| format!("{} {}", kind.number(), kind.enate_name().unwrap_or_default()))
         .collect();
     kinds.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::address::EgressPolicy;
+    use crate::catalogue::Catalogue;
+    use crate::subscription::parse;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_fault_in_a_list_says_where_it_is_and_in_which_list() {
+        let faults = |field: &str, value: Value| {
+            let mut body = json!({"EventTypes": ["*"], "SubscriberURL": "https://a.example"});
+            body[field] = value;
+            parse(&body, &Catalogue::default(), &EgressPolicy::default()).unwrap_err()
+        };
+        for (field, value, place, words) in [
+            ("EventTypes", json!([5]), 0, "EventTypes"),
+            ("EventTypes", json!(["a*b"]), 0, "* goes at the end"),
+            ("EventTypes", json!(["a*b*"]), 0, "* at the end"),
+            ("Signatures", json!(["v2"]), 0, "Signatures"),
+            ("Signatures", json!(["v1", "v1"]), 1, "Signatures"),
+        ] {
+            let faults = faults(field, value);
+            assert_eq!(faults[0].pointer, format!("/{field}/{place}"));
+            assert!(faults[0].detail.contains(words), "{faults:?}");
+        }
+    }
 }

@@ -221,25 +221,6 @@ fn each_fault_names_its_field_and_rule() {
 }
 
 #[test]
-fn a_fault_in_a_list_says_where_it_is_and_in_which_list() {
-    let of_types = |name: Value| {
-        let body = json!({"EventTypes": [name], "SubscriberURL": "https://a.example"});
-        parse(&body, &EgressPolicy::default()).unwrap_err()
-    };
-    let signatures = |names: Value| with("Signatures", names).unwrap_err();
-    for (faults, pointer, words) in [
-        (of_types(json!(5)), "/EventTypes/0", "EventTypes"),
-        (of_types(json!("a*b")), "/EventTypes/0", "* goes at the end"),
-        (of_types(json!("a*b*")), "/EventTypes/0", "* at the end"),
-        (signatures(json!(["v2"])), "/Signatures/0", "Signatures"),
-        (signatures(json!(["v1", "v1"])), "/Signatures/1", "Signatures"),
-    ] {
-        assert_eq!(faults[0].pointer, pointer);
-        assert!(faults[0].detail.contains(words), "{faults:?}");
-    }
-}
-
-#[test]
 fn the_order_of_signatures_does_not_matter() {
     for given in [json!(["v1", "v1a"]), json!(["v1a", "v1"])] {
         let settings = with("Signatures", given).unwrap().settings;
