@@ -12,14 +12,14 @@ async fn publish(scene: &Scene, mode: &'static str, attributes: &Value, data: &V
     let (attributes, data) = (attributes.clone(), data.clone());
     let made = tokio::task::spawn_blocking(move || make(mode, &attributes, &data))
         .await
-        .unwrap();
+        .expect("the SDK's event");
     // The same source and id are the same event, so it may be sent again after a 503.
     wait_until("the CloudEvent is answered", PATIENCE, async || {
         let mut request = scene.api.request(Method::POST, "/v1/events");
         for (name, value) in &made.headers {
             request = request.header(name, text(value));
         }
-        let reply = Reply::of(request.body(made.body.clone())).await.unwrap();
+        let reply = Reply::of(request.body(made.body.clone())).await.expect("an answer");
         (reply.status != 503).then_some(reply)
     })
     .await

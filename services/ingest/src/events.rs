@@ -86,12 +86,12 @@ fn attributes(headers: &HeaderMap) -> Result<Vec<(String, String)>, Fault> {
     let named = headers
         .iter()
         .filter_map(|(name, value)| Some((name.as_str().strip_prefix(ATTRIBUTE)?, value)));
-    let read = named.map(|(name, value)| match cloud_events::header_value(value.as_bytes()) {
-        Some(value) => Ok((name.to_owned(), value)),
-        None => {
+    let read = named.map(|(name, value)| {
+        let value = cloud_events::header_value(value.as_bytes()).ok_or_else(|| {
             let detail = format!("the header {ATTRIBUTE}{name} is not UTF-8, percent-encoded");
-            Err(Fault::new(pointer_to(name), "utf8", detail))
-        }
+            Fault::new(pointer_to(name), "utf8", detail)
+        })?;
+        Ok((name.to_owned(), value))
     });
     read.collect()
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 /// Why a test refuses: what it saw, or a conflict.
 #[derive(Debug, PartialEq)]
 enum Seen<T> {
-    Present(Option<T>),
+    Present(Option<Box<T>>),
     Conflict(Conflict),
 }
 
@@ -28,7 +28,7 @@ impl<T> From<Conflict> for Seen<T> {
 
 async fn a_check_sees_what_is_there_in_the_transaction_and_what_it_refuses_is_not_changed(database: Database) {
     let rig = Rig::new(database).await;
-    let look = |present: Option<&EventTypeSpec>| Err(Seen::Present(present.map(|spec| spec.draft.clone())));
+    let look = |present: Option<&EventTypeSpec>| Err(Seen::Present(present.map(|spec| Box::new(spec.draft.clone()))));
     let put = || {
         rig.ledger
             .put_event_type("InvoicePaid".to_owned(), draft(), OPERATOR, look)
@@ -46,9 +46,9 @@ async fn a_check_sees_what_is_there_in_the_transaction_and_what_it_refuses_is_no
         .put_event_type("InvoicePaid".to_owned(), archived.clone(), OPERATOR, anyway)
         .await;
     assert!(made.unwrap().is_ok());
-    let seen = || Seen::Present(Some(archived.clone()));
+    let seen = || Seen::Present(Some(Box::new(archived.clone())));
     assert_eq!(put().await.unwrap().unwrap_err(), seen());
-    let refuse = |present: &EventTypeSpec| Err(Seen::Present(Some(present.draft.clone())));
+    let refuse = |present: &EventTypeSpec| Err(Seen::Present(Some(Box::new(present.draft.clone()))));
     let deleted = rig
         .ledger
         .delete_event_type("InvoicePaid".to_owned(), OPERATOR, refuse)
@@ -62,7 +62,7 @@ async fn a_check_sees_what_is_there_in_the_transaction_and_what_it_refuses_is_no
     assert_eq!(deleted.unwrap(), Some(Ok(())));
     assert_eq!(put().await.unwrap().unwrap_err(), Seen::Present(None), "it is gone");
 
-    let look = |present: Option<&ObjectTypeSpec>| Err(Seen::Present(present.map(|spec| spec.kind.number())));
+    let look = |present: Option<&ObjectTypeSpec>| Err(Seen::Present(present.map(|spec| Box::new(spec.kind.number()))));
     let put = || rig.ledger.put_object_type("Invoice".to_owned(), None, OPERATOR, look);
     assert_eq!(put().await.unwrap().unwrap_err(), Seen::Present(None));
     let made = rig
@@ -70,13 +70,13 @@ async fn a_check_sees_what_is_there_in_the_transaction_and_what_it_refuses_is_no
         .put_object_type("Invoice".to_owned(), None, OPERATOR, anyway)
         .await;
     assert!(made.unwrap().is_ok());
-    assert_eq!(put().await.unwrap().unwrap_err(), Seen::Present(Some(1000)));
-    let refuse = |present: &ObjectTypeSpec| Err(Seen::Present(Some(present.kind.number())));
+    assert_eq!(put().await.unwrap().unwrap_err(), Seen::Present(Some(Box::new(1000))));
+    let refuse = |present: &ObjectTypeSpec| Err(Seen::Present(Some(Box::new(present.kind.number()))));
     let deleted = rig
         .ledger
         .delete_object_type("Invoice".to_owned(), OPERATOR, refuse)
         .await;
-    assert_eq!(deleted.unwrap(), Some(Err(Seen::Present(Some(1000)))));
+    assert_eq!(deleted.unwrap(), Some(Err(Seen::Present(Some(Box::new(1000))))));
 }
 
 async fn a_type_is_deleted_or_a_subscription_names_it_and_never_both(database: Database) {
