@@ -144,14 +144,24 @@ impl Schema {
             let detail = "the event type's schema cannot be read; an operator registers it again";
             return faults.add(parent, "schema", detail);
         };
-        if let Err(why) = cost::check_data(*parts, data) {
-            return faults.add(parent, "schema_cost", why);
+        let lists = match cost::check_data(*parts, data) {
+            Ok(lists) => lists,
+            Err(why) => return faults.add(parent, "schema_cost", why),
+        };
+        // To say what does not fit takes many times as long as to find that something does not.
+        if validator.is_valid(data) {
+            return;
         }
-        for error in validator.iter_errors(data) {
+        let mut add = |error: jsonschema::ValidationError<'_>| {
             faults.push_with(|| {
                 let pointer = format!("{parent}{}", error.instance_path());
                 Fault::new(pointer, "schema", error.masked().to_string())
             });
+        };
+        if lists {
+            validator.iter_errors(data).for_each(add);
+        } else if let Err(first) = validator.validate(data) {
+            add(first);
         }
     }
 }
@@ -228,6 +238,15 @@ mod tests {
                 "{fault:?}"
             );
         }
+    }
+
+    #[test]
+    fn of_costly_data_the_first_fault_alone_is_told() {
+        let schema = json!({"items": {"allOf": vec![json!({"type": "string"}); 1000]}});
+        assert_eq!(faults(&schema, &json!([1, 2])).len(), 100);
+        let found = faults(&schema, &Value::from(vec![1; 500]));
+        assert_eq!((found.len(), &*found[0].0), (1, "/Data/0"));
+        assert_eq!(faults(&schema, &Value::from(vec!["a"; 500])), []);
     }
 
     #[test]
