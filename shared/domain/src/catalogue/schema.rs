@@ -54,8 +54,7 @@ impl jsonschema::Retrieve for NothingElse {
     }
 }
 
-fn compile(schema: &Value) -> Result<Compiled, String> {
-    let parts = cost::check(schema)?;
+fn compile(schema: &Value, parts: usize) -> Result<Compiled, String> {
     let options = jsonschema::options()
         .with_draft(jsonschema::Draft::Draft202012)
         .with_retriever(NothingElse)
@@ -121,7 +120,8 @@ impl Schema {
             let detail = format!("Schema may have at most {MAX_SCHEMA_BYTES} bytes, not {}", text.len());
             return Err(Fault::new("/Schema", "max_bytes", detail));
         }
-        let compiled = compile(schema).map_err(|why| Fault::new("/Schema", "schema", why))?;
+        let fault = |why| Fault::new("/Schema", "schema", why);
+        let compiled = compile(schema, cost::check(schema).map_err(fault)?).map_err(fault)?;
         Ok(Self {
             text: text.into(),
             compiled: Arc::new(OnceLock::from(Some(compiled))),
@@ -137,7 +137,8 @@ impl Schema {
     pub fn check(&self, data: &Value, parent: &str, faults: &mut Faults) {
         let compiled = self.compiled.get_or_init(|| {
             let schema = serde_json::from_str(&self.text).ok()?;
-            compile(&schema).ok()
+            // An earlier version may have taken one that is refused now. Its events go on, within the bound on the work.
+            compile(&schema, cost::check(&schema).unwrap_or(cost::MAX_PARTS)).ok()
         });
         let Some(Compiled { validator, parts }) = compiled else {
             // It compiled when it was registered. What it says cannot be known, so nothing fits it.
@@ -237,6 +238,24 @@ mod tests {
                 fault.detail.contains(words) && fault.detail.starts_with("Schema"),
                 "{fault:?}"
             );
+        }
+    }
+
+    #[test]
+    fn one_that_an_earlier_version_took_is_gone_by_still() {
+        let objects: Vec<_> = (0..5000).map(|n| json!({"k": n})).collect();
+        let costly = json!({"properties": {"A": {"enum": objects}}});
+        assert!(Schema::parse(&costly).is_err());
+        let registered = Schema::registered(&costly.to_string());
+        for (data, rules) in [
+            (json!({"A": {"k": 4999}}), vec![]),
+            (json!({"A": 1}), vec!["schema"]),
+            (json!({"A": vec![0; 1000]}), vec!["schema_cost"]),
+        ] {
+            let mut faults = Faults::default();
+            registered.check(&data, "/Data", &mut faults);
+            let found: Vec<_> = faults.into_listed().into_iter().map(|fault| fault.rule).collect();
+            assert_eq!(found, rules);
         }
     }
 

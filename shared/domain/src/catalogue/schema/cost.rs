@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 /// The most parts that a schema may have when its references are followed. What a part compares a value with, one after
 /// the other, counts like parts: required names, and the values in objects and arrays of `enum` and `const`.
-const MAX_PARTS: usize = 4096;
+pub(super) const MAX_PARTS: usize = 4096;
 
 /// The most steps that a check may take, which are the schema's parts times the data's values. The thread does nothing else
 /// meanwhile.
